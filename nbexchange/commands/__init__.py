@@ -1,0 +1,1 @@
+"""Subcommands, one in each file."""

@@ -1,0 +1,21 @@
+"""nbexchange upgrade-db"""
+
+from __future__ import annotations
+
+from nbexchange.commands.base import Command
+
+
+class UpgradeDb(Command):
+    """Bring the database's schema up to date. Back the database up before."""
+
+    name = "nbexchange-upgrade-db"
+    description = __doc__ or ""
+
+    def run(self) -> None:
+        database = self.service.make_database()
+        try:
+            before = database.schema_state()
+            database.upgrade()
+            print(f"The schema was {before}; it is {database.schema_state()} now.")
+        finally:
+            database.close()

@@ -1,0 +1,195 @@
+"""release, fetch, remove and purge: what an instructor hands out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.orm import Session
+
+from nbexchange import models
+from nbexchange.database import clock, insert_if_absent
+from nbexchange.errors import AlreadyReleased, NotFound
+from nbexchange.exchange.events import note
+from nbexchange.exchange.lookup import (
+    check_file_name,
+    find_assignment,
+    newest_release,
+    not_released,
+    release_record,
+)
+from nbexchange.exchange.people import Place, remember
+from nbexchange.exchange.policy import Verb, permit
+from nbexchange.exchange.records import ReleaseRecord
+from nbexchange.exchange.retries import earlier
+from nbexchange.identity import User
+from nbexchange.models import Action
+from nbexchange.storage import Blob, new_key
+
+
+def fetch(
+    session: Session, user: User, course_id: str, assignment_id: str, *, first_part: bool = True
+) -> ReleaseRecord:
+    """The newest release. Asking for a later part of a download is not fetching again."""
+    permit(user, Verb.FETCH, course_id)
+    record = newest_release(session, user, course_id, assignment_id)
+    if first_part:
+        place = remember(session, user, course_id)
+        assignment = find_assignment(session, user, course_id, assignment_id)
+        note(session, place, Action.FETCHED, assignment, record.token)
+    return record
+
+
+def admit_release(
+    session: Session,
+    user: User,
+    course_id: str,
+    assignment_id: str,
+    *,
+    first_only: bool,
+    idempotency_key: str | None,
+) -> None:
+    """Everything that can refuse a release before its bytes are read."""
+    permit(user, Verb.RELEASE, course_id)
+    check_file_name(assignment_id, "an assignment id")
+    is_retry = earlier(session, models.Release, user, idempotency_key) is not None
+    if first_only and not is_retry:
+        _refuse_released(session, user, course_id, assignment_id)
+
+
+def release(
+    session: Session,
+    user: User,
+    course_id: str,
+    assignment_id: str,
+    blob: Blob,
+    notebooks: Sequence[str],
+    *,
+    first_only: bool,
+    idempotency_key: str | None,
+) -> ReleaseRecord:
+    """Add a version and make the assignment visible.
+
+    Raises AlreadyReleased when it is visible and the caller asked for the first time only.
+    """
+    permit(user, Verb.RELEASE, course_id)
+    place = remember(session, user, course_id)
+    row = earlier(session, models.Release, user, idempotency_key, blob)
+    if row is None:
+        assignment = _locked_assignment(session, place, assignment_id)
+        if first_only and assignment.released:
+            raise _already_released(course_id, assignment_id)
+        row = _add_version(session, place, assignment, blob, notebooks, idempotency_key)
+        note(session, place, Action.RELEASED, assignment, row.token)
+    return release_record(row, course_id, assignment_id, user.name)
+
+
+def remove(session: Session, user: User, course_id: str, assignment_id: str) -> None:
+    """Hide an assignment. Its releases, submissions and feedback stay."""
+    permit(user, Verb.REMOVE, course_id)
+    assignment = find_assignment(session, user, course_id, assignment_id)
+    if not assignment.released:
+        raise not_released(course_id, assignment_id)
+    assignment.released = False
+    place = remember(session, user, course_id)
+    note(session, place, Action.REMOVED, assignment, None)
+
+
+def purge(session: Session, user: User, course_id: str, assignment_id: str) -> list[str]:
+    """Erase an assignment with all that students handed in. Returns the keys of its blobs.
+
+    The blobs are deleted after the rows are: a blob too many is litter, a row too many a lie.
+    """
+    permit(user, Verb.PURGE, course_id)
+    assignment = find_assignment(session, user, course_id, assignment_id)
+    place = remember(session, user, course_id)
+    keys = _erase(session, assignment)
+    event = models.Event(
+        at=clock(session),
+        action=Action.PURGED,
+        course_pk=place.course_pk,
+        user_pk=place.user_pk,
+        detail=f"{assignment_id}: {len(keys)} files",
+    )
+    session.add(event)
+    return keys
+
+
+# -- changing
+
+
+def _refuse_released(session: Session, user: User, course_id: str, assignment_id: str) -> None:
+    try:
+        newest_release(session, user, course_id, assignment_id)
+    except NotFound:
+        return
+    raise _already_released(course_id, assignment_id)
+
+
+def _already_released(course_id: str, assignment_id: str) -> AlreadyReleased:
+    return AlreadyReleased(
+        f"assignment {assignment_id!r} is released in course {course_id!r} already; "
+        "force the release to add a new version"
+    )
+
+
+def _locked_assignment(session: Session, place: Place, assignment_id: str) -> models.Assignment:
+    """The row, made if it is new; whoever else releases it waits for our commit."""
+    keys = {"course_pk": place.course_pk, "assignment_id": assignment_id}
+    insert_if_absent(session, models.Assignment, **keys, released=False)
+    return session.execute(
+        select(models.Assignment).filter_by(**keys).with_for_update()
+    ).scalar_one()
+
+
+def _add_version(
+    session: Session,
+    place: Place,
+    assignment: models.Assignment,
+    blob: Blob,
+    notebooks: Sequence[str],
+    idempotency_key: str | None,
+) -> models.Release:
+    newest = session.execute(
+        select(func.max(models.Release.version)).where(
+            models.Release.assignment_pk == assignment.id
+        )
+    ).scalar_one()
+    row = models.Release(
+        token=new_key(),
+        assignment_pk=assignment.id,
+        user_pk=place.user_pk,
+        version=(newest or 0) + 1,
+        notebooks=list(notebooks),
+        key=blob.key,
+        sha256=blob.sha256,
+        size=blob.size,
+        timestamp=clock(session),
+        idempotency_key=idempotency_key,
+    )
+    session.add(row)
+    assignment.released = True
+    session.flush()
+    return row
+
+
+def _erase(session: Session, assignment: models.Assignment) -> list[str]:
+    of_assignment = models.Submission.assignment_pk == assignment.id
+    handed_in = select(models.Submission.id).where(of_assignment)
+    doomed = (
+        (models.Feedback, models.Feedback.submission_pk.in_(handed_in)),
+        (models.Submission, of_assignment),
+        (models.Release, models.Release.assignment_pk == assignment.id),
+    )
+    keys: list[str] = []
+    for table, condition in doomed:
+        keys += session.execute(select(table.key).where(condition)).scalars()
+        session.execute(delete(table).where(condition))
+    session.execute(
+        update(models.Event)
+        .where(models.Event.assignment_pk == assignment.id)
+        .values(assignment_pk=None)
+    )
+    session.delete(assignment)
+    session.flush()
+    return keys

@@ -1,0 +1,239 @@
+"""release_feedback and fetch_feedback: what comes back to a student.
+
+Feedback belongs to a submission, never to a hash or to the newest one. A submission is named by
+its id; old clients name it by the student and a timestamp, which they may have made themselves.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from nbexchange import models
+from nbexchange.database import clock
+from nbexchange.errors import Conflict, Malformed, NotFound
+from nbexchange.exchange.events import note
+from nbexchange.exchange.lookup import check_file_name, find_assignment
+from nbexchange.exchange.people import Place, remember
+from nbexchange.exchange.policy import Verb, permit
+from nbexchange.exchange.records import FeedbackReceipt, NotebookFeedback
+from nbexchange.exchange.retries import earlier
+from nbexchange.identity import User
+from nbexchange.models import Action
+from nbexchange.storage import Blob
+from nbexchange.timestamps import to_text
+
+LOOKUP_SIZE = 500
+"""Submissions asked for in one query; SQLite and others limit the number of parameters."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Which submission feedback is for: by id, or by what an old client knows of it."""
+
+    submission_id: str | None = None
+    student_id: str | None = None
+    timestamp: str | None = None
+    """In the form of `timestamps.normal_claim`."""
+
+
+class SubmissionFeedback(NamedTuple):
+    """The newest feedback on one submission, notebook by notebook."""
+
+    submission_token: str
+    timestamp: datetime.datetime
+    client_timestamp: str | None
+    notebooks: Sequence[NotebookFeedback]
+
+
+def admit_feedback(
+    session: Session,
+    user: User,
+    course_id: str,
+    assignment_id: str,
+    notebook_id: str,
+    target: Target,
+) -> None:
+    """Everything that can refuse feedback before its bytes are read."""
+    permit(user, Verb.RELEASE_FEEDBACK, course_id)
+    check_file_name(notebook_id, "a notebook")
+    assignment = find_assignment(session, user, course_id, assignment_id)
+    _find_submission(session, assignment, target)
+
+
+def release_feedback(
+    session: Session,
+    user: User,
+    course_id: str,
+    assignment_id: str,
+    notebook_id: str,
+    target: Target,
+    blob: Blob,
+    *,
+    checksum: str | None,
+    idempotency_key: str | None,
+) -> FeedbackReceipt:
+    """Add a version of the feedback on one notebook; the newest one's bytes again add nothing."""
+    permit(user, Verb.RELEASE_FEEDBACK, course_id)
+    assignment = find_assignment(session, user, course_id, assignment_id)
+    submission = _find_submission(session, assignment, target)
+    place = remember(session, user, course_id)
+    row = earlier(session, models.Feedback, user, idempotency_key, blob)
+    if row is None:
+        newest = _newest(session, submission, notebook_id)
+        if newest is not None and newest.sha256 == blob.sha256:
+            row = newest
+        else:
+            version = newest.version + 1 if newest else 1
+            row = _add_version(session, place, submission, notebook_id, version, blob)
+            row.checksum, row.idempotency_key = checksum, idempotency_key
+            note(session, place, Action.FEEDBACK_RELEASED, assignment, submission.token)
+            session.flush()
+    return FeedbackReceipt(
+        submission_token=submission.token,
+        notebook_id=row.notebook_id,
+        version=row.version,
+        timestamp=row.timestamp,
+        blob=Blob(row.key, row.sha256, row.size),
+    )
+
+
+def fetch_feedback(
+    session: Session,
+    user: User,
+    course_id: str,
+    assignment_id: str,
+    submission_id: str | None = None,
+) -> list[SubmissionFeedback]:
+    """The caller's own, for each submission that has some, oldest submission first."""
+    permit(user, Verb.FETCH_FEEDBACK, course_id)
+    assignment = find_assignment(session, user, course_id, assignment_id)
+    query = (
+        select(models.Submission)
+        .join(models.Submission.user)
+        .where(
+            models.Submission.assignment_pk == assignment.id,
+            models.User.org_id == user.org_id,
+            models.User.name == user.name,
+        )
+        .order_by(models.Submission.timestamp)
+    )
+    if submission_id is not None:
+        query = query.where(models.Submission.token == submission_id)
+    submissions = session.execute(query).scalars().all()
+    found = newest_feedback(session, [row.id for row in submissions])
+    if found:
+        place = remember(session, user, course_id)
+        note(session, place, Action.FEEDBACK_FETCHED, assignment, submission_id)
+    return [
+        SubmissionFeedback(row.token, row.timestamp, row.client_timestamp, found[row.id])
+        for row in submissions
+        if row.id in found
+    ]
+
+
+def newest_feedback(
+    session: Session, submission_pks: Sequence[int]
+) -> Mapping[int, Sequence[NotebookFeedback]]:
+    """The newest version for each notebook, by submission, sorted by notebook."""
+    found: dict[int, list[NotebookFeedback]] = defaultdict(list)
+    for start in range(0, len(submission_pks), LOOKUP_SIZE):
+        wanted = models.Feedback.submission_pk.in_(submission_pks[start : start + LOOKUP_SIZE])
+        newest = (
+            select(func.max(models.Feedback.id))
+            .where(wanted)
+            .group_by(models.Feedback.submission_pk, models.Feedback.notebook_id)
+        )
+        rows = session.execute(
+            select(models.Feedback)
+            .where(models.Feedback.id.in_(newest))
+            .order_by(models.Feedback.notebook_id)
+        ).scalars()
+        for row in rows:
+            found[row.submission_pk].append(
+                NotebookFeedback(
+                    notebook_id=row.notebook_id,
+                    version=row.version,
+                    timestamp=row.timestamp,
+                    checksum=row.checksum,
+                    blob=Blob(row.key, row.sha256, row.size),
+                )
+            )
+    return found
+
+
+def _find_submission(
+    session: Session, assignment: models.Assignment, target: Target
+) -> models.Submission:
+    query = select(models.Submission).where(models.Submission.assignment_pk == assignment.id)
+    if target.submission_id is not None:
+        row = session.execute(
+            query.where(models.Submission.token == target.submission_id)
+        ).scalar_one_or_none()
+        if row is None:
+            raise NotFound(f"{assignment.assignment_id!r} has no such submission; collect it again")
+        return row
+    if target.student_id is None or target.timestamp is None:
+        raise Malformed("feedback needs submission_id, or student and timestamp")
+    rows = session.execute(
+        query.join(models.Submission.user).where(models.User.name == target.student_id)
+    ).scalars()
+    return _by_timestamp(list(rows), target)
+
+
+def _by_timestamp(rows: Sequence[models.Submission], target: Target) -> models.Submission:
+    official = [row for row in rows if to_text(row.timestamp) == target.timestamp]
+    claimed = [row for row in rows if row.client_timestamp == target.timestamp]
+    found = official or claimed
+    if not found:
+        raise NotFound(
+            f"{target.student_id!r} has no submission of {target.timestamp}; collect it again"
+        )
+    if len(found) > 1:
+        raise Conflict(
+            f"{target.student_id!r} has several submissions that say {target.timestamp}; "
+            "collect again with a newer nbexchange plugin, which names the submission"
+        )
+    return found[0]
+
+
+def _newest(
+    session: Session, submission: models.Submission, notebook_id: str
+) -> models.Feedback | None:
+    return session.execute(
+        select(models.Feedback)
+        .where(
+            models.Feedback.submission_pk == submission.id,
+            models.Feedback.notebook_id == notebook_id,
+        )
+        .order_by(models.Feedback.version.desc())
+        .limit(1)
+    ).scalar_one_or_none()
+
+
+def _add_version(
+    session: Session,
+    place: Place,
+    submission: models.Submission,
+    notebook_id: str,
+    version: int,
+    blob: Blob,
+) -> models.Feedback:
+    row = models.Feedback(
+        submission_pk=submission.id,
+        user_pk=place.user_pk,
+        notebook_id=notebook_id,
+        version=version,
+        key=blob.key,
+        sha256=blob.sha256,
+        size=blob.size,
+        timestamp=clock(session),
+    )
+    session.add(row)
+    return row

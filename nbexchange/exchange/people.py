@@ -1,0 +1,112 @@
+"""The rows of those who act, and of the courses they act in."""
+
+from __future__ import annotations
+
+import datetime
+from typing import NamedTuple
+
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session
+
+from nbexchange import models
+from nbexchange.database import clock, insert_if_absent
+from nbexchange.errors import NotFound
+from nbexchange.identity import User
+
+SEEN_AGAIN = datetime.timedelta(days=1)
+"""How stale `last_seen` may get: a write for each request would buy nobody anything."""
+
+
+class Place(NamedTuple):
+    """Somebody in a course: the keys of their rows."""
+
+    user_pk: int
+    course_pk: int
+
+
+def remember(session: Session, user: User, course_id: str) -> Place:
+    """The rows of the caller and the course, made or brought up to date where they have to be."""
+    known = _known(session, user, course_id)
+    if known and _is_fresh(known, user, course_id, clock(session)):
+        return Place(known.user.id, known.course.id)
+    _note_user(session, user)
+    _note_course(session, user, course_id)
+    session.flush()
+    person = find_user(session, user.org_id, user.name)
+    course = session.execute(_course(user.org_id, course_id)).scalar_one()
+    _note_role(session, user, course_id, Place(person.id, course.id))
+    return Place(person.id, course.id)
+
+
+def find_user(session: Session, org_id: int, name: str) -> models.User:
+    person = session.execute(
+        select(models.User).where(models.User.org_id == org_id, models.User.name == name)
+    ).scalar_one_or_none()
+    if person is None:
+        raise NotFound(f"there is nobody called {name!r} here")
+    return person
+
+
+class _Known(NamedTuple):
+    user: models.User
+    course: models.Course
+    subscription: models.Subscription
+
+
+def _known(session: Session, user: User, course_id: str) -> _Known | None:
+    row = session.execute(
+        select(models.User, models.Course, models.Subscription)
+        .join(models.Subscription, models.Subscription.user_pk == models.User.id)
+        .join(models.Course, models.Course.id == models.Subscription.course_pk)
+        .where(
+            models.User.org_id == user.org_id,
+            models.User.name == user.name,
+            models.Course.org_id == user.org_id,
+            models.Course.course_id == course_id,
+        )
+    ).one_or_none()
+    return _Known(*row) if row else None
+
+
+def _is_fresh(known: _Known, user: User, course_id: str, now: datetime.datetime) -> bool:
+    membership = user.courses[course_id]
+    return (
+        all(getattr(known.user, key) == value for key, value in _said(user).items())
+        and known.course.title == (membership.title or known.course.title)
+        and known.subscription.role == membership.role.value
+        and now - known.subscription.last_seen < SEEN_AGAIN
+    )
+
+
+def _note_user(session: Session, user: User) -> None:
+    insert_if_absent(session, models.User, org_id=user.org_id, name=user.name)
+    person = find_user(session, user.org_id, user.name)
+    for key, value in _said(user).items():
+        setattr(person, key, value)
+
+
+def _said(user: User) -> dict[str, str]:
+    """What the identity tells of the person; silence erases nothing."""
+    said = {"full_name": user.full_name, "email": user.email, "lms_user_id": user.lms_user_id}
+    return {key: value for key, value in said.items() if value is not None}
+
+
+def _note_course(session: Session, user: User, course_id: str) -> None:
+    insert_if_absent(session, models.Course, org_id=user.org_id, course_id=course_id)
+    title = user.courses[course_id].title
+    if title:
+        session.execute(_course(user.org_id, course_id)).scalar_one().title = title
+
+
+def _note_role(session: Session, user: User, course_id: str, place: Place) -> None:
+    role, now = user.courses[course_id].role.value, clock(session)
+    keys = {"course_pk": place.course_pk, "user_pk": place.user_pk}
+    insert_if_absent(session, models.Subscription, **keys, role=role, last_seen=now)
+    subscription = session.execute(select(models.Subscription).filter_by(**keys)).scalar_one()
+    subscription.role, subscription.last_seen = role, now
+
+
+def _course(org_id: int, course_id: str) -> Select[models.Course]:
+    return select(models.Course).where(
+        models.Course.org_id == org_id, models.Course.course_id == course_id
+    )

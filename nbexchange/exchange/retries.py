@@ -1,0 +1,45 @@
+"""A retry is safe: the same key and bytes are the same act, whoever comes first."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from nbexchange import models
+from nbexchange.errors import Conflict
+from nbexchange.identity import User
+from nbexchange.storage import Blob
+
+Kept = TypeVar("Kept", models.Release, models.Submission, models.Feedback)
+
+
+def earlier(
+    session: Session,
+    table: type[Kept],
+    user: User,
+    idempotency_key: str | None,
+    blob: Blob | None = None,
+) -> Kept | None:
+    """What the same caller stored under this key before.
+
+    Raises Conflict when other bytes were stored then. Two at once are told apart by the unique
+    key: the later one fails, runs again, and finds the earlier one here.
+    """
+    if idempotency_key is None:
+        return None
+    row = session.execute(
+        select(table)
+        .join(table.user)
+        .where(
+            models.User.org_id == user.org_id,
+            models.User.name == user.name,
+            table.idempotency_key == idempotency_key,
+        )
+    ).scalar_one_or_none()
+    if row is not None and blob is not None and row.sha256 != blob.sha256:
+        raise Conflict(
+            "this Idempotency-Key was used before with other bytes; use a new key for new work"
+        )
+    return row

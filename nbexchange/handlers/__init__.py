@@ -1,0 +1,68 @@
+"""HTTP: take from the request, call one verb, answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tornado.routing import Rule, URLSpec
+from tornado.web import RequestHandler
+
+from nbexchange.errors import Misconfigured
+from nbexchange.exchange.policy import POLICY
+from nbexchange.handlers.assignments import Assignment, Assignments
+from nbexchange.handlers.base import PUBLIC, BaseHandler, Services
+from nbexchange.handlers.feedback import Feedback
+from nbexchange.handlers.health import Healthz, MetricsPage, Readyz
+from nbexchange.handlers.history import History
+from nbexchange.handlers.pages import Home, OpenApi
+from nbexchange.handlers.submissions import Collection, Collections, Submission
+
+ROUTES: tuple[tuple[str, type[BaseHandler]], ...] = (
+    ("", Home),
+    ("assignments", Assignments),
+    ("assignment", Assignment),
+    ("submission", Submission),
+    ("collections", Collections),
+    ("collection", Collection),
+    ("feedback", Feedback),
+    ("history", History),
+    ("openapi.yaml", OpenApi),
+    ("healthz", Healthz),
+    ("readyz", Readyz),
+    ("metrics", MetricsPage),
+)
+"""Every address below the base URL."""
+
+MACHINES: tuple[tuple[str, type[BaseHandler]], ...] = (
+    ("/healthz", Healthz),
+    ("/readyz", Readyz),
+    ("/metrics", MetricsPage),
+)
+"""The same for probes and scrapers, which reach the port but do not know the base URL."""
+
+
+def rules(base_url: str, services: Services) -> list[Rule]:
+    """The routing table. Raises Misconfigured for a route that the policy does not know."""
+    table = [(base_url + path, handler) for path, handler in ROUTES]
+    table += [row for row in MACHINES if row[0] not in dict(table)]
+    for _, handler in table:
+        check_verbs(handler)
+    kwargs: dict[str, Any] = {"services": services}
+    return [URLSpec(_literal(path), handler, kwargs) for path, handler in table]
+
+
+def check_verbs(handler: type[BaseHandler]) -> None:
+    """Every method of a handler has to have a verb, and every verb a row in the policy."""
+    for method in RequestHandler.SUPPORTED_METHODS:
+        name = method.lower()
+        if getattr(handler, name) is getattr(RequestHandler, name):
+            continue
+        if method not in handler.verbs:
+            raise Misconfigured(f"{handler.__name__}.{name} has no verb")
+        verb = handler.verbs[method]
+        if verb is not PUBLIC and verb not in POLICY:
+            raise Misconfigured(f"nobody has said who may {verb}")
+
+
+def _literal(path: str) -> str:
+    return path.replace(".", r"\.") + "$"

@@ -1,0 +1,1 @@
+"""User handlers: who a request comes from."""

@@ -1,0 +1,250 @@
+"""What every handler shares: who asks, what with, and how a refusal is said."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Concatenate, Final, ParamSpec, TypeVar
+
+from sqlalchemy.orm import Session
+from tornado.http1connection import HTTP1Connection
+from tornado.web import HTTPError, RequestHandler, stream_request_body
+
+from nbexchange.archive import Limits
+from nbexchange.database import Database
+from nbexchange.errors import (
+    Malformed,
+    MalformedIdentity,
+    NbExchangeError,
+    NotAllowed,
+    NotFound,
+    OutOfRange,
+    TooManyRequests,
+    Unauthenticated,
+    Unavailable,
+)
+from nbexchange.exchange.policy import Verb
+from nbexchange.handlers.auth.user_handler import BaseUserHandler
+from nbexchange.handlers.metrics import Metrics
+from nbexchange.identity import User
+from nbexchange.storage import Storage
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PUBLIC: Final = None
+"""In a handler's `verbs`: anyone may, and nobody is asked who they are."""
+
+LARGEST_PAGE = 1000
+"""Entries that a client may ask for at a time; without a limit it gets all."""
+
+SMALL_BODY = 64 * 1024
+"""Bytes of a body that nobody asked for."""
+
+
+@dataclass(frozen=True)
+class Services:
+    """The parts that the composition root made, for the handlers."""
+
+    database: Database
+    storage: Storage
+    user_handler: BaseUserHandler
+    metrics: Metrics
+    max_buffer_size: int
+    limits: Limits
+
+
+# Streamed: Tornado would otherwise gather and parse every body before a handler has its say.
+@stream_request_body
+class BaseHandler(RequestHandler):
+    verbs: ClassVar[Mapping[str, Verb | None]] = {}
+    """HTTP method -> what it does. The policy knows who may; a method that is not here is a 405."""
+
+    user: User
+
+    def initialize(self, services: Services) -> None:
+        self.services = services
+        self.request_id = secrets.token_hex(8)
+        self.set_header("X-Request-Id", self.request_id)
+
+    def set_default_headers(self) -> None:
+        self.clear_header("Server")
+        self.set_header("Content-Type", "application/json; charset=UTF-8")
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header(
+            "Content-Security-Policy", "sandbox; default-src 'none'; frame-ancestors 'none'"
+        )
+        self.set_header("Cache-Control", "no-store")
+
+    async def prepare(self) -> None:
+        method = self.request.method or ""
+        if method not in self.verbs:
+            raise NotAllowed(f"this address does not take {method}")
+        self.limit_body(SMALL_BODY)
+        if self.verbs[method] is not PUBLIC:
+            self.user = await self._who_asks()
+
+    def limit_body(self, size: int) -> None:
+        """How many bytes of body the connection lets through before it breaks."""
+        self._connection.set_max_body_size(size)
+
+    def cut_connection(self) -> None:
+        """Break off an answer that cannot be finished."""
+        self._connection.close()
+
+    @property
+    def _connection(self) -> HTTP1Connection:
+        assert isinstance(self.request.connection, HTTP1Connection)
+        return self.request.connection
+
+    def data_received(self, chunk: bytes) -> None:
+        """Bodies are for uploads (`transfer.UploadHandler`); elsewhere they are let pass by."""
+
+    # -- who asks
+
+    async def _who_asks(self) -> User:
+        try:
+            answer = self.services.user_handler.get_current_user(self)
+            if inspect.isawaitable(answer):
+                answer = await answer
+            if answer is None:
+                raise Unauthenticated(
+                    "the exchange does not know you; check the token in NBEXCHANGE_TOKEN or "
+                    "JUPYTERHUB_API_TOKEN, or restart your server to get a new one"
+                )
+            return User.from_answer(answer)
+        except (NbExchangeError, HTTPError):
+            raise
+        except Exception as error:
+            # Somebody else's code: whatever it raises is a fault that the operator has to see.
+            raise MalformedIdentity("the user handler failed") from error
+
+    # -- what with
+
+    def parameter(self, name: str) -> str | None:
+        """A query parameter, exactly as sent; the first where it is repeated."""
+        values = self.request.query_arguments.get(name)
+        if not values:
+            return None
+        try:
+            return values[0].decode()
+        except UnicodeDecodeError as error:
+            raise Malformed(f"{name} is not text in UTF-8") from error
+
+    def required(self, *names: str) -> list[str]:
+        values = {name: self.parameter(name) for name in names}
+        missing = [name for name, value in values.items() if not value]
+        if missing:
+            raise Malformed(f"the request lacks {', '.join(missing)}")
+        return [value for value in values.values() if value is not None]
+
+    def flag(self, name: str) -> bool:
+        """Set by any value other than an empty one, `false` and `0`."""
+        return (self.parameter(name) or "").lower() not in ("", "false", "0")
+
+    def number(self, name: str, highest: int) -> int | None:
+        text = self.parameter(name)
+        if text is None:
+            return None
+        if not (text.isascii() and text.isdigit() and 1 <= int(text[:20]) <= highest):
+            raise Malformed(f"{name} has to be a whole number from 1 to {highest}")
+        return int(text)
+
+    # -- answers
+
+    async def act(
+        self,
+        verb: Callable[Concatenate[Session, User, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Do something that leaves rows."""
+        return await self.services.database.write(verb, self.user, *args, **kwargs)
+
+    async def answer(
+        self,
+        shape: Callable[[T], dict[str, Any]],
+        verb: Callable[Concatenate[Session, User, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None:
+        """Read, and answer with what `shape` makes of it.
+
+        Long lists take time to put into JSON, so that happens in the verb's thread as well.
+        """
+
+        def read(session: Session) -> bytes:
+            return to_json({"success": True} | shape(verb(session, self.user, *args, **kwargs)))
+
+        self.finish(await self.services.database.read(read))
+
+    def compute_etag(self) -> None:
+        """None for JSON: it would cost a hash of every answer."""
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        error = kwargs.get("exc_info", (None, None))[1]
+        if isinstance(error, Unavailable | TooManyRequests):
+            self.set_header("Retry-After", str(error.retry_after))
+        if isinstance(error, Unauthenticated):
+            self.set_header("WWW-Authenticate", "Bearer")
+        if isinstance(error, NotAllowed):
+            self.set_header("Allow", ", ".join(self.verbs))
+        if isinstance(error, OutOfRange):
+            self.set_header("Content-Range", f"bytes */{error.size}")
+        self.finish(
+            to_json(
+                {
+                    "success": False,
+                    "note": _note(status_code, error),
+                    "request_id": self.request_id,
+                    "value": [],  # old clients look into it before they look at `success`
+                }
+            )
+        )
+
+    def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
+        error = kwargs.get("exc_info", (None, None))[1]
+        if isinstance(error, NbExchangeError):
+            status_code = error.status
+        super().send_error(status_code, **kwargs)
+
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        if isinstance(value, NbExchangeError) and value.status != 500:
+            log.debug("%s refused: %s", self.request_id, value)
+        elif isinstance(value, HTTPError):
+            log.debug("%s refused: %s", self.request_id, value.status_code)
+        else:
+            log.error("%s failed", self.request_id, exc_info=(typ, value, tb))
+
+    def on_finish(self) -> None:
+        self.services.metrics.count(self)
+
+
+class NothingHere(BaseHandler):
+    """Every address that is not in the table."""
+
+    async def prepare(self) -> None:
+        raise NotFound("there is nothing at this address")
+
+
+def to_json(answer: Mapping[str, Any]) -> bytes:
+    return json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _note(status_code: int, error: BaseException | None) -> str:
+    if isinstance(error, MalformedIdentity):
+        return (
+            "the exchange is set up in a way that it cannot tell who you are; "
+            "tell the people who run it"
+        )
+    if isinstance(error, NbExchangeError):
+        return str(error)
+    if status_code < 500:
+        return "the request makes no sense to the exchange"
+    return "the exchange failed; try again, and tell the people who run it if that does not help"

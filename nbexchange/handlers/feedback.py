@@ -1,0 +1,119 @@
+"""feedback: release_feedback and fetch_feedback."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator
+from typing import BinaryIO
+
+from sqlalchemy.orm import Session
+
+from nbexchange.errors import Malformed
+from nbexchange.exchange import feedback
+from nbexchange.exchange.feedback import SubmissionFeedback, Target
+from nbexchange.exchange.policy import Verb
+from nbexchange.exchange.records import FeedbackReceipt, NotebookFeedback
+from nbexchange.handlers import shapes
+from nbexchange.handlers.base import to_json
+from nbexchange.handlers.transfer import UploadHandler
+from nbexchange.storage import Blob
+from nbexchange.timestamps import normal_claim, to_text
+
+BASE64_UNIT = 3
+"""Bytes that base64 turns into four characters; only whole units can be joined."""
+
+
+class Feedback(UploadHandler):
+    verbs = {"GET": Verb.FETCH_FEEDBACK, "POST": Verb.RELEASE_FEEDBACK}
+    form_file = "feedback"
+
+    async def admit(self) -> None:
+        self.course_id, self.assignment_id, self.notebook_id = self.required(
+            "course_id", "assignment_id", "notebook"
+        )
+        self.target = self._target()
+        await self.services.database.read(
+            feedback.admit_feedback,
+            self.user,
+            self.course_id,
+            self.assignment_id,
+            self.notebook_id,
+            self.target,
+        )
+
+    async def post(self) -> None:
+        """release_feedback: one notebook's, for one submission."""
+        receipt = await self.store(_anything, self._release)
+        self.set_status(201)
+        self.finish(to_json(shapes.feedback_receipt(receipt)))
+
+    def _release(self, session: Session, blob: Blob, _: None) -> FeedbackReceipt:
+        return feedback.release_feedback(
+            session,
+            self.user,
+            self.course_id,
+            self.assignment_id,
+            self.notebook_id,
+            self.target,
+            blob,
+            checksum=(self.parameter("checksum") or "")[:255] or None,
+            idempotency_key=self.key,
+        )
+
+    def _target(self) -> Target:
+        submission_id = self.parameter("submission_id")
+        if submission_id:
+            return Target(submission_id=submission_id)
+        student_id, said = self.required("student", "timestamp")
+        timestamp = normal_claim(said)
+        if timestamp is None:
+            raise Malformed("timestamp has to be the one of the submission")
+        return Target(student_id=student_id, timestamp=timestamp)
+
+    async def get(self) -> None:
+        """fetch_feedback: all of the caller's own, or that of one submission."""
+        course_id, assignment_id = self.required("course_id", "assignment_id")
+        found = await self.act(
+            feedback.fetch_feedback, course_id, assignment_id, self.parameter("submission_id")
+        )
+        # Feedback can be large, so it is never gathered: the JSON is written as the bytes come.
+        self.write(b'{"success":true,"feedback":[')
+        between = b""
+        for submission in found:
+            for item in submission.notebooks:
+                self.write(between + _opening(submission, item))
+                async for text in self._base64(item.blob):
+                    self.write(text)
+                    await self.flush()
+                self.write(b'"}')
+                between = b","
+        self.finish(b"]}")
+
+    async def _base64(self, blob: Blob) -> AsyncIterator[bytes]:
+        rest = b""
+        async for chunk in self.services.storage.read(blob):
+            chunk = rest + chunk
+            whole = len(chunk) - len(chunk) % BASE64_UNIT
+            yield base64.b64encode(chunk[:whole])
+            rest = chunk[whole:]
+        yield base64.b64encode(rest)
+
+
+def _opening(submission: SubmissionFeedback, item: NotebookFeedback) -> bytes:
+    """The JSON of one item up to its content, which comes last."""
+    fields = {
+        "filename": f"{item.notebook_id}.html",
+        "notebook_id": item.notebook_id,
+        "timestamp": submission.client_timestamp or to_text(submission.timestamp),
+        "checksum": item.checksum,
+        "submission_id": submission.submission_token,
+        "submission_timestamp": to_text(submission.timestamp),
+        "version": item.version,
+        "sha256": item.blob.sha256,
+        "content": "",
+    }
+    return to_json(fields).removesuffix(b'"}')
+
+
+def _anything(file: BinaryIO) -> None:
+    """Feedback is opaque: it is never rendered here."""

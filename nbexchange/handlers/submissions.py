@@ -1,0 +1,86 @@
+"""submission, collections and collection: submit, list submissions, collect."""
+
+from __future__ import annotations
+
+import functools
+
+from sqlalchemy.orm import Session
+
+from nbexchange import archive
+from nbexchange.archive import Contents
+from nbexchange.exchange import submissions
+from nbexchange.exchange.policy import Verb
+from nbexchange.exchange.records import SubmissionRecord
+from nbexchange.exchange.submissions import Page
+from nbexchange.handlers import shapes
+from nbexchange.handlers.base import LARGEST_PAGE, BaseHandler, to_json
+from nbexchange.handlers.transfer import GZIP, DownloadHandler, UploadHandler
+from nbexchange.storage import Blob
+
+
+class Submission(UploadHandler):
+    verbs = {"POST": Verb.SUBMIT}
+    form_file = "assignment"
+
+    async def admit(self) -> None:
+        self.course_id, self.assignment_id = self.required("course_id", "assignment_id")
+        self.admission = await self.services.database.read(
+            submissions.admit_submission,
+            self.user,
+            self.course_id,
+            self.assignment_id,
+            idempotency_key=self.key,
+        )
+
+    async def post(self) -> None:
+        """submit: keep the student's work, and say when it came."""
+        inspect = functools.partial(archive.inspect, limits=self.services.limits)
+        record = await self.store(inspect, self._submit)
+        self.set_status(201)
+        self.finish(to_json(shapes.submission_receipt(record)))
+
+    def _submit(self, session: Session, blob: Blob, contents: Contents) -> SubmissionRecord:
+        return submissions.submit(
+            session,
+            self.user,
+            self.course_id,
+            self.assignment_id,
+            blob,
+            contents,
+            self.admission,
+            committed=self.digest is not None,
+            client_timestamp=self.parameter("timestamp"),
+            idempotency_key=self.key,
+        )
+
+
+class Collections(BaseHandler):
+    verbs = {"GET": Verb.LIST_SUBMISSIONS}
+
+    async def get(self) -> None:
+        """list submissions: those of all students for an instructor, the own for a student."""
+        (course_id,) = self.required("course_id")
+        limit = self.number("limit", LARGEST_PAGE)
+        query = functools.partial(
+            submissions.list_submissions,
+            student_id=self.parameter("user_id"),
+            latest=self.flag("latest"),
+            limit=limit,
+            page=self.parameter("page"),
+        )
+        await self.answer(_collections, query, course_id, self.parameter("assignment_id"))
+
+
+class Collection(DownloadHandler):
+    verbs = {"GET": Verb.COLLECT}
+
+    async def get(self) -> None:
+        """collect: one submission, by the token that the list gave."""
+        course_id, assignment_id, path = self.required("course_id", "assignment_id", "path")
+        collect = functools.partial(submissions.collect, first_part=self.wants_first_part)
+        record = await self.act(collect, course_id, assignment_id, path)
+        await self.send(record.blob, GZIP, "submission.tar.gz")
+
+
+def _collections(page: Page) -> shapes.Json:
+    return {"value": [*map(shapes.collection_shape, page.records)], "next": page.next}

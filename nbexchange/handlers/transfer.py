@@ -1,0 +1,307 @@
+"""Bytes in and out: the write protocol, and downloads that can be resumed.
+
+In: headers are judged before the body; the body streams into an upload; when all is there the
+length, the digest and the contents are checked; then the bytes are made durable, then the row is
+written, and only then is there an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import re
+from collections.abc import Callable
+from typing import BinaryIO, ClassVar, Protocol, TypeVar
+
+from sqlalchemy.orm import Session
+
+from nbexchange.errors import (
+    DigestMismatch,
+    Malformed,
+    NbExchangeError,
+    OutOfRange,
+    TooLarge,
+    Unavailable,
+    UnsupportedMedia,
+)
+from nbexchange.handlers.base import BaseHandler
+from nbexchange.handlers.digests import digest_field, parse_digest
+from nbexchange.handlers.multipart import MultipartFile, is_multipart
+from nbexchange.identity import LONGEST_NAME
+from nbexchange.storage import Blob, Upload
+
+GZIP = "application/gzip"
+"""Old clients compare the whole header with this, so it never carries a parameter."""
+
+FORM_OVERHEAD = 4 * 1024 * 1024
+"""Bytes that a multipart form may need besides its file."""
+
+DRAIN = 64 * 1024 * 1024
+"""Bytes of a refused body that are read and dropped. A connection closed at once would break
+under a client that still sends, and it would never see why it was refused."""
+
+
+class _HasBlob(Protocol):
+    @property
+    def blob(self) -> Blob: ...
+
+
+Checked = TypeVar("Checked")
+Stored = TypeVar("Stored", bound=_HasBlob)
+
+
+class UploadHandler(BaseHandler):
+    """Takes a body into the store when the method is POST."""
+
+    form_file: ClassVar[str]
+    """What old clients call the file in their form."""
+
+    refusal: NbExchangeError | None = None
+    _upload: Upload | None = None
+    _form: MultipartFile | None = None
+    _received = 0
+    _dropped = 0
+    _storing = False
+
+    async def admit(self) -> None:
+        """Refuse here whatever can be refused before the body is read."""
+        raise NotImplementedError
+
+    async def prepare(self) -> None:
+        try:
+            await super().prepare()
+            if self.request.method == "POST":
+                self._judge_headers()
+                await self.admit()
+                self._open_upload()
+        except NbExchangeError as error:
+            if self._must_answer_now(error):
+                raise
+            self.refusal = error
+
+    async def data_received(self, chunk: bytes) -> None:  # type: ignore[override]
+        # An exception here would cut the connection without an answer (tornado #1223), so the
+        # refusal is kept until the body is over.
+        if self.refusal is None:
+            try:
+                await self._take(chunk)
+            except NbExchangeError as error:
+                self.refusal = error
+                await self._abort()
+        elif not self._finished:
+            self._drop(chunk)
+
+    async def store(
+        self,
+        check: Callable[[BinaryIO], Checked],
+        verb: Callable[[Session, Blob, Checked], Stored],
+    ) -> Stored:
+        """Make the body count: bytes first, row second. `verb` gets what `check` found in it."""
+        if self.refusal is not None:
+            raise self.refusal
+        upload = self._whole_upload()
+        # From here on it is finished even for a client that is gone: a retry will find it.
+        self._storing = True
+        blob, found = await upload.seal(functools.partial(self._judge, check))
+        await upload.commit()
+        try:
+            stored = await self.services.database.write(verb, blob, found)
+        except Unavailable:
+            # The database may have committed before it went away, so the bytes have to stay.
+            raise
+        except NbExchangeError:
+            await self.services.storage.delete(blob.key)
+            raise
+        if stored.blob.key != blob.key:
+            # The same was stored before: a retry, or feedback that has not changed.
+            await self.services.storage.delete(blob.key)
+        return stored
+
+    def _judge(
+        self, check: Callable[[BinaryIO], Checked], blob: Blob, file: BinaryIO
+    ) -> tuple[Blob, Checked]:
+        if self.digest not in (None, blob.sha256):
+            raise DigestMismatch(
+                "other bytes arrived than were sent, so nothing was stored; send them again"
+            )
+        return blob, check(file)
+
+    @property
+    def idempotency_key(self) -> str | None:
+        key = self.request.headers.get("Idempotency-Key")
+        if key is not None and not (0 < len(key) <= LONGEST_NAME and key.isascii()):
+            raise Malformed(f"Idempotency-Key has to be 1 to {LONGEST_NAME} ASCII characters")
+        return key
+
+    # -- before the body
+
+    def _judge_headers(self) -> None:
+        headers = self.request.headers
+        limit = self.services.max_buffer_size
+        self.limit_body(2**62)  # ours is the limit that answers in words
+        if self._declared_length > limit + self._overhead:
+            raise _too_large(limit)
+        if headers.get("Content-Encoding", "identity") != "identity":
+            raise UnsupportedMedia("send the body as it is, without a Content-Encoding")
+        if self._content_type is not None and "Content-Digest" in headers:
+            raise Malformed("Content-Digest is for raw bodies, not for forms")
+        self.digest = parse_digest(headers.get("Content-Digest"))
+        self.key = self.idempotency_key
+
+    def _must_answer_now(self, error: NbExchangeError) -> bool:
+        """Whether the client waits for an answer before it sends, or will send too much."""
+        headers = self.request.headers
+        return (
+            isinstance(error, TooLarge)
+            or self.request.method != "POST"
+            or headers.get("Expect", "").lower() == "100-continue"
+            or self._declared_length > DRAIN
+        )
+
+    def _open_upload(self) -> None:
+        self._upload = self.services.storage.open_upload()
+        self.services.metrics.uploads_in_flight.inc()
+        if self._content_type is not None:
+            self._form = MultipartFile(self._content_type, self.form_file, self._upload.write)
+
+    @property
+    def _content_type(self) -> str | None:
+        """The header of a form; None for a raw body."""
+        content_type: str = self.request.headers.get("Content-Type", "")
+        return content_type if is_multipart(content_type) else None
+
+    @property
+    def _declared_length(self) -> int:
+        """Of the body; 0 where it is not said, or not in a way that Tornado will take."""
+        text: str = self.request.headers.get("Content-Length", "")
+        return int(text[:20]) if text.isascii() and text.isdigit() else 0
+
+    @property
+    def _overhead(self) -> int:
+        return FORM_OVERHEAD if self._content_type is not None else 0
+
+    # -- the body
+
+    async def _take(self, chunk: bytes) -> None:
+        self._received += len(chunk)
+        self.services.metrics.bytes_in.inc(len(chunk))
+        limit = self.services.max_buffer_size
+        if self._received > limit + self._overhead:
+            raise _too_large(limit)
+        if self._upload is None:
+            return
+        if self._form is not None:
+            await self._form.feed(chunk)
+        else:
+            await self._upload.write(chunk)
+
+    def _drop(self, chunk: bytes) -> None:
+        self._dropped += len(chunk)
+        if self._dropped > DRAIN and self.refusal is not None:
+            error = self.refusal
+            self.send_error(error.status, exc_info=(type(error), error, error.__traceback__))
+
+    def _whole_upload(self) -> Upload:
+        if self._upload is None or self._received == 0:
+            raise Malformed("the request has no body; send the file in it")
+        if self._form is not None:
+            self._form.close()
+        return self._upload
+
+    # -- the end
+
+    def on_connection_close(self) -> None:
+        super().on_connection_close()
+        if not self._storing:
+            self._leave_nothing()
+
+    def on_finish(self) -> None:
+        super().on_finish()
+        self._leave_nothing()
+
+    def _leave_nothing(self) -> None:
+        if self._upload is not None:
+            # Kept alive by the handler until it is done.
+            self._cleaning = asyncio.ensure_future(self._abort())
+
+    async def _abort(self) -> None:
+        upload, self._upload = self._upload, None
+        if upload is not None:
+            self.services.metrics.uploads_in_flight.dec()
+            await upload.abort()
+
+
+class DownloadHandler(BaseHandler):
+    """Sends a blob, whole or a range of it."""
+
+    @property
+    def wants_first_part(self) -> bool:
+        """False for the later parts of a download that is resumed."""
+        found = _RANGE.fullmatch(self.request.headers.get("Range", ""))
+        return found is None or found[1] in ("", "0")
+
+    async def send(self, blob: Blob, media_type: str, file_name: str) -> None:
+        etag = f'"{blob.sha256}"'
+        self.set_header("Etag", etag)
+        self.set_header("Cache-Control", "private, no-cache")
+        self.set_header("Repr-Digest", digest_field(blob.sha256))
+        if self._client_has(etag):
+            self.set_status(304)
+            return
+        start, stop = self._range(blob, etag)
+        self.set_header("Content-Type", media_type)
+        self.set_header("Content-Disposition", f'attachment; filename="{file_name}"')
+        self.set_header("Accept-Ranges", "bytes")
+        self.set_header("Content-Length", str(stop - start))
+        if (start, stop) == (0, blob.size):
+            self.set_header("Content-Digest", digest_field(blob.sha256))
+        else:
+            self.set_status(206)
+            self.set_header("Content-Range", f"bytes {start}-{stop - 1}/{blob.size}")
+        await self._stream(blob, start, stop)
+
+    async def _stream(self, blob: Blob, start: int, stop: int) -> None:
+        try:
+            async for chunk in self.services.storage.read(blob, start, stop):
+                self.write(chunk)
+                await self.flush()
+                self.services.metrics.bytes_out.inc(len(chunk))
+        except NbExchangeError:
+            if not self._headers_written:
+                for name in ("Content-Length", "Content-Disposition", "Etag", "Repr-Digest"):
+                    self.clear_header(name)
+                self.clear_header("Content-Digest")
+                self.set_header("Content-Type", "application/json; charset=UTF-8")
+                raise
+            # Too late to say it: a cut answer is the only sign left.
+            self.cut_connection()
+
+    def _client_has(self, etag: str) -> bool:
+        known = self.request.headers.get("If-None-Match", "")
+        return known.strip() == "*" or etag in [
+            tag.strip().removeprefix("W/") for tag in known.split(",")
+        ]
+
+    def _range(self, blob: Blob, etag: str) -> tuple[int, int]:
+        """From where up to where. What we do not understand is answered with the whole."""
+        found = _RANGE.fullmatch(self.request.headers.get("Range", ""))
+        if found is None or self.request.headers.get("If-Range", etag) != etag:
+            return 0, blob.size
+        first, last = found.groups()
+        if not first and not last:
+            return 0, blob.size
+        start = int(first) if first else max(0, blob.size - int(last))
+        stop = min(int(last) + 1, blob.size) if first and last else blob.size
+        if start >= stop:
+            raise OutOfRange("those bytes do not exist", blob.size)
+        return start, stop
+
+
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(
+        f"this is more than the {limit:,} bytes that the exchange takes at once; "
+        "remove large files and send it again"
+    )

@@ -1,0 +1,147 @@
+"""Who asks: a person, in one organisation, with a role in each of some courses.
+
+A `User` is a value. It says what the user handler knows *now*; nothing here is remembered.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nbexchange.errors import MalformedIdentity
+
+DEFAULT_ORGANISATION = 1
+LONGEST_NAME = 200
+"""Characters in a user name, a course id or an assignment id; also the width of their columns."""
+
+
+class Role(enum.Enum):
+    STUDENT = "Student"
+    INSTRUCTOR = "Instructor"
+
+    @classmethod
+    def of(cls, name: str) -> Role:
+        """Only `Instructor`, in any case, is privileged; every other name is a student's."""
+        return cls.INSTRUCTOR if name.casefold() == "instructor" else cls.STUDENT
+
+
+@dataclass(frozen=True)
+class Membership:
+    role: Role
+    title: str | None = None
+
+
+@dataclass(frozen=True)
+class User:
+    name: str
+    org_id: int = DEFAULT_ORGANISATION
+    courses: Mapping[str, Membership] = field(default_factory=dict)
+    full_name: str | None = None
+    email: str | None = None
+    lms_user_id: str | None = None
+
+    def role_in(self, course_id: str) -> Role | None:
+        """The role in this course of the own organisation; None for a stranger."""
+        membership = self.courses.get(course_id)
+        return membership.role if membership else None
+
+    @classmethod
+    def from_answer(cls, answer: Mapping[str, Any]) -> User:
+        """What a user handler answered, checked.
+
+        Keys: `name`; `course_id` with `course_role` and perhaps `course_title`, or `courses`
+        (course_id -> role, or course_id -> {"role": ..., "title": ...}), or both; optional
+        `org_id` (a whole number from 1; default 1), `full_name`, `email`, `lms_user_id`.
+
+        Raises MalformedIdentity, which names the key at fault and never shows its value.
+        """
+        if not isinstance(answer, Mapping):
+            raise MalformedIdentity(
+                f"the user handler has to answer None or a dict, not {type(answer).__name__}"
+            )
+        return cls(
+            name=_name(answer.get("name"), "name"),
+            org_id=_organisation(answer.get("org_id", DEFAULT_ORGANISATION)),
+            courses=_courses(answer),
+            full_name=_text(answer.get("full_name"), "full_name"),
+            email=_text(answer.get("email"), "email"),
+            lms_user_id=_text(answer.get("lms_user_id"), "lms_user_id"),
+        )
+
+
+def is_name(value: object) -> bool:
+    """Whether this can be a user name, a course id, an assignment id or a notebook id.
+
+    Any characters but control characters and lone surrogates, which neither a header nor
+    every database can carry.
+    """
+    return (
+        isinstance(value, str)
+        and 0 < len(value) <= LONGEST_NAME
+        and not any(ord(char) < 32 or ord(char) == 127 for char in value)
+        and _is_unicode(value)
+    )
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _name(value: object, key: str) -> str:
+    if not is_name(value):
+        raise MalformedIdentity(
+            f"the user handler's answer has no usable {key!r}: it has to be text of 1 to "
+            f"{LONGEST_NAME} characters without control characters"
+        )
+    return str(value)
+
+
+def _organisation(value: object) -> int:
+    # True is an int in Python, and organisation 0 has always been a mistake in the field.
+    try:
+        number = 0 if isinstance(value, bool | float) else int(value)  # type: ignore[call-overload]
+    except (TypeError, ValueError):
+        number = 0
+    if not 1 <= number < 2**31:
+        raise MalformedIdentity(
+            "the user handler's answer has an 'org_id' that is not a whole number from 1"
+        )
+    return int(number)
+
+
+def _text(value: object, key: str) -> str | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise MalformedIdentity(f"the user handler's answer has a {key!r} that is not text")
+    text = str(value)
+    if "\0" in text or not _is_unicode(text):
+        raise MalformedIdentity(f"the user handler's answer has a {key!r} that is not text")
+    return text[:1000]
+
+
+def _courses(answer: Mapping[str, Any]) -> dict[str, Membership]:
+    listed = answer.get("courses") or {}
+    if not isinstance(listed, Mapping):
+        raise MalformedIdentity("the user handler's answer has 'courses' that is not a mapping")
+    courses = {_name(course_id, "courses"): _membership(said) for course_id, said in listed.items()}
+    current = answer.get("course_id")
+    if current is not None and current not in courses:
+        courses[_name(current, "course_id")] = _membership(
+            {"role": answer.get("course_role"), "title": answer.get("course_title")}
+        )
+    return courses
+
+
+def _membership(said: object) -> Membership:
+    if isinstance(said, str):
+        said = {"role": said}
+    if not isinstance(said, Mapping) or not isinstance(said.get("role"), str):
+        raise MalformedIdentity("the user handler's answer has a course without a role")
+    return Membership(Role.of(said["role"]), _text(said.get("title"), "course_title"))

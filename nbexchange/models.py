@@ -1,0 +1,272 @@
+"""The tables. Every constraint has a name, so that a migration can speak of it.
+
+    course ─┬─ subscription (roster) ── user
+            └─ assignment ─┬─ release       numbered versions, only added
+                           ├─ submission    only added; answers a release
+                           │    └─ feedback numbered versions for each notebook, only added
+                           └─ event         who did what, when
+
+`release`, `submission` and `feedback` each own one blob. A row is written after its blob is
+durable, so every row has its blob; a blob without a row is litter.
+"""
+
+from __future__ import annotations
+
+import datetime
+import enum
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    types,
+)
+from sqlalchemy.dialects import mysql
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from nbexchange.identity import LONGEST_NAME
+
+# SQLite numbers rows by itself only where the column is exactly INTEGER.
+Key = BigInteger().with_variant(Integer, "sqlite")
+
+
+class Name(types.TypeDecorator[str]):
+    """Text that is compared byte by byte in every database.
+
+    MariaDB's and MySQL's text collations find 'Bob', 'bob ' and 'bób' equal, which would make
+    one person of three; so there it is stored as UTF-8 bytes.
+    """
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, length: int = LONGEST_NAME) -> None:
+        super().__init__(length)
+        self.length = length
+
+    def load_dialect_impl(self, dialect: Dialect) -> types.TypeEngine[Any]:
+        if dialect.name in ("mysql", "mariadb"):
+            # Four bytes hold any character.
+            return dialect.type_descriptor(mysql.VARBINARY(4 * self.length))
+        return dialect.type_descriptor(String(self.length))
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> Any:
+        if value is not None and dialect.name in ("mysql", "mariadb"):
+            return value.encode()
+        return value
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
+        return value.decode() if isinstance(value, bytes) else value
+
+
+class Moment(types.TypeDecorator[datetime.datetime]):
+    """An instant: UTC, microseconds. Aware in Python, without a zone in the database."""
+
+    impl = types.DateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> types.TypeEngine[Any]:
+        if dialect.name in ("mysql", "mariadb"):
+            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
+        return dialect.type_descriptor(types.DateTime())
+
+    def process_bind_param(
+        self, value: datetime.datetime | None, dialect: Dialect
+    ) -> datetime.datetime | None:
+        return value.astimezone(datetime.UTC).replace(tzinfo=None) if value else None
+
+    def process_result_value(
+        self, value: datetime.datetime | None, dialect: Dialect
+    ) -> datetime.datetime | None:
+        return value.replace(tzinfo=datetime.UTC) if value else None
+
+
+class Action(enum.StrEnum):
+    """What an event says was done. The words are the wire's."""
+
+    RELEASED = "released"
+    FETCHED = "fetched"
+    SUBMITTED = "submitted"
+    REMOVED = "removed"
+    COLLECTED = "collected"
+    FEEDBACK_RELEASED = "feedback_released"
+    FEEDBACK_FETCHED = "feedback_fetched"
+    PURGED = "purged"
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class Course(Base):
+    __tablename__ = "course"
+    __table_args__ = (UniqueConstraint("org_id", "course_id"),)
+
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    org_id: Mapped[int]
+    course_id: Mapped[str] = mapped_column(Name())
+    title: Mapped[str | None] = mapped_column(Text())
+
+
+class User(Base):
+    """Somebody seen. What is here is for reports and lists; it gives no right to anything."""
+
+    __tablename__ = "user"
+    __table_args__ = (UniqueConstraint("org_id", "name"),)
+
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    org_id: Mapped[int]
+    name: Mapped[str] = mapped_column(Name())
+    full_name: Mapped[str | None] = mapped_column(Text())
+    email: Mapped[str | None] = mapped_column(Text())
+    lms_user_id: Mapped[str | None] = mapped_column(Text())
+
+
+class Subscription(Base):
+    """The roster: which role somebody was last seen with in a course. A report, never a right."""
+
+    __tablename__ = "subscription"
+    __table_args__ = (UniqueConstraint("course_pk", "user_pk"),)
+
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    course_pk: Mapped[int] = mapped_column(ForeignKey("course.id"))
+    user_pk: Mapped[int] = mapped_column(ForeignKey("user.id"), index=True)
+    role: Mapped[str] = mapped_column(Name(20))
+    last_seen: Mapped[datetime.datetime] = mapped_column(Moment())
+
+
+class Assignment(Base):
+    __tablename__ = "assignment"
+    __table_args__ = (UniqueConstraint("course_pk", "assignment_id"),)
+
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    course_pk: Mapped[int] = mapped_column(ForeignKey("course.id"))
+    assignment_id: Mapped[str] = mapped_column(Name())
+    released: Mapped[bool] = mapped_column(Boolean())
+    """Taking a release back is this flag and nothing else."""
+
+    course: Mapped[Course] = relationship()
+
+
+class Stored:
+    """The columns of everything that owns a blob."""
+
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    key: Mapped[str] = mapped_column(Name(64), unique=True)
+    """The name of the blob in the store: random, ours."""
+    sha256: Mapped[str] = mapped_column(Name(64))
+    size: Mapped[int] = mapped_column(BigInteger())
+    timestamp: Mapped[datetime.datetime] = mapped_column(Moment())
+    """The official time."""
+    idempotency_key: Mapped[str | None] = mapped_column(Name(255))
+
+
+class Release(Stored, Base):
+    __tablename__ = "release"
+    __table_args__ = (
+        UniqueConstraint("assignment_pk", "version"),
+        UniqueConstraint("user_pk", "idempotency_key"),
+    )
+
+    token: Mapped[str] = mapped_column(Name(32), unique=True)
+    """Its name to the outside: random, so that it tells nothing of other courses."""
+    assignment_pk: Mapped[int] = mapped_column(ForeignKey("assignment.id"))
+    user_pk: Mapped[int] = mapped_column(ForeignKey("user.id"))
+    version: Mapped[int] = mapped_column(Integer())
+    notebooks: Mapped[list[str]] = mapped_column(JSON())
+    """Paths of its notebooks, as in the archive."""
+
+    assignment: Mapped[Assignment] = relationship()
+    user: Mapped[User] = relationship()
+
+
+class Submission(Stored, Base):
+    __tablename__ = "submission"
+    __table_args__ = (
+        # The order of a student's submissions is the order of their official times.
+        UniqueConstraint("assignment_pk", "user_pk", "timestamp"),
+        UniqueConstraint("user_pk", "idempotency_key"),
+        Index("ix_submission_user_pk_assignment_pk", "user_pk", "assignment_pk"),
+    )
+
+    token: Mapped[str] = mapped_column(Name(32), unique=True)
+    assignment_pk: Mapped[int] = mapped_column(ForeignKey("assignment.id"))
+    user_pk: Mapped[int] = mapped_column(ForeignKey("user.id"))
+    release_pk: Mapped[int] = mapped_column(ForeignKey("release.id"), index=True)
+    """The newest release when it arrived."""
+    arrived_at: Mapped[datetime.datetime] = mapped_column(Moment())
+    """The database's clock when the header was here, before any correction."""
+    stored_at: Mapped[datetime.datetime] = mapped_column(Moment())
+    """The database's clock when this row was written."""
+    client_timestamp: Mapped[str | None] = mapped_column(Name(100))
+    """What the client says of the time. It decides nothing; old clients name it with feedback."""
+    notebooks: Mapped[list[str]] = mapped_column(JSON())
+
+    assignment: Mapped[Assignment] = relationship()
+    user: Mapped[User] = relationship()
+    release: Mapped[Release] = relationship()
+
+
+class Feedback(Stored, Base):
+    __tablename__ = "feedback"
+    __table_args__ = (
+        UniqueConstraint("submission_pk", "notebook_id", "version"),
+        UniqueConstraint("user_pk", "idempotency_key"),
+    )
+
+    submission_pk: Mapped[int] = mapped_column(ForeignKey("submission.id"))
+    user_pk: Mapped[int] = mapped_column(ForeignKey("user.id"))
+    """The instructor who gave it."""
+    notebook_id: Mapped[str] = mapped_column(Name())
+    version: Mapped[int] = mapped_column(Integer())
+    checksum: Mapped[str | None] = mapped_column(Name(255))
+    """A note of old clients, handed back to them as it came."""
+
+    submission: Mapped[Submission] = relationship()
+    user: Mapped[User] = relationship()
+
+
+class Event(Base):
+    """One for each thing done, written in the transaction that does it."""
+
+    __tablename__ = "event"
+    __table_args__ = (
+        Index("ix_event_assignment_pk_user_pk_action", "assignment_pk", "user_pk", "action"),
+    )
+
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    at: Mapped[datetime.datetime] = mapped_column(Moment())
+    action: Mapped[str] = mapped_column(Name(20))
+    course_pk: Mapped[int] = mapped_column(ForeignKey("course.id"), index=True)
+    user_pk: Mapped[int] = mapped_column(ForeignKey("user.id"), index=True)
+    assignment_pk: Mapped[int | None] = mapped_column(ForeignKey("assignment.id"))
+    """None once the assignment is purged."""
+    token: Mapped[str | None] = mapped_column(Name(32))
+    """The release or submission that it is about."""
+    detail: Mapped[str | None] = mapped_column(Text())
+
+    assignment: Mapped[Assignment | None] = relationship()
+    user: Mapped[User] = relationship()
+
+
+STORED: tuple[type[Release] | type[Submission] | type[Feedback], ...] = (
+    Release,
+    Submission,
+    Feedback,
+)
