@@ -440,7 +440,7 @@ def _pax_records(body: bytes) -> dict[str, str]:
     while start < len(body):
         match = _PAX_RECORD.match(body, start)
         end = start + int(match[1]) if match else 0
-        if not match or not match.end() < end <= len(body) or body[end - 1 : end] != b"\n":
+        if not match or match.end() >= end or body[end - 1 : end] != b"\n":
             raise _damaged("a PAX header is malformed")
         key = _text(match[2])
         if key in records:
