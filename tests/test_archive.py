@@ -299,6 +299,7 @@ HEADERS = [
     ("pax-length-short", "malformed", lambda: tgz(raw_pax(b"5 path=a\n"))),
     ("pax-length-beyond", "malformed", lambda: tgz(raw_pax(b"99 path=a\n"))),
     ("pax-length-of-2000-digits", "malformed", lambda: tgz(raw_pax(b"1" * 2000 + b" path=a\n"))),
+    ("pax-equals-beyond", "malformed", lambda: tgz(raw_pax(b"6 abc\n9 path=a\n"))),
     ("pax-without-newline", "malformed", lambda: tgz(raw_pax(b"9 path=a "))),
     ("pax-without-equals", "malformed", lambda: tgz(raw_pax(b"7 path\n"))),
     ("pax-nul-padding", "malformed", lambda: tgz(raw_pax(b"9 path=a\n\0\0"))),
@@ -638,14 +639,17 @@ def umask(mask: int) -> Iterator[None]:
         os.umask(old)
 
 
-def test_the_umask_is_obeyed_also_by_the_folder_itself(home: Path) -> None:
+@pytest.mark.parametrize(("mask", "folders", "files"), [(0o027, 0o750, 0o640), (0, 0o755, 0o644)])
+def test_the_umask_is_obeyed_also_by_the_folder_itself(
+    mask: int, folders: int, files: int, home: Path
+) -> None:
     archive = packed(("a/b/c", b""))
 
-    with umask(0o027):
+    with umask(mask):
         unpack(io.BytesIO(archive), home / "ps1", extra={"d/e": b""})
 
-    assert modes(home / "ps1") == {"a": 0o750, "b": 0o750, "c": 0o640, "d": 0o750, "e": 0o640}
-    assert stat.S_IMODE((home / "ps1").stat().st_mode) == 0o750
+    assert modes(home / "ps1") == dict.fromkeys("abd", folders) | dict.fromkeys("ce", files)
+    assert stat.S_IMODE((home / "ps1").stat().st_mode) == folders
 
 
 def test_the_same_members_give_the_same_bytes(home: Path) -> None:

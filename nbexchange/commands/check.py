@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-
 from typing import Any
 
 from traitlets import Bool

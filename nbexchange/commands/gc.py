@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime
 from collections.abc import AsyncIterator
-
 from typing import Any
 
 from traitlets import Bool, Float

@@ -1,0 +1,5 @@
+"""python -m nbexchange"""
+
+from nbexchange.app import main
+
+main()

@@ -1,0 +1,290 @@
+"""Who a request comes from: the plug, and what it may answer."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from traitlets.config import Config
+
+from nbexchange.app import NbExchange
+from nbexchange.errors import MalformedIdentity, Misconfigured, Unavailable
+from nbexchange.handlers.auth.token_file import TokenFileUserHandler
+from nbexchange.handlers.auth.user_handler import BaseUserHandler
+from nbexchange.identity import Role, User
+from tests.support.service import Service
+
+ADA = {"name": "ada", "course_id": "physics", "course_role": "Instructor"}
+
+
+class Fixed(BaseUserHandler):
+    """Answers the same to everybody; a test sets what."""
+
+    answer: object = None
+
+    def get_current_user(self, request):
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+class Slow(Fixed):
+    async def get_current_user(self, request):
+        return super().get_current_user(request)
+
+
+@pytest.fixture
+def ask(data):
+    """What the service answers somebody whom its user handler knows as `answer`."""
+
+    def ask(answer, plugin=Fixed):
+        plugin = type("Plugin", (plugin,), {"answer": answer})
+        with Service(data, Config(NbExchange={"user_plugin_class": plugin})) as service:
+            return service.wire(None).get("assignments")
+
+    return ask
+
+
+@pytest.mark.parametrize("plugin", [Fixed, Slow])
+def test_a_plain_and_an_async_handler_are_asked_alike(ask, plugin):
+    assert ask(ADA, plugin).json() == {"success": True, "value": []}
+
+
+def test_the_default_handler_lets_nobody_in_and_says_how_to_choose_one(data):
+    with Service(data, Config(NbExchange={"user_plugin_class": BaseUserHandler})) as service:
+        answer = service.wire("any").get("assignments")
+
+    assert answer.status_code == 401
+    assert "user_plugin_class" in answer.json()["note"]
+
+
+def test_somebody_unknown_is_a_401_that_says_what_to_do(ask):
+    answer = ask(None)
+
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert "token" in answer.json()["note"]
+
+
+MALFORMED = {
+    "not a dict": ["ada"],
+    "no name": {"course_id": "physics", "course_role": "Student"},
+    "empty name": ADA | {"name": ""},
+    "number for a name": ADA | {"name": 7},
+    "name with NUL": ADA | {"name": "a\0"},
+    "name with a lone surrogate": ADA | {"name": "a\ud800"},
+    "very long name": ADA | {"name": "a" * 201},
+    "organisation 0": ADA | {"org_id": 0},
+    "no organisation at all": ADA | {"org_id": None},
+    "organisation that is a word": ADA | {"org_id": "one"},
+    "organisation that is true": ADA | {"org_id": True},
+    "organisation that is a fraction": ADA | {"org_id": 1.5},
+    "course without a role": {"name": "ada", "course_id": "physics"},
+    "role that is not text": ADA | {"course_role": 1},
+    "courses that are a list": {"name": "ada", "courses": ["physics"]},
+    "course id that is not text": {"name": "ada", "courses": {7: "Student"}},
+    "role in a dict missing": {"name": "ada", "courses": {"physics": {"title": "Physics"}}},
+    "e-mail that is a list": ADA | {"email": ["a@b"]},
+}
+
+
+@pytest.mark.parametrize("answer", MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_answer_is_a_fault_and_never_a_guess(answer):
+    with pytest.raises(MalformedIdentity):
+        User.from_answer(answer)
+
+
+def test_a_malformed_answer_is_logged_for_the_operator_and_hidden_from_the_user(ask, caplog):
+    answer = ask(ADA | {"org_id": "s3cret"})
+
+    assert answer.status_code == 500
+    assert "tell the people who run it" in answer.json()["note"]
+    assert "org_id" in caplog.text
+    assert "s3cret" not in caplog.text + answer.text
+
+
+def test_a_handler_that_raises_is_a_logged_500(ask, caplog):
+    answer = ask(KeyError("whatever"))
+
+    assert answer.status_code == 500
+    assert answer.json()["success"] is False
+    assert "whatever" in caplog.text
+
+
+def test_a_handler_whose_source_is_away_is_a_503(ask):
+    answer = ask(Unavailable("the hub is away"))
+
+    assert answer.status_code == 503
+    assert int(answer.headers["Retry-After"]) > 0
+
+
+def test_the_field_s_answer_gives_one_course():
+    user = User.from_answer(ADA | {"course_title": "Physics I", "org_id": "3"})
+
+    assert user.org_id == 3
+    assert user.role_in("physics") is Role.INSTRUCTOR
+    assert user.courses["physics"].title == "Physics I"
+    assert user.role_in("chemistry") is None
+
+
+def test_courses_come_as_roles_or_with_titles_and_win_over_the_default():
+    user = User.from_answer(
+        ADA | {"courses": {"physics": "Student", "art": {"role": "instructor", "title": "Art"}}}
+    )
+
+    assert user.role_in("physics") is Role.STUDENT
+    assert user.role_in("art") is Role.INSTRUCTOR
+    assert user.courses["art"].title == "Art"
+
+
+# -- the token file
+
+
+def test_the_token_file_is_read_again_when_it_changes(service):
+    token = service.enrol("bob", {"physics": "Student"})
+    bob = service.wire(token)
+    assert bob.get("assignments", course_id="physics").ok
+
+    service.expel(token)
+
+    assert bob.get("assignments", course_id="physics").status_code == 401
+
+
+@pytest.mark.parametrize("broken", ["{", "[]", '{"a": '], ids=["cut", "a list", "cut later"])
+def test_a_token_file_that_cannot_be_read_lets_nobody_in_until_it_can(service, broken, caplog):
+    token = service.enrol("bob", {"physics": "Student"}, token="s3cret")
+    bob, whole = service.wire(token), service.people.read_text()
+
+    service.people.write_text(broken)
+    away = bob.get("assignments")
+    service.people.write_text(whole + " ")
+
+    assert away.status_code == 503
+    assert "s3cret" not in caplog.text
+    assert bob.get("assignments").ok
+
+
+def test_a_token_file_that_is_gone_lets_nobody_in(service):
+    bob = service.student()
+    assert bob.get("assignments").ok
+
+    service.people.unlink()
+
+    assert bob.get("assignments").status_code == 503
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["", "Bearer", "Bearer ", "Basic dG9rZW4=", "token-1-bob", "Bearer token-1-bo", "Bearer ÿ"],
+)
+def test_no_or_a_wrong_token_is_a_401(service, header):
+    service.student()
+    wire = service.wire(None)
+    wire.session.headers["Authorization"] = header.encode("latin-1")
+
+    answer = wire.get("assignments")
+
+    assert answer.status_code == 401
+    assert answer.json()["value"] == []
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "token"])
+def test_the_schemes_of_http_and_of_the_hub_are_known(service, scheme):
+    service.student()
+    wire = service.wire(None)
+    wire.session.headers["Authorization"] = f"{scheme} token-1-bob"
+
+    assert wire.get("assignments").ok
+
+
+def test_a_token_in_the_query_or_a_cookie_counts_for_nothing(service):
+    service.student()
+    wire = service.wire(None)
+    wire.session.cookies.set("token", "token-1-bob")
+
+    assert wire.get("assignments", token="token-1-bob").status_code == 401
+
+
+# -- choosing one
+
+CONFIG_WITH_A_CLASS = """
+from nbexchange.handlers.auth.user_handler import BaseUserHandler
+
+class Ours(BaseUserHandler):
+    def get_current_user(self, request):
+        return {"name": "ada", "course_id": "physics", "course_role": "Instructor"}
+
+c.NbExchange.user_plugin_class = Ours
+c.NbExchange.base_url = "/here"
+c.NbExchange.port = 1234
+"""
+
+CONFIG_WITH_A_NAME = """
+c.NbExchange.user_plugin_class = "nbexchange.handlers.auth.token_file.TokenFileUserHandler"
+c.TokenFileUserHandler.path = "/people.json"
+"""
+
+
+def configured(tmp_path: Path, text: str, *more: str) -> NbExchange:
+    file = tmp_path / "nbexchange_config.py"
+    file.write_text(text)
+    app = NbExchange()
+    app.initialize([f"--NbExchange.config_file={file}", *more])
+    return app
+
+
+def test_a_class_defined_in_the_configuration_file_works(tmp_path):
+    app = configured(tmp_path, CONFIG_WITH_A_CLASS)
+
+    assert app.make_user_handler().get_current_user(None)["name"] == "ada"
+    assert app.base_url == "/here/"
+
+
+def test_the_command_line_wins_over_the_configuration_file(tmp_path):
+    assert configured(tmp_path, CONFIG_WITH_A_CLASS).port == 1234
+    assert configured(tmp_path, CONFIG_WITH_A_CLASS, "--port=4321").port == 4321
+
+
+def test_a_configurable_handler_gets_the_application_as_its_parent(tmp_path):
+    app = configured(tmp_path, CONFIG_WITH_A_NAME)
+
+    handler = app.make_user_handler()
+
+    assert isinstance(handler, TokenFileUserHandler)
+    assert handler.path == "/people.json"
+    assert handler.parent is app
+
+
+def test_an_absent_configuration_file_is_fine_only_where_it_is_the_default(tmp_path):
+    NbExchange().initialize([])
+
+    with pytest.raises(Misconfigured, match=r"nowhere\.py"):
+        NbExchange().initialize([f"--NbExchange.config_file={tmp_path}/nowhere.py"])
+
+
+def test_the_defaults_keep_data(tmp_path, monkeypatch):
+    monkeypatch.delenv("NBEXCHANGE_DATA", raising=False)
+    monkeypatch.delenv("NBEX_DB_URL", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+
+    app = NbExchange()
+
+    assert app.base_storage_location == str(tmp_path / "nbexchange")
+    assert app.db_url == f"sqlite:///{tmp_path}/nbexchange/nbexchange.sqlite"
+    assert app.base_url == "/services/nbexchange/"
+    assert app.port == 9000
+    assert app.max_buffer_size == 5253530000
+
+
+def test_everything_lies_in_the_data_directory_readable_by_the_service_alone(tmp_path):
+    data = tmp_path / "data"
+    with Service(data) as service:
+        service.instructor().post(
+            "feedback", b"x", course_id="physics", assignment_id="a", notebook="n"
+        )
+
+    assert sorted(os.listdir(data)) == ["blobs", "nbexchange.sqlite", "uploads"]
+    assert data.stat().st_mode & 0o077 == 0
+    assert json.loads(service.people.read_text())
