@@ -19,6 +19,8 @@ def migrate(connection: Connection) -> None:
         target_metadata=Base.metadata,
         compare_type=True,
         render_as_batch=connection.dialect.name == "sqlite",
+        # SQLite can, as we say BEGIN ourselves; a migration that is killed leaves nothing.
+        transactional_ddl=connection.dialect.name in ("sqlite", "postgresql"),
     )
     with context.begin_transaction():
         context.run_migrations()

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import URL
 from tornado.httpserver import HTTPServer
-from tornado.log import access_log
+from tornado.log import access_log, gen_log
 from tornado.netutil import bind_sockets
 from tornado.web import Application as TornadoApplication
 from tornado.web import RequestHandler
@@ -29,9 +29,11 @@ from nbexchange.commands.upgrade_db import UpgradeDb
 from nbexchange.database import Database
 from nbexchange.errors import Misconfigured, NbExchangeError
 from nbexchange.handlers import rules
+from nbexchange.handlers.auth.token_file import TokenFileUserHandler
 from nbexchange.handlers.auth.user_handler import BaseUserHandler
 from nbexchange.handlers.base import BaseHandler, NothingHere, Services
 from nbexchange.handlers.metrics import Metrics
+from nbexchange.logs import OneLineFormatter
 from nbexchange.storage import CHUNK, Storage
 from nbexchange.storage.disk import DiskStorage
 
@@ -51,6 +53,9 @@ class NbExchange(Application):
     nbexchange --config-file=nbexchange_config.py
     nbexchange demo                                     # a whole course, with real nbgrader
     """
+
+    # What --generate-config and --help-all tell of, besides this class.
+    classes = [TokenFileUserHandler]
 
     subcommands = {
         "upgrade-db": (UpgradeDb, "Bring the database's schema up to date."),
@@ -173,6 +178,8 @@ class NbExchange(Application):
 
     debug = Bool(False, help="Log more.").tag(config=True)
 
+    _log_formatter_cls = OneLineFormatter
+
     def _log_level_default(self) -> int:
         return logging.INFO
 
@@ -195,6 +202,9 @@ class NbExchange(Application):
         root = logging.getLogger()
         root.handlers, root.level = self.log.handlers, self.log.level
         self.log.propagate = False
+        logging.getLogger("alembic").setLevel(max(self.log.level, logging.WARNING))
+        # Below that, Tornado quotes headers that it cannot read, and one of them is the token.
+        gen_log.setLevel(logging.WARNING)
 
     # -- the parts
 
@@ -250,6 +260,8 @@ class NbExchange(Application):
 
     def start(self) -> None:
         super().start()
+        if self.subapp is not None:
+            return
         if self.generate_config:
             print(self.generate_config_file())  # noqa: T201 (its purpose)
             return
@@ -257,7 +269,7 @@ class NbExchange(Application):
 
     async def serve(self) -> None:
         """Serve until SIGTERM or SIGINT."""
-        if not self.subapp and self.user_plugin_class is BaseUserHandler:
+        if self.user_plugin_class is BaseUserHandler:
             self.log.warning(
                 "nobody will be let in: choose a user handler with c.NbExchange.user_plugin_class"
             )
@@ -312,7 +324,7 @@ def _log_request(handler: RequestHandler) -> None:
         "%s %s %s %s %.0f ms",
         request_id,
         handler.get_status(),
-        handler.request.method,
+        (handler.request.method or "")[:20],
         handler.request.path[:200],
         1000 * handler.request.request_time(),
     )

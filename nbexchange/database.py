@@ -183,7 +183,8 @@ class Database:
             command.upgrade(config, "head")
 
     def _reset(self) -> None:
-        log.warning("reset_db: throwing away every row of %s", self.engine.url)
+        # The URL itself may hold a password, also in its query.
+        log.warning("reset_db: throwing away every row of %s", self.engine.url.database)
         with self._writing.begin() as connection:
             Base.metadata.drop_all(connection)
             connection.exec_driver_sql("DROP TABLE IF EXISTS alembic_version")
@@ -215,7 +216,7 @@ def _engine(url: str, **options: Any) -> Engine:
     try:
         parsed = make_url(url)
         engine = create_engine(parsed, pool_pre_ping=True, **options)
-    except (exc.ArgumentError, exc.NoSuchModuleError, ImportError) as error:
+    except (exc.ArgumentError, exc.NoSuchModuleError, ImportError, ValueError) as error:
         # The URL may hold a password; the error may hold the URL.
         raise Misconfigured(f"db_url is not usable ({type(error).__name__})") from None
     if engine.dialect.name == "sqlite":

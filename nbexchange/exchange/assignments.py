@@ -21,7 +21,7 @@ from nbexchange.exchange.lookup import (
 from nbexchange.exchange.people import Place, remember
 from nbexchange.exchange.policy import Verb, permit
 from nbexchange.exchange.records import ReleaseRecord
-from nbexchange.exchange.retries import earlier
+from nbexchange.exchange.retries import earlier, used_before
 from nbexchange.identity import User
 from nbexchange.models import Action
 from nbexchange.storage import Blob, new_key
@@ -74,9 +74,11 @@ def release(
     """
     permit(user, Verb.RELEASE, course_id)
     place = remember(session, user, course_id)
+    assignment = _locked_assignment(session, place, assignment_id)
     row = earlier(session, models.Release, user, idempotency_key, blob)
+    if row is not None and row.assignment_pk != assignment.id:
+        raise used_before()
     if row is None:
-        assignment = _locked_assignment(session, place, assignment_id)
         if first_only and assignment.released:
             raise _already_released(course_id, assignment_id)
         row = _add_version(session, place, assignment, blob, notebooks, idempotency_key)

@@ -23,7 +23,7 @@ from nbexchange.exchange.lookup import check_file_name, find_assignment
 from nbexchange.exchange.people import Place, remember
 from nbexchange.exchange.policy import Verb, permit
 from nbexchange.exchange.records import FeedbackReceipt, NotebookFeedback
-from nbexchange.exchange.retries import earlier
+from nbexchange.exchange.retries import earlier, used_before
 from nbexchange.identity import User
 from nbexchange.models import Action
 from nbexchange.storage import Blob
@@ -85,6 +85,8 @@ def release_feedback(
     submission = _find_submission(session, assignment, target)
     place = remember(session, user, course_id)
     row = earlier(session, models.Feedback, user, idempotency_key, blob)
+    if row is not None and (row.submission_pk, row.notebook_id) != (submission.id, notebook_id):
+        raise used_before()
     if row is None:
         newest = _newest(session, submission, notebook_id)
         if newest is not None and newest.sha256 == blob.sha256:

@@ -39,7 +39,11 @@ def earlier(
         )
     ).scalar_one_or_none()
     if row is not None and blob is not None and row.sha256 != blob.sha256:
-        raise Conflict(
-            "this Idempotency-Key was used before with other bytes; use a new key for new work"
-        )
+        raise used_before()
     return row
+
+
+def used_before() -> Conflict:
+    return Conflict(
+        "this Idempotency-Key was used before, for something else; use a new key for new work"
+    )

@@ -20,7 +20,7 @@ from nbexchange.exchange.lookup import find_assignment, not_released
 from nbexchange.exchange.people import remember
 from nbexchange.exchange.policy import Reach, Verb, permit
 from nbexchange.exchange.records import SubmissionRecord
-from nbexchange.exchange.retries import earlier
+from nbexchange.exchange.retries import earlier, used_before
 from nbexchange.identity import User
 from nbexchange.models import Action
 from nbexchange.storage import Blob, new_key
@@ -82,9 +82,11 @@ def submit(
     the order wins.
     """
     permit(user, Verb.SUBMIT, course_id)
+    assignment = find_assignment(session, user, course_id, assignment_id)
     row = earlier(session, models.Submission, user, idempotency_key, blob)
+    if row is not None and row.assignment_pk != assignment.id:
+        raise used_before()
     if row is None:
-        assignment = find_assignment(session, user, course_id, assignment_id)
         place = remember(session, user, course_id)
         now = clock(session)
         row = models.Submission(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import logging
@@ -47,6 +48,10 @@ LARGEST_PAGE = 1000
 SMALL_BODY = 64 * 1024
 """Bytes of a body that nobody asked for."""
 
+DRAIN = 64 * 1024 * 1024
+"""Bytes of a refused body that are read and dropped. A connection closed at once would break
+under a client that still sends, and it would never see why it was refused."""
+
 
 @dataclass(frozen=True)
 class Services:
@@ -67,14 +72,20 @@ class BaseHandler(RequestHandler):
     """HTTP method -> what it does. The policy knows who may; a method that is not here is a 405."""
 
     user: User
+    refusal: NbExchangeError | None = None
+    """What the answer will be once the body is over."""
 
     def initialize(self, services: Services) -> None:
         self.services = services
-        self.request_id = secrets.token_hex(8)
-        self.set_header("X-Request-Id", self.request_id)
+
+    @functools.cached_property
+    def request_id(self) -> str:
+        return secrets.token_hex(8)
 
     def set_default_headers(self) -> None:
         self.clear_header("Server")
+        # Here and not in `initialize`: an error starts its answer over with these headers alone.
+        self.set_header("X-Request-Id", self.request_id)
         self.set_header("Content-Type", "application/json; charset=UTF-8")
         self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header(
@@ -83,12 +94,40 @@ class BaseHandler(RequestHandler):
         self.set_header("Cache-Control", "no-store")
 
     async def prepare(self) -> None:
+        try:
+            await self.judge()
+        except NbExchangeError as error:
+            if self._must_answer_now:
+                raise
+            self.refusal = error
+            self.limit_body(DRAIN)
+            # Tornado calls it when the body is over.
+            setattr(self, (self.request.method or "").lower(), self._refuse)
+
+    async def judge(self) -> None:
+        """Raise whatever can be refused before the body is read."""
+        self.limit_body(SMALL_BODY)
         method = self.request.method or ""
         if method not in self.verbs:
             raise NotAllowed(f"this address does not take {method}")
-        self.limit_body(SMALL_BODY)
         if self.verbs[method] is not PUBLIC:
             self.user = await self._who_asks()
+
+    async def _refuse(self) -> None:
+        assert self.refusal is not None
+        raise self.refusal
+
+    @property
+    def _must_answer_now(self) -> bool:
+        """Whether the client waits for an answer before it sends, or will send too much."""
+        waits: bool = self.request.headers.get("Expect", "").lower() == "100-continue"
+        return waits or self.declared_length > DRAIN
+
+    @property
+    def declared_length(self) -> int:
+        """Of the body; 0 where it is not said, or not in a way that Tornado will take."""
+        text: str = self.request.headers.get("Content-Length", "")
+        return int(text[:20]) if text.isascii() and text.isdigit() else 0
 
     def limit_body(self, size: int) -> None:
         """How many bytes of body the connection lets through before it breaks."""
@@ -128,18 +167,23 @@ class BaseHandler(RequestHandler):
     # -- what with
 
     def parameter(self, name: str) -> str | None:
-        """A query parameter, exactly as sent; the first where it is repeated."""
-        values = self.request.query_arguments.get(name)
-        if not values:
-            return None
+        """A query parameter, exactly as sent; the first where it is repeated.
+
+        None for an empty one. Raises Malformed for bytes that are no text, and for NUL, which not
+        every database can be asked about.
+        """
+        value = self.request.query_arguments.get(name, [b""])[0]
         try:
-            return values[0].decode()
+            text = value.decode()
         except UnicodeDecodeError as error:
             raise Malformed(f"{name} is not text in UTF-8") from error
+        if "\0" in text:
+            raise Malformed(f"{name} holds a NUL character")
+        return text or None
 
     def required(self, *names: str) -> list[str]:
         values = {name: self.parameter(name) for name in names}
-        missing = [name for name, value in values.items() if not value]
+        missing = [name for name, value in values.items() if value is None]
         if missing:
             raise Malformed(f"the request lacks {', '.join(missing)}")
         return [value for value in values.values() if value is not None]
@@ -189,11 +233,14 @@ class BaseHandler(RequestHandler):
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         error = kwargs.get("exc_info", (None, None))[1]
+        if not self.request._body_future.done():
+            # Tornado will close it; a client that does not know would send its next request here.
+            self.set_header("Connection", "close")
         if isinstance(error, Unavailable | TooManyRequests):
             self.set_header("Retry-After", str(error.retry_after))
         if isinstance(error, Unauthenticated):
             self.set_header("WWW-Authenticate", "Bearer")
-        if isinstance(error, NotAllowed):
+        if status_code == NotAllowed.status:
             self.set_header("Allow", ", ".join(self.verbs))
         if isinstance(error, OutOfRange):
             self.set_header("Content-Range", f"bytes */{error.size}")
@@ -229,7 +276,7 @@ class BaseHandler(RequestHandler):
 class NothingHere(BaseHandler):
     """Every address that is not in the table."""
 
-    async def prepare(self) -> None:
+    async def judge(self) -> None:
         raise NotFound("there is nothing at this address")
 
 

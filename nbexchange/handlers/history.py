@@ -38,7 +38,7 @@ class History(BaseHandler):
         try:
             return Action(text) if text else None
         except ValueError as error:
-            raise Malformed(f"{text} is not a valid assignment action.") from error
+            raise Malformed(f"{text!r} is not a valid assignment action.") from error
 
     def _shape(self, page: Page) -> dict[str, Any]:
         courses: dict[int, dict[str, Any]] = {}

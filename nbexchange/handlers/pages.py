@@ -14,6 +14,7 @@ class Home(BaseHandler):
 
     async def get(self) -> None:
         """Says which service this is; old clients and probes look for these words."""
+        self.set_header("Content-Type", "text/plain; charset=UTF-8")
         self.finish(f"NbExchange {__version__}")
 
 

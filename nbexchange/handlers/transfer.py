@@ -24,7 +24,7 @@ from nbexchange.errors import (
     Unavailable,
     UnsupportedMedia,
 )
-from nbexchange.handlers.base import BaseHandler
+from nbexchange.handlers.base import DRAIN, BaseHandler
 from nbexchange.handlers.digests import digest_field, parse_digest
 from nbexchange.handlers.multipart import MultipartFile, is_multipart
 from nbexchange.identity import LONGEST_NAME
@@ -35,10 +35,6 @@ GZIP = "application/gzip"
 
 FORM_OVERHEAD = 4 * 1024 * 1024
 """Bytes that a multipart form may need besides its file."""
-
-DRAIN = 64 * 1024 * 1024
-"""Bytes of a refused body that are read and dropped. A connection closed at once would break
-under a client that still sends, and it would never see why it was refused."""
 
 
 class _HasBlob(Protocol):
@@ -56,7 +52,6 @@ class UploadHandler(BaseHandler):
     form_file: ClassVar[str]
     """What old clients call the file in their form."""
 
-    refusal: NbExchangeError | None = None
     _upload: Upload | None = None
     _form: MultipartFile | None = None
     _received = 0
@@ -67,17 +62,12 @@ class UploadHandler(BaseHandler):
         """Refuse here whatever can be refused before the body is read."""
         raise NotImplementedError
 
-    async def prepare(self) -> None:
-        try:
-            await super().prepare()
-            if self.request.method == "POST":
-                self._judge_headers()
-                await self.admit()
-                self._open_upload()
-        except NbExchangeError as error:
-            if self._must_answer_now(error):
-                raise
-            self.refusal = error
+    async def judge(self) -> None:
+        await super().judge()
+        if self.request.method == "POST":
+            self._judge_headers()
+            await self.admit()
+            self._open_upload()
 
     async def data_received(self, chunk: bytes) -> None:  # type: ignore[override]
         # An exception here would cut the connection without an answer (tornado #1223), so the
@@ -139,7 +129,7 @@ class UploadHandler(BaseHandler):
         headers = self.request.headers
         limit = self.services.max_buffer_size
         self.limit_body(2**62)  # ours is the limit that answers in words
-        if self._declared_length > limit + self._overhead:
+        if self.declared_length > limit + self._overhead:
             raise _too_large(limit)
         if headers.get("Content-Encoding", "identity") != "identity":
             raise UnsupportedMedia("send the body as it is, without a Content-Encoding")
@@ -147,16 +137,6 @@ class UploadHandler(BaseHandler):
             raise Malformed("Content-Digest is for raw bodies, not for forms")
         self.digest = parse_digest(headers.get("Content-Digest"))
         self.key = self.idempotency_key
-
-    def _must_answer_now(self, error: NbExchangeError) -> bool:
-        """Whether the client waits for an answer before it sends, or will send too much."""
-        headers = self.request.headers
-        return (
-            isinstance(error, TooLarge)
-            or self.request.method != "POST"
-            or headers.get("Expect", "").lower() == "100-continue"
-            or self._declared_length > DRAIN
-        )
 
     def _open_upload(self) -> None:
         self._upload = self.services.storage.open_upload()
@@ -169,12 +149,6 @@ class UploadHandler(BaseHandler):
         """The header of a form; None for a raw body."""
         content_type: str = self.request.headers.get("Content-Type", "")
         return content_type if is_multipart(content_type) else None
-
-    @property
-    def _declared_length(self) -> int:
-        """Of the body; 0 where it is not said, or not in a way that Tornado will take."""
-        text: str = self.request.headers.get("Content-Length", "")
-        return int(text[:20]) if text.isascii() and text.isdigit() else 0
 
     @property
     def _overhead(self) -> int:
