@@ -40,6 +40,9 @@ from nbexchange.storage.disk import DiskStorage
 IDLE_SECONDS = 75
 """How long a kept connection may be silent; a little more than what proxies wait."""
 
+GRACE_SECONDS = 25
+"""How long the end waits for uploads that are being stored; Kubernetes kills after 30."""
+
 
 class NbExchange(Application):
     """The exchange service. Without a subcommand it starts and serves until it is stopped."""
@@ -254,6 +257,7 @@ class NbExchange(Application):
             default_handler_class=NothingHere,
             default_handler_args={"services": services},
             log_function=_log_request,
+            storing=set(),
         )
 
     # -- running
@@ -283,13 +287,18 @@ class NbExchange(Application):
 
     @contextlib.asynccontextmanager
     async def running(self) -> Any:
-        """The service, listening; gives the port. Ends when requests under way have ended."""
+        """The service, listening; gives the port.
+
+        At the end uploads that have arrived get their answer. All else is broken off: it can be
+        asked for again.
+        """
         database = self.make_database()
         try:
             database.prepare(upgrade=self.upgrade_db, reset=self.reset_db)
             storage = self.make_storage()
+            app = self.make_app(database, storage)
             server = HTTPServer(
-                self.make_app(database, storage),
+                app,
                 chunk_size=CHUNK,
                 # Handlers judge the length of a body, in words; this is no limit.
                 max_body_size=2**62,
@@ -302,6 +311,8 @@ class NbExchange(Application):
                 yield sockets[0].getsockname()[1]
             finally:
                 server.stop()
+                if app.settings["storing"]:
+                    await asyncio.wait(app.settings["storing"], timeout=GRACE_SECONDS)
                 await server.close_all_connections()
                 storage.close()
         finally:

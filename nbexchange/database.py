@@ -44,7 +44,8 @@ READERS = 4
 ATTEMPTS = 8
 """Runs of a verb that lost to another writer, before it is given up."""
 
-SQLITE_BUSY_MS = 20_000
+SQLITE_BUSY_SECONDS = 20
+"""How long a write waits for another process; `connect_args` of db_kwargs may say otherwise."""
 
 
 class DatabaseClock(expression.FunctionElement[datetime.datetime]):
@@ -215,10 +216,16 @@ def _alembic_config() -> Config:
 def _engine(url: str, **options: Any) -> Engine:
     try:
         parsed = make_url(url)
+        if parsed.get_backend_name() == "sqlite":
+            wait = {"timeout": SQLITE_BUSY_SECONDS}
+            options["connect_args"] = wait | dict(options.get("connect_args", {}))
         engine = create_engine(parsed, pool_pre_ping=True, **options)
     except (exc.ArgumentError, exc.NoSuchModuleError, ImportError, ValueError) as error:
         # The URL may hold a password; the error may hold the URL.
         raise Misconfigured(f"db_url is not usable ({type(error).__name__})") from None
+    if "@" in (parsed.host or ""):
+        # Half of the password went into the host, and errors name the host.
+        raise Misconfigured("db_url is not usable: an @ in its password has to be written as %40")
     if engine.dialect.name == "sqlite":
         _refuse_memory(parsed.database)
         event.listen(engine, "connect", _open_sqlite)
@@ -239,7 +246,6 @@ def _open_sqlite(connection: sqlite3.Connection, record: object) -> None:
     # writer can fail with SQLITE_BUSY at once, however long the timeout.
     connection.isolation_level = None
     connection.create_function("nbexchange_clock", 0, _machine_clock)
-    connection.execute(f"PRAGMA busy_timeout = {SQLITE_BUSY_MS}")
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise Misconfigured(f"SQLite cannot use a write-ahead log here (it stays in {mode!r} mode)")

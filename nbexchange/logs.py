@@ -22,7 +22,8 @@ class OneLineFormatter(LevelFormatter):
         return one_line(super().formatMessage(record))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 (logging's name)
-        return "\n".join(f"  {one_line(line)}" for line in super().formatException(ei).split("\n"))
+        lines = super().formatException(ei).split("\n")
+        return "\n".join(one_line(f"  {line}") for line in lines)
 
 
 def one_line(text: str) -> str:

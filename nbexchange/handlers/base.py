@@ -196,7 +196,8 @@ class BaseHandler(RequestHandler):
         text = self.parameter(name)
         if text is None:
             return None
-        if not (text.isascii() and text.isdigit() and 1 <= int(text[:20]) <= highest):
+        is_number = text.isascii() and text.isdigit() and len(text) <= len(str(highest))
+        if not is_number or not 1 <= int(text) <= highest:
             raise Malformed(f"{name} has to be a whole number from 1 to {highest}")
         return int(text)
 

@@ -92,6 +92,7 @@ class UploadHandler(BaseHandler):
         upload = self._whole_upload()
         # From here on it is finished even for a client that is gone: a retry will find it.
         self._storing = True
+        self._hold_the_end()
         blob, found = await upload.seal(functools.partial(self._judge, check))
         await upload.commit()
         try:
@@ -118,7 +119,10 @@ class UploadHandler(BaseHandler):
 
     @property
     def idempotency_key(self) -> str | None:
-        key = self.request.headers.get("Idempotency-Key")
+        keys = self.request.headers.get_list("Idempotency-Key")
+        if len(keys) > 1:
+            raise Malformed("the request has more than one Idempotency-Key")
+        key = keys[0] if keys else None
         if key is not None and not (0 < len(key) <= LONGEST_NAME and key.isascii()):
             raise Malformed(f"Idempotency-Key has to be 1 to {LONGEST_NAME} ASCII characters")
         return key
@@ -183,6 +187,14 @@ class UploadHandler(BaseHandler):
         return self._upload
 
     # -- the end
+
+    def _hold_the_end(self) -> None:
+        """Let a service that is told to stop wait for this request's answer."""
+        storing: set[asyncio.Task[object]] = self.settings["storing"]
+        task = asyncio.current_task()
+        assert task is not None
+        storing.add(task)
+        task.add_done_callback(storing.discard)
 
     def on_connection_close(self) -> None:
         super().on_connection_close()

@@ -43,8 +43,7 @@ class DiskStorage(Storage):
         self.uploads = root / "uploads"
         self._threads = ThreadPoolExecutor(THREADS, "disk")
         try:
-            for directory in (self.blobs, self.uploads):
-                directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _make_directories(root, self.uploads, self.blobs)
         except OSError as error:
             raise Misconfigured(
                 f"cannot make the storage directory {root}: {error.strerror}; "
@@ -175,7 +174,6 @@ class DiskUpload(Upload):
             raise Unavailable("the upload was broken off; send it again")
         os.fsync(self._file.fileno())
         final = self._storage.path(self._key)
-        _make_directory(final.parent)
         self._part.rename(final)
         _sync_directory(final.parent)
         self._close()
@@ -190,10 +188,17 @@ class DiskUpload(Upload):
             self._file.close()
 
 
-def _make_directory(directory: Path) -> None:
-    if not directory.is_dir():
-        directory.mkdir(exist_ok=True, mode=0o700)
-        _sync_directory(directory.parent)
+def _make_directories(root: Path, uploads: Path, blobs: Path) -> None:
+    """All of them, durable before the first blob comes; later nobody has to wait for that.
+
+    Synced at every start: who made them may have died before it could.
+    """
+    for directory in (uploads, blobs):
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for number in range(256):
+        (blobs / f"{number:02x}").mkdir(exist_ok=True, mode=0o700)
+    for directory in (blobs, root, root.parent):
+        _sync_directory(directory)
 
 
 def _sync_directory(directory: Path) -> None:

@@ -1,0 +1,248 @@
+"""What the service says, checked: a value of ours, or `Nonsense`.
+
+Whoever answers at the configured address may be something else altogether, or an older or newer
+service. Here is the one place that looks into its JSON; everybody else works with these values.
+"""
+
+import base64
+import binascii
+import datetime
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6} UTC", re.ASCII)
+_LONGEST_NAME = 255  # bytes; the usual limit of a disk
+_SHA256 = re.compile("[0-9a-f]{64}")
+
+
+class Nonsense(ValueError):
+    """The answer is not what an exchange service says; the text names the part that is wrong."""
+
+
+@dataclass(frozen=True)
+class Notebook:
+    notebook_id: str
+    has_feedback: bool
+    feedback_sha256: str | None
+
+    @classmethod
+    def of(cls, said: Any) -> "Notebook":
+        sha256 = said.get("feedback_sha256") if isinstance(said, Mapping) else None
+        return cls(
+            notebook_id=_text(said, "notebook_id"),
+            has_feedback=bool(said.get("has_exchange_feedback")),
+            feedback_sha256=_sha256(said, "feedback_sha256") if sha256 is not None else None,
+        )
+
+
+@dataclass(frozen=True)
+class Released:
+    """An assignment as it is released now."""
+
+    course_id: str
+    assignment_id: str
+    notebooks: tuple[Notebook, ...]  # at the top
+    notebook_files: tuple[str, ...]  # all, relative, also those in folders
+
+    @classmethod
+    def of(cls, said: Any) -> "Released":
+        return cls(
+            course_id=_text(said, "course_id"),
+            assignment_id=_text(said, "assignment_id"),
+            notebooks=_notebooks(said),
+            notebook_files=tuple(sorted(map(_is_text, items(said, "notebook_files")))),
+        )
+
+
+@dataclass(frozen=True)
+class Submission:
+    course_id: str
+    assignment_id: str
+    student: str
+    submission_id: int | str
+    timestamp: str
+    path: str  # the service's own token for the archive
+    sha256: str
+    size: int
+    notebooks: tuple[Notebook, ...]
+    full_name: str | None = None
+    email: str | None = None
+    lms_user_id: str | None = None
+
+    @classmethod
+    def own(cls, said: Any) -> "Submission":
+        """From the caller's own list, where `student_id` is a number of the database."""
+        return cls._of(said, _text(said, "student"))
+
+    @classmethod
+    def inbound(cls, said: Any) -> "Submission":
+        return cls._of(said, _text(said, "student_id"))
+
+    @classmethod
+    def _of(cls, said: Any, student: str) -> "Submission":
+        return cls(
+            course_id=_text(said, "course_id"),
+            assignment_id=_text(said, "assignment_id"),
+            student=student,
+            submission_id=_id(said, "submission_id"),
+            timestamp=_timestamp(said, "timestamp"),
+            path=_text(said, "path"),
+            sha256=_sha256(said, "sha256"),
+            size=_number(said, "size"),
+            notebooks=_notebooks(said),
+            full_name=_text_or_none(said, "full_name"),
+            email=_text_or_none(said, "email"),
+            lms_user_id=_text_or_none(said, "lms_user_id"),
+        )
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """The service has these bytes and will not lose them."""
+
+    sha256: str
+    size: int
+
+    @classmethod
+    def of(cls, said: Any) -> "Receipt":
+        return cls(sha256=_sha256(said, "sha256"), size=_number(said, "size"))
+
+
+@dataclass(frozen=True)
+class SubmissionReceipt(Receipt):
+    course_id: str
+    assignment_id: str
+    student: str
+    submission_id: int | str
+    timestamp: str
+
+    @classmethod
+    def of(cls, said: Any) -> "SubmissionReceipt":
+        return cls(
+            sha256=_sha256(said, "sha256"),
+            size=_number(said, "size"),
+            course_id=_text(said, "course_id"),
+            assignment_id=_text(said, "assignment_id"),
+            student=_text(said, "student"),
+            submission_id=_id(said, "submission_id"),
+            timestamp=_timestamp(said, "timestamp"),
+        )
+
+
+@dataclass(frozen=True)
+class FeedbackReceipt(Receipt):
+    submission_id: int | str
+
+    @classmethod
+    def of(cls, said: Any) -> "FeedbackReceipt":
+        return cls(
+            sha256=_sha256(said, "sha256"),
+            size=_number(said, "size"),
+            submission_id=_id(said, "submission_id"),
+        )
+
+
+@dataclass(frozen=True)
+class Feedback:
+    notebook_id: str
+    submission_timestamp: str
+    content: bytes
+    sha256: str
+
+    @classmethod
+    def of(cls, said: Any) -> "Feedback":
+        return cls(
+            notebook_id=_text(said, "notebook_id"),
+            submission_timestamp=_timestamp(said, "submission_timestamp"),
+            content=_bytes(said, "content"),
+            sha256=_sha256(said, "sha256"),
+        )
+
+
+def is_folder_name(name: str) -> bool:
+    """Whether this is one name on the disk, and not a way to somewhere else."""
+    separators = {os.sep, os.altsep or os.sep, "\0"}
+    return (
+        name not in ("", ".", "..")
+        and separators.isdisjoint(name)
+        and len(os.fsencode(name)) <= _LONGEST_NAME
+    )
+
+
+def items(said: Any, key: str) -> list[Any]:
+    found = _get(said, key)
+    if not isinstance(found, list):
+        raise Nonsense(f"{key!r} is not a list")
+    return found
+
+
+def _get(said: Any, key: str) -> Any:
+    if not isinstance(said, Mapping) or key not in said:
+        raise Nonsense(f"{key!r} is missing")
+    return said[key]
+
+
+def _text(said: Any, key: str) -> str:
+    return _is_text(_get(said, key), key)
+
+
+def _is_text(value: Any, key: str = "a name") -> str:
+    if not isinstance(value, str) or not value:
+        raise Nonsense(f"{key!r} is not text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise Nonsense(f"{key!r} is not text") from None
+    return value
+
+
+def _text_or_none(said: Any, key: str) -> str | None:
+    return None if said.get(key) in (None, "") else _text(said, key)
+
+
+def _number(said: Any, key: str) -> int:
+    value = _get(said, key)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise Nonsense(f"{key!r} is not a whole number")
+    return value
+
+
+def _id(said: Any, key: str) -> int | str:
+    value = _get(said, key)
+    return _text(said, key) if isinstance(value, str) else _number(said, key)
+
+
+def _timestamp(said: Any, key: str) -> str:
+    """It becomes the name of a folder, and sorting it has to sort the times."""
+    value = _text(said, key)
+    try:
+        if not _TIMESTAMP.fullmatch(value):
+            raise ValueError
+        datetime.datetime.strptime(value, "%Y-%m-%d %H:%M:%S.%f UTC")  # noqa: DTZ007
+    except ValueError:
+        raise Nonsense(f"{key!r} is not a timestamp") from None
+    return value
+
+
+def _sha256(said: Any, key: str) -> str:
+    value = _text(said, key)
+    if not _SHA256.fullmatch(value):
+        raise Nonsense(f"{key!r} is not a sha256")
+    return value
+
+
+def _bytes(said: Any, key: str) -> bytes:
+    try:
+        return base64.b64decode(_get(said, key), validate=True)
+    except (TypeError, ValueError, binascii.Error):
+        raise Nonsense(f"{key!r} is not base64") from None
+
+
+def _notebooks(said: Any) -> tuple[Notebook, ...]:
+    """Only those that can be a file here: what we do with a notebook's name is to make a path."""
+    notebooks: Iterable[Notebook] = map(Notebook.of, items(said, "notebooks"))
+    usable = (notebook for notebook in notebooks if is_folder_name(notebook.notebook_id))
+    return tuple(sorted(usable, key=lambda notebook: notebook.notebook_id))

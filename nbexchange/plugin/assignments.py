@@ -1,0 +1,134 @@
+"""release and fetch: an assignment on its way from the instructor to the students."""
+
+from pathlib import Path
+from shutil import ignore_patterns
+from typing import Any, BinaryIO
+
+from nbgrader.exchange import abc
+
+from nbexchange.plugin import files
+from nbexchange.plugin.client import Refused
+from nbexchange.plugin.exchange import Exchange
+
+
+class ExchangeReleaseAssignment(Exchange, abc.ExchangeReleaseAssignment):  # type: ignore[misc]  # nbgrader is not typed
+    """`c.ExchangeReleaseAssignment.*`"""
+
+    def _load_config(self, cfg: Any, **kwargs: Any) -> None:
+        _adopt_old_section(self, cfg, "ExchangeRelease", "ExchangeReleaseAssignment")
+        super()._load_config(cfg, **kwargs)
+
+    def init_src(self) -> None:
+        assignment_id = self.coursedir.assignment_id
+        self.src_path = self._folder(self.coursedir.release_directory, assignment_id)
+        if Path(self.src_path).is_dir():
+            return
+        source = self._folder(self.coursedir.source_directory, assignment_id)
+        if Path(source).is_dir():
+            raise self.failed(
+                f"Assignment found in '{source}' but not '{self.src_path}', "
+                "run `nbgrader generate_assignment` first."
+            )
+        raise self.not_found(self.src_path, map(str, Path(self.src_path).parent.glob("*")))
+
+    def _folder(self, step: str, assignment_id: str) -> str:
+        return str(self.coursedir.format_path(step, ".", assignment_id))
+
+    def init_dest(self) -> None:
+        self.check_course()
+
+    def copy_files(self) -> None:
+        course_id, assignment_id = self.coursedir.course_id, self.coursedir.assignment_id
+        if self._is_released():
+            if not self.force:
+                raise self._released_already()
+            self.log.info("Overwriting files: %s %s", course_id, assignment_id)
+        self.log.info("Source: %s", self.src_path)
+        self.log.info("Destination: %s", self.place(course_id, "outbound", assignment_id))
+        self._send()
+        self.log.info("Released as: %s %s", course_id, assignment_id)
+
+    def _is_released(self) -> bool:
+        released, _ = self.client.assignments(self.coursedir.course_id)
+        return any(one.assignment_id == self.coursedir.assignment_id for one in released)
+
+    def _send(self) -> None:
+        folder = Path(self.src_path)
+        files.check_size(folder, self.coursedir)
+        contents = files.members(folder, files.rules(self.coursedir, self.log))
+        try:
+            with files.packed(contents, self.max_buffer_size) as parcel:
+                self.client.release(
+                    self.coursedir.course_id,
+                    self.coursedir.assignment_id,
+                    parcel,
+                    overwrite=self.force,
+                )
+        except Refused as refusal:
+            if refusal.status != 412:  # a colleague was quicker
+                raise
+            raise self._released_already() from None
+
+    def _released_already(self) -> Exception:
+        return self.failed(
+            "Destination already exists, add --force to overwrite: "
+            f"{self.coursedir.course_id} {self.coursedir.assignment_id}"
+        )
+
+
+class ExchangeFetchAssignment(Exchange, abc.ExchangeFetchAssignment):  # type: ignore[misc]  # nbgrader is not typed
+    """`c.ExchangeFetchAssignment.*`"""
+
+    def _load_config(self, cfg: Any, **kwargs: Any) -> None:
+        _adopt_old_section(self, cfg, "ExchangeFetch", "ExchangeFetchAssignment")
+        super()._load_config(cfg, **kwargs)
+
+    def init_src(self) -> None:
+        self.check_course()
+        self.check_access()
+        self.strip_slash()
+
+    def init_dest(self) -> None:
+        # Checked before anything is asked for; a folder that is left over means "fetched" for ever.
+        course_id, assignment_id = self.coursedir.course_id, self.coursedir.assignment_id
+        name = self.local_name(course_id, assignment_id)
+        self.dest_path = Path(self.local_folder(course_id, assignment_id)).absolute()
+        if self.dest_path.is_dir() and not self.replace_missing_files:
+            raise self.failed(
+                f"You already have a copy of the assignment in this directory: {name}"
+            )
+
+    def copy_files(self) -> None:
+        course_id, assignment_id = self.coursedir.course_id, self.coursedir.assignment_id
+        with self._archive() as file, files.unpacked(file, self.dest_path) as new:
+            self.log.info("Source: %s", self.place(course_id, "outbound", assignment_id))
+            self.log.info("Destination: %s", self.dest_path)
+            files.prune(new, ignore_patterns(*self.coursedir.ignore))
+            if self.dest_path.is_dir():
+                files.replace_missing(new, self.dest_path, self.log)
+            else:
+                files.settle(new, self.dest_path)
+        self.log.info("Fetched as: %s %s", course_id, assignment_id)
+
+    def _archive(self) -> BinaryIO:
+        course_id, assignment_id = self.coursedir.course_id, self.coursedir.assignment_id
+        try:
+            return self.client.fetch(course_id, assignment_id)
+        except Refused as refusal:
+            if refusal.status != 404:
+                raise
+        # Says so itself when the course is the thing that is not there.
+        released, _ = self.client.assignments(course_id)
+        raise self.not_found(
+            self.place(course_id, "outbound", assignment_id),
+            (self.place(course_id, "outbound", one.assignment_id) for one in released),
+        )
+
+
+def _adopt_old_section(exchange: Exchange, cfg: Any, old: str, new: str) -> None:
+    """nbgrader's name of the section before 0.7, which it still reads."""
+    if old in cfg:
+        options = "\n".join(f"{old}.{key} = {value!r}" for key, value in cfg[old].items())
+        exchange.log.warning("Use %s in config, not %s. Outdated config:\n%s", new, old, options)
+        cfg[new].merge(cfg[old])
+        del cfg[old]

@@ -1,0 +1,625 @@
+"""The only place of the plugin that speaks HTTP: one method for each verb of an exchange.
+
+Every failure is a `ServiceError` with a sentence for the person at the keyboard:
+
+    ServiceError
+    ├── Unreachable     nobody answers, or the answer breaks off
+    ├── NotAnExchange   somebody answers, but what is no exchange service says
+    └── Refused         the service says no; `status` is the HTTP status
+
+What is safe is tried again, with growing pauses and for a limited time: reading always, removing
+because it can be done once only, sending because each upload carries an `Idempotency-Key`. No
+message and no log line holds a token; that is why the texts of `requests` are never passed on.
+"""
+
+import base64
+import functools
+import hashlib
+import http.cookiejar
+import io
+import logging
+import math
+import os
+import random
+import re
+import tempfile
+import time
+import urllib.parse
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO, TypeVar
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
+
+from nbexchange.plugin.answers import (
+    Feedback,
+    FeedbackReceipt,
+    Nonsense,
+    Receipt,
+    Released,
+    Submission,
+    SubmissionReceipt,
+    items,
+)
+from nbexchange.plugin.progress import Progress
+
+_PIECE = 64 * 1024
+_CONNECTIONS = 16
+_FIRST_PAUSE = 0.3  # seconds, doubled each time
+_LONGEST_PAUSE = 30.0
+_QUICK = 5.0  # seconds within which a list may be tried again: a whole Jupyter server waits for it
+_PATIENT = (
+    math.inf
+)  # the same for a transfer: it may break off after an hour, and `retries` ends it
+_PAGE = 500  # submissions a request; 5,000 at once would keep the service busy too long
+_LATER = {429, 502, 503, 504}
+_DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/]{43}=):")
+_RANGE = re.compile(r"bytes (\d+)-\d+/\d+")
+
+_Value = TypeVar("_Value")
+_Sent = TypeVar("_Sent", bound=Receipt)
+_Params = Mapping[str, str | int]
+
+
+class ServiceError(Exception):
+    """Something between us and the service went wrong; the message says what to do."""
+
+
+class Unreachable(ServiceError):
+    pass
+
+
+class NotAnExchange(ServiceError):
+    pass
+
+
+class Refused(ServiceError):
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class _Again(Exception):
+    """It may go well the next time, after `pause` seconds if the service named them."""
+
+    def __init__(self, error: ServiceError, pause: float | None = None) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.pause = pause
+
+
+class BearerToken(AuthBase):
+    """`Authorization: Bearer`, with the token that JupyterHub or the operator gave this person."""
+
+    def __init__(self) -> None:
+        given = os.environ.get("NBEXCHANGE_TOKEN") or os.environ.get("JUPYTERHUB_API_TOKEN")
+        self._token = (given or "").strip()
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        # Checked here, because http.client's complaint about a bad header would show the token.
+        if not (self._token.isascii() and self._token.isprintable()):
+            raise ServiceError(
+                "The token in NBEXCHANGE_TOKEN or JUPYTERHUB_API_TOKEN holds characters that "
+                "cannot be sent; ask whoever runs your notebook server."
+            )
+        if self._token:
+            request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+class Login(AuthBase):
+    """A configured way to log in, made when it is first needed; its failures become sentences.
+
+    Not its words: they may hold what nobody should read.
+    """
+
+    def __init__(self, auth_class: type[AuthBase]) -> None:
+        self._auth_class = auth_class
+        self._auth: AuthBase | None = None
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        try:
+            self._auth = self._auth or self._auth_class()
+            return self._auth(request)
+        except ServiceError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the operator's own code may raise anything
+            raise ServiceError(
+                f"{self._auth_class.__name__} (c.Exchange.auth_class) cannot log in: "
+                f"{type(error).__name__}. Ask whoever runs your notebook server."
+            ) from None
+
+
+class Parcel:
+    """Bytes to send, with their digest, and one key for as often as they are sent."""
+
+    def __init__(self, file: BinaryIO, content_type: str) -> None:
+        self.file = file
+        self.content_type = content_type
+        self.key = uuid.uuid4().hex
+        self.size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        self._digest = hashlib.file_digest(file, "sha256").digest()  # type: ignore[arg-type]  # typeshed asks for readinto, which these files have
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hex()
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {
+            "Content-Type": self.content_type,
+            "Content-Digest": f"sha-256=:{base64.b64encode(self._digest).decode()}:",
+            "Idempotency-Key": self.key,
+        }
+
+
+@dataclass(frozen=True)
+class Client:
+    """An exchange service at `url`; cheap to make, because connections are kept elsewhere."""
+
+    url: str
+    auth: AuthBase
+    log: logging.Logger | logging.LoggerAdapter[Any]
+    connect_timeout: float = 3.0
+    api_timeout: float = 30.0
+    retries: int = 3
+    max_buffer_size: int = 5_253_530_000
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+
+    # The verbs
+
+    def assignments(self, course_id: str | None) -> tuple[list[Released], list[Submission]]:
+        """list: what is released, and the caller's own submissions; None means all courses."""
+        params = {} if course_id is None else {"course_id": course_id}
+        records = self._items("assignments", params, "value")
+        with self._sense():
+            return (
+                [Released.of(said) for said in records if _has_status(said, "released")],
+                [Submission.own(said) for said in records if _has_status(said, "submitted")],
+            )
+
+    def release(
+        self, course_id: str, assignment_id: str, parcel: Parcel, *, overwrite: bool
+    ) -> Receipt:
+        """Refused with 412 when it is released already and may not be overwritten."""
+        condition = {} if overwrite else {"If-None-Match": "*"}
+        params = {"course_id": course_id, "assignment_id": assignment_id}
+        return self._send("assignment", params, parcel, Receipt.of, condition)
+
+    def fetch(self, course_id: str, assignment_id: str) -> BinaryIO:
+        """The released archive, in a temporary file."""
+        params = {"course_id": course_id, "assignment_id": assignment_id}
+        return self._download("assignment", params, f"Fetching {assignment_id}")
+
+    def remove(self, course_id: str, assignment_id: str) -> None:
+        """Not released any more; also when it was not."""
+        params = {"course_id": course_id, "assignment_id": assignment_id}
+        try:
+            self._ask("DELETE", "assignment", params, _json)
+        except Refused as refusal:
+            if refusal.status != requests.codes.not_found:
+                raise
+
+    def submit(self, course_id: str, assignment_id: str, parcel: Parcel) -> SubmissionReceipt:
+        params = {"course_id": course_id, "assignment_id": assignment_id}
+        receipt = self._send("submission", params, parcel, SubmissionReceipt.of)
+        if (receipt.course_id, receipt.assignment_id) != (course_id, assignment_id):
+            raise self._unconfirmed()
+        return receipt
+
+    def inbound(
+        self,
+        course_id: str,
+        assignment_id: str | None = None,
+        student: str | None = None,
+        *,
+        latest: bool = False,
+    ) -> list[Submission]:
+        """list --inbound: everybody's submissions for an instructor, else the caller's own."""
+        params: dict[str, str | int] = {"course_id": course_id, "limit": _PAGE}
+        if assignment_id is not None:
+            params["assignment_id"] = assignment_id
+        if student is not None:
+            params["user_id"] = student
+        if latest:
+            params["latest"] = "true"
+        return [submission for page in self._pages(params) for submission in page]
+
+    def collect(self, submission: Submission) -> BinaryIO:
+        """The archive of a submission, in a temporary file."""
+        params = {
+            "course_id": submission.course_id,
+            "assignment_id": submission.assignment_id,
+            "path": submission.path,
+        }
+        return self._download("collection", params, expected=submission.sha256)
+
+    def release_feedback(
+        self, course_id: str, assignment_id: str, notebook_id: str, html: bytes, whose: _Params
+    ) -> FeedbackReceipt:
+        """`whose` names the submission: its `submission_id`, or `student` and `timestamp`."""
+        params = {
+            "course_id": course_id,
+            "assignment_id": assignment_id,
+            "notebook": notebook_id,
+            **whose,
+        }
+        parcel = Parcel(io.BytesIO(html), "text/html")
+        return self._send("feedback", params, parcel, FeedbackReceipt.of)
+
+    def fetch_feedback(self, course_id: str, assignment_id: str) -> list[Feedback]:
+        """The newest feedback on each notebook of each own submission of the assignment."""
+        params = {"course_id": course_id, "assignment_id": assignment_id}
+        records = self._items("feedback", params, "feedback", _PATIENT)
+        with self._sense():
+            return [Feedback.of(said) for said in records]
+
+    # How they are asked
+
+    def _pages(self, params: dict[str, str | int]) -> Iterator[list[Submission]]:
+        seen = set()
+        while True:
+            answer = self._ask("GET", "collections", params, _json)
+            with self._sense():
+                page = [Submission.inbound(said) for said in items(answer, "value")]
+            yield page
+            token = answer.get("next")
+            if not token:
+                return
+            if not isinstance(token, str) or token in seen:
+                raise self._not_an_exchange("its list never ends")
+            seen.add(token)
+            params = {**params, "page": token}
+
+    def _items(self, path: str, params: _Params, key: str, patience: float = _QUICK) -> list[Any]:
+        answer = self._ask("GET", path, params, _json, patience=patience)
+        with self._sense():
+            return items(answer, key)
+
+    def _send(
+        self,
+        path: str,
+        params: _Params,
+        parcel: Parcel,
+        read: Callable[[Any], _Sent],
+        headers: Mapping[str, str] | None = None,
+    ) -> _Sent:
+        """Upload, and believe it only when the receipt is for exactly what was sent."""
+        headers = {**parcel.headers, **(headers or {})}
+        with Progress("Sending", parcel.size) as progress:
+            body = _Body(parcel.file, parcel.size, progress)
+            answer = self._ask("POST", path, params, _json, headers, body, _PATIENT)
+        with self._sense():
+            receipt = read(answer)
+        if (receipt.sha256, receipt.size) != (parcel.sha256, parcel.size):
+            raise self._unconfirmed()
+        return receipt
+
+    def _download(
+        self, path: str, params: _Params, label: str | None = None, expected: str | None = None
+    ) -> BinaryIO:
+        """A temporary file with the whole blob, its digest verified; the caller closes it."""
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - it is what we return
+        try:
+            download = _Download(file, self.max_buffer_size, label, expected)
+            self._ask("GET", path, params, download.take, download.headers, None, _PATIENT)
+            file.seek(0)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        params: _Params,
+        take: Callable[[requests.Response], _Value],
+        headers: Mapping[str, str] | Callable[[], Mapping[str, str]] | None = None,
+        body: "_Body | None" = None,
+        patience: float = _QUICK,
+    ) -> _Value:
+        """Ask until it is answered, or until patience ends, and let `take` read the answer."""
+        self._check_words(params)
+        started = self.clock()
+        for attempt in range(self.retries + 1):
+            now = headers() if callable(headers) else headers or {}
+            try:
+                return self._ask_once(method, path, params, take, now, body)
+            except _Again as again:
+                pause = _pause(attempt, again.pause)
+                late = self.clock() - started + pause > patience
+                if late or attempt == self.retries:
+                    raise again.error from None
+                self.log.debug("%s", again.error)
+                # A page that lists asks all the time; at a transfer somebody waits.
+                level = logging.WARNING if patience > _QUICK else logging.DEBUG
+                self.log.log(level, "That did not work; trying again in %.1f seconds.", pause)
+            self.sleep(pause)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _ask_once(
+        self,
+        method: str,
+        path: str,
+        params: _Params,
+        take: Callable[[requests.Response], _Value],
+        headers: Mapping[str, str],
+        body: "_Body | None",
+    ) -> _Value:
+        if body is not None:
+            body.rewind()
+        try:
+            with _session().request(
+                method,
+                f"{self._checked_url()}/{path}",
+                params=dict(params),
+                headers=dict(headers),
+                data=body,
+                auth=self.auth,
+                timeout=(self.connect_timeout, self.api_timeout),
+                allow_redirects=False,
+                stream=True,
+            ) as answer:
+                self._check(answer)
+                return take(answer)
+        except requests.exceptions.SSLError:
+            raise Unreachable(
+                f"The certificate of the exchange service at {self.shown_url} is not trusted here; "
+                "ask whoever runs your notebook server."
+            ) from None
+        except requests.Timeout:
+            raise _Again(self._unreachable("does not answer in time")) from None
+        except requests.ConnectionError:
+            raise _Again(self._unreachable("cannot be reached")) from None
+        except (
+            requests.exceptions.ChunkedEncodingError,
+            requests.exceptions.ContentDecodingError,
+        ):
+            raise _Again(self._unreachable("broke off in the middle of its answer")) from None
+        except Nonsense as nonsense:
+            raise self._not_an_exchange(str(nonsense)) from None
+        except requests.RequestException as error:
+            raise self._unreachable(f"cannot be asked ({type(error).__name__})") from None
+
+    def _check(self, answer: requests.Response) -> None:
+        """Raises what the status says, unless it says that all is well."""
+        status = answer.status_code
+        if status in (requests.codes.ok, requests.codes.created, requests.codes.partial_content):
+            return
+        if 300 <= status < 400:
+            raise NotAnExchange(
+                f"The address {self.shown_url} leads to another page, perhaps a login page. Check "
+                "the address of the exchange service (NBEXCHANGE_URL, c.Exchange.base_service_url)."
+            )
+        refusal = Refused(self._note(answer), status)
+        if status in _LATER:
+            raise _Again(refusal, _number(answer.headers.get("Retry-After")))
+        raise refusal
+
+    def _note(self, answer: requests.Response) -> str:
+        """Why the service refuses, in its own words where it has some."""
+        try:
+            note = _json(answer, success=False)["note"]
+        except (Nonsense, KeyError, requests.RequestException):
+            note = None
+        if not isinstance(note, str) or not note:
+            note = (
+                f"The exchange service at {self.shown_url} answers {answer.status_code} and does "
+                "not say why. Try again; if it stays so, tell whoever runs the service."
+            )
+        if answer.status_code == requests.codes.unauthorized:
+            note += " (Your login is the token in NBEXCHANGE_TOKEN, else in JUPYTERHUB_API_TOKEN.)"
+        return note
+
+    @property
+    def shown_url(self) -> str:
+        """The address without a password that somebody wrote into it."""
+        scheme, separator, rest = self.url.partition("://")
+        host, slash, path = rest.partition("/")
+        return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
+
+    def _checked_url(self) -> str:
+        parts = urllib.parse.urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise ServiceError(
+                f"{self.shown_url!r} is no address of an exchange service: it has to begin with "
+                "http:// or https://. Set NBEXCHANGE_URL or c.Exchange.base_service_url."
+            )
+        return self.url
+
+    def _check_words(self, params: _Params) -> None:
+        for name, value in params.items():
+            try:
+                str(value).encode()
+            except UnicodeEncodeError:
+                raise ServiceError(f"The {name} {value!r} is not text.") from None
+
+    def _sense(self) -> "_Sense":
+        return _Sense(self)
+
+    def _not_an_exchange(self, detail: str) -> NotAnExchange:
+        return NotAnExchange(
+            f"What answers at {self.shown_url} is not an exchange service of this version "
+            f"({detail}). Check NBEXCHANGE_URL or c.Exchange.base_service_url."
+        )
+
+    def _unreachable(self, what: str) -> Unreachable:
+        return Unreachable(
+            f"The exchange service at {self.shown_url} {what}. Try again in a few minutes; if it "
+            "stays so, tell whoever runs the service."
+        )
+
+    def _unconfirmed(self) -> NotAnExchange:
+        return NotAnExchange(
+            f"The exchange service at {self.shown_url} confirms something else than what was sent. "
+            "Do not rely on it: try again, and tell whoever runs the service."
+        )
+
+
+class _Sense:
+    """Inside, whatever makes no sense is the fault of who answers."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, Nonsense):
+            raise self._client._not_an_exchange(str(error)) from None
+
+
+class _Body:
+    """A file on its way out, which `requests` asks for its length and then reads."""
+
+    def __init__(self, file: BinaryIO, size: int, progress: Progress) -> None:
+        self._file = file
+        self._size = size
+        self._progress = progress
+
+    def rewind(self) -> None:
+        self._file.seek(0)
+        self._progress.restart()
+
+    def read(self, size: int = -1) -> bytes:
+        piece = self._file.read(size)
+        self._progress.advance(len(piece))
+        return piece
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(functools.partial(self.read, _PIECE), b"")
+
+
+class _Download:
+    """A file on its way in; what is here already is not asked for again."""
+
+    def __init__(
+        self, file: BinaryIO, most: int, label: str | None, expected: str | None = None
+    ) -> None:
+        self._file = file
+        self._most = most
+        self._label = label
+        self._expected = expected
+        self._etag: str | None = None
+
+    def headers(self) -> dict[str, str]:
+        # A proxy that gzips the gzip would make every digest wrong.
+        headers = {"Accept-Encoding": "identity"}
+        if self._etag and self._file.tell():
+            headers["Range"] = f"bytes={self._file.tell()}-"
+            headers["If-Range"] = self._etag
+        return headers
+
+    def take(self, answer: requests.Response) -> None:
+        if _content_type(answer) != "application/gzip":
+            raise Nonsense("it does not send an archive")
+        if not self._continues(answer):
+            self._restart()
+        self._etag = answer.headers.get("ETag")
+        left = int(_number(answer.headers.get("Content-Length")) or 0)
+        with Progress(self._label or "", left if self._label else 0) as progress:
+            for piece in answer.iter_content(_PIECE):
+                self._file.write(piece)
+                progress.advance(len(piece))
+                self._check_size()
+        self._verify(_announced(answer))
+
+    def _continues(self, answer: requests.Response) -> bool:
+        if answer.status_code != requests.codes.partial_content:
+            return False
+        match = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+        if not match or int(match[1]) != self._file.tell():
+            self._restart()
+            raise _Again(ServiceError("The exchange service sends another part than asked for."))
+        return True
+
+    def _restart(self) -> None:
+        self._file.seek(0)
+        self._file.truncate()
+        self._etag = None
+
+    def _check_size(self) -> None:
+        if self._file.tell() > self._most:
+            raise ServiceError(
+                f"The archive is larger than {self._most} bytes (c.Exchange.max_buffer_size)."
+            )
+
+    def _verify(self, announced: str | None) -> None:
+        if announced is None:
+            raise Nonsense("it sends an archive without its digest")
+        self._file.seek(0)
+        sha256 = hashlib.file_digest(self._file, "sha256").hexdigest()  # type: ignore[arg-type]  # see Parcel
+        if sha256 != announced or sha256 != (self._expected or sha256):
+            self._restart()
+            raise _Again(
+                ServiceError(
+                    "The archive arrived damaged: its digest is not the one that the exchange "
+                    "service names. Try again; if it stays so, tell whoever runs the service."
+                )
+            )
+
+
+@functools.cache
+def _session() -> requests.Session:
+    """The connections of this process, to whatever address; a login goes with each request."""
+    session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(pool_connections=4, pool_maxsize=_CONNECTIONS))
+    session.headers["User-Agent"] = "nbexchange-plugin"
+    # Several people's requests may share these connections in a test or a script.
+    session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
+    return session
+
+
+def _json(answer: requests.Response, *, success: bool = True) -> Mapping[str, Any]:
+    if _content_type(answer) != "application/json":
+        raise Nonsense(f"it sends {_content_type(answer) or 'something untyped'}, not JSON")
+    try:
+        said = answer.json()
+    except ValueError as error:
+        if isinstance(error, requests.exceptions.JSONDecodeError):
+            raise Nonsense("it sends broken JSON") from None
+        raise
+    if not isinstance(said, Mapping) or said.get("success") is not success:
+        raise Nonsense("'success' is missing")
+    return said
+
+
+def _content_type(answer: requests.Response) -> str:
+    return answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
+def _announced(answer: requests.Response) -> str | None:
+    """The sha256 of the whole blob; a part's `Content-Digest` would be that of the part."""
+    said = answer.headers.get("Repr-Digest")
+    if said is None and answer.status_code == requests.codes.ok:
+        said = answer.headers.get("Content-Digest")
+    match = _DIGEST.search(said or "")
+    return base64.b64decode(match[1]).hex() if match else None
+
+
+def _has_status(said: Any, status: str) -> bool:
+    return isinstance(said, Mapping) and said.get("status") == status
+
+
+def _number(text: str | None) -> float | None:
+    """A header's number; `Retry-After` may be a date too, which needs two clocks that agree."""
+    return float(text) if text and text.isascii() and text.isdigit() else None
+
+
+def _pause(attempt: int, asked: float | None) -> float:
+    """Seconds until the next try, spread so that a class does not come back all at once."""
+    if asked is not None:
+        return min(asked, _LONGEST_PAUSE) * random.uniform(1, 1.2)  # noqa: S311
+    pause: float = _FIRST_PAUSE * 2**attempt
+    return min(pause, _LONGEST_PAUSE) * random.uniform(0.5, 1)  # noqa: S311

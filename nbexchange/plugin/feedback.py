@@ -1,0 +1,221 @@
+"""release_feedback and fetch_feedback: what the instructor says about one submission."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nbgrader.exchange import abc
+from traitlets import Integer
+
+from nbexchange.plugin import files
+from nbexchange.plugin.answers import Feedback, Submission, is_folder_name
+from nbexchange.plugin.client import ServiceError
+from nbexchange.plugin.exchange import MISHAPS, Exchange, is_wanted, sentence
+from nbexchange.plugin.submissions import RECEIPT, TIMESTAMP
+
+_ANYBODY = "\0"  # no student is called that, and no folder
+
+
+@dataclass(frozen=True)
+class _Page:
+    """One HTML file of feedback."""
+
+    student: str
+    notebook_id: str
+    path: Path
+
+    @property
+    def timestamp(self) -> str:
+        """What lies beside it, for a person; "" if nothing does."""
+        try:
+            return self.path.with_name(TIMESTAMP).read_text("utf-8", "replace").strip()
+        except FileNotFoundError:
+            return ""
+
+
+class ExchangeReleaseFeedback(Exchange, abc.ExchangeReleaseFeedback):  # type: ignore[misc]  # nbgrader is not typed
+    """`c.ExchangeReleaseFeedback.*`"""
+
+    release_workers = Integer(
+        4, min=1, max=16, help="How many notebooks' feedback is sent at a time."
+    ).tag(config=True)
+
+    def init_src(self) -> None:
+        excluded = set(filter(None, self.coursedir.student_id_exclude.split(",")))
+        self._pages = [
+            page
+            for student in sorted(set(self._students()) - excluded)
+            if is_wanted(student, self.coursedir.student_id)
+            for page in self._of(student)
+        ]
+
+    def _students(self) -> Iterator[str]:
+        """Who has feedback on this assignment, wherever directory_structure puts the name.
+
+        By splitting the path where the name is: nbgrader's way by a regular expression finds
+        nobody as soon as a name holds a sign that means something in one.
+        """
+        before, _, after = self._folder(_ANYBODY).partition(_ANYBODY)
+        above, prefix = os.path.split(before)
+        suffix = after.split(os.sep, 1)[0]
+        for path in Path(above).glob("*"):
+            student = path.name.removeprefix(prefix).removesuffix(suffix)
+            is_one = path.name == f"{prefix}{student}{suffix}"
+            if is_one and Path(self._folder(student)).is_dir():
+                yield student
+
+    def _folder(self, student: str) -> str:
+        step = self.coursedir.feedback_directory
+        return str(self.coursedir.format_path(step, student, self.coursedir.assignment_id))
+
+    def _of(self, student: str) -> list[_Page]:
+        found = sorted(Path(self._folder(student)).glob("*.html"))
+        return [_Page(student, path.stem, path) for path in found if path.name[0] != "."]
+
+    def init_dest(self) -> None:
+        self.check_course()
+
+    def copy_files(self) -> None:
+        course_id, assignment_id = self.coursedir.course_id, self.coursedir.assignment_id
+        failures = {}
+        for page, place in self.in_order(self._send, self._pages, self.release_workers):
+            name = f"{course_id}/{assignment_id}/{page.notebook_id}"
+            try:
+                self.log.info(
+                    "Releasing feedback for student '%s' on assignment '%s' (%s)",
+                    page.student,
+                    name,
+                    page.timestamp,
+                )
+                self.log.info("Feedback released to: %s", place())
+            except MISHAPS as error:
+                failures[f"{page.student} {page.notebook_id}"] = sentence(error)
+                self.log.error(
+                    "Could not release feedback for student '%s' on assignment '%s': %s",
+                    page.student,
+                    name,
+                    sentence(error),
+                )
+        self.fail_with("notebooks' feedback could not be released", failures, len(self._pages))
+
+    def _send(self, page: _Page) -> str:
+        """Release one; where it is now."""
+        course_id, assignment_id = self.coursedir.course_id, self.coursedir.assignment_id
+        html = page.path.read_bytes()
+        receipt = self.client.release_feedback(
+            course_id, assignment_id, page.notebook_id, html, self._whose(page)
+        )
+        name = f"{receipt.submission_id}/{page.notebook_id}.html"
+        return self.place(course_id, "feedback", name)
+
+    def _whose(self, page: _Page) -> Mapping[str, str | int]:
+        """The submission that this is about: the one that collect left its receipt of.
+
+        A folder that came from elsewhere has none, or has one that a student put there. Then it
+        is found by student and time, as in nbgrader's own exchange.
+        """
+        submission_id = _submission_id(
+            page.path.with_name(RECEIPT),
+            {
+                "course_id": self.coursedir.course_id,
+                "assignment_id": self.coursedir.assignment_id,
+                "student": page.student,
+                "timestamp": page.timestamp,
+            },
+        )
+        if submission_id is not None:
+            return {"submission_id": submission_id}
+        if page.timestamp:
+            return {"student": page.student, "timestamp": page.timestamp}
+        raise ServiceError(
+            f"nothing says which submission this is about: there is neither {RECEIPT} nor "
+            f"{TIMESTAMP} in {page.path.parent}. Collect, autograde and generate feedback again"
+        )
+
+
+def _submission_id(path: Path, expected: Mapping[str, str]) -> int | str | None:
+    try:
+        receipt: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    if not isinstance(receipt, dict) or any(receipt.get(key) != expected[key] for key in expected):
+        return None
+    submission_id = receipt.get("submission_id")
+    return submission_id if isinstance(submission_id, int | str) else None
+
+
+class ExchangeFetchFeedback(Exchange, abc.ExchangeFetchFeedback):  # type: ignore[misc]  # nbgrader is not typed
+    """`c.ExchangeFetchFeedback.*`"""
+
+    def init_src(self) -> None:
+        course_id = self.check_course()
+        self.strip_slash()
+        _, own = self.client.assignments(course_id)
+        self._submissions = sorted(
+            (one for one in own if is_wanted(one.assignment_id, self.coursedir.assignment_id)),
+            key=lambda one: (one.assignment_id, one.timestamp),
+        )
+        self._feedback = {name: self._ask(course_id, name) for name in self._assignment_ids()}
+        for one in self._submissions:
+            self._say_what_there_is(one)
+
+    def _assignment_ids(self) -> list[str]:
+        """Usually the one that is named; formgrader may say "*"."""
+        named: str = self.coursedir.assignment_id
+        submitted = {one.assignment_id for one in self._submissions}
+        return sorted(submitted if named in ("", "*") else {named, *submitted})
+
+    def _ask(self, course_id: str, assignment_id: str) -> list[Feedback]:
+        found = self.client.fetch_feedback(course_id, assignment_id)
+        return sorted(found, key=lambda one: (one.submission_timestamp, one.notebook_id))
+
+    def _say_what_there_is(self, one: Submission) -> None:
+        there = {
+            feedback.notebook_id
+            for feedback in self._feedback[one.assignment_id]
+            if feedback.submission_timestamp == one.timestamp
+        }
+        for notebook in one.notebooks:
+            name = f"{one.course_id}/{one.assignment_id}/{notebook.notebook_id}"
+            if notebook.notebook_id in there:
+                self.log.info("Found feedback for '%s' submitted at %s", name, one.timestamp)
+            else:
+                self.log.warning(
+                    "Could not find feedback for '%s' submitted at %s", name, one.timestamp
+                )
+
+    def init_dest(self) -> None:
+        self._folders = {
+            assignment_id: Path(
+                self.local_folder(self.coursedir.course_id, assignment_id), "feedback"
+            ).absolute()
+            for assignment_id in self._feedback
+        }
+
+    def copy_files(self) -> None:
+        failures: dict[str, str] = {}
+        for assignment_id, found in self._feedback.items():
+            folder = self._folders[assignment_id]
+            self.log.info("Source: %s", self.place(self.coursedir.course_id, "feedback"))
+            self.log.info("Destination: %s", folder)
+            for feedback in found:
+                self._write(folder, feedback, failures)
+        count = sum(map(len, self._feedback.values()))
+        self.fail_with("notebooks' feedback could not be written", failures, count)
+
+    def _write(self, folder: Path, feedback: Feedback, failures: dict[str, str]) -> None:
+        path = folder / feedback.submission_timestamp / f"{feedback.notebook_id}.html"
+        try:
+            if not is_folder_name(feedback.notebook_id):
+                raise ServiceError("this cannot be the name of a file")
+            if hashlib.sha256(feedback.content).hexdigest() != feedback.sha256:
+                raise ServiceError("it arrived damaged; try again")
+            files.write_whole(path, feedback.content)
+        except MISHAPS as error:
+            failures[repr(feedback.notebook_id)] = sentence(error)
+        else:
+            self.log.info("Fetched feedback: %s", path)

@@ -1,0 +1,98 @@
+"""nbgrader's gradebook, as far as collect needs it: due dates, and who the students are.
+
+A gradebook is used where there is one and never made: making one takes seconds and fails where
+`alembic` is not on the PATH. Only an SQLite file can be looked for; of other databases we believe
+that whoever configured them has one.
+"""
+
+import contextlib
+import datetime
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nbgrader.api import Gradebook, MissingEntry
+
+from nbexchange.plugin.answers import Submission
+
+_SQLITE = "sqlite:///"
+_LONGEST = 128  # characters in a column
+
+
+@contextlib.contextmanager
+def opened(coursedir: Any) -> Iterator[Any | None]:
+    """The gradebook, or None when there is none."""
+    if not _exists(coursedir.db_url):
+        yield None
+        return
+    with Gradebook(coursedir.db_url, coursedir.course_id) as gradebook:
+        yield gradebook
+
+
+def _exists(db_url: str) -> bool:
+    if not db_url.startswith(_SQLITE):
+        return True
+    path = Path(db_url.removeprefix(_SQLITE))
+    if not path.is_file():
+        return False
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+        return (
+            db.execute("SELECT 1 FROM sqlite_master WHERE name = 'student'").fetchone() is not None
+        )
+
+
+def duedate(coursedir: Any) -> datetime.datetime | None:
+    """Naive, in UTC."""
+    with opened(coursedir) as gradebook:
+        if gradebook is None:
+            return None
+        try:
+            found: datetime.datetime | None = gradebook.find_assignment(
+                coursedir.assignment_id
+            ).duedate
+        except MissingEntry:
+            return None
+        return found
+
+
+def introduce(coursedir: Any, submissions: list[Submission]) -> None:
+    """Write down what the service knows of the students; what an instructor wrote stays."""
+    known = {one.student: found for one in submissions if (found := _identity(one))}
+    if not known:
+        return
+    with opened(coursedir) as gradebook:
+        if gradebook is None:
+            return
+        present = {student.id: student for student in gradebook.students}
+        for student_id, identity in known.items():
+            missing = {
+                key: value
+                for key, value in identity.items()
+                if student_id not in present or not getattr(present[student_id], key)
+            }
+            if missing:
+                gradebook.update_or_create_student(student_id, **missing)
+
+
+def _identity(one: Submission) -> dict[str, str]:
+    first_name, last_name = split_name(one.full_name or "")
+    identity = {
+        "first_name": first_name,
+        "last_name": last_name,
+        "email": one.email or "",
+        "lms_user_id": one.lms_user_id or "",
+    }
+    return {key: value[:_LONGEST] for key, value in identity.items() if value}
+
+
+def split_name(full_name: str) -> tuple[str, str]:
+    """First and last name: "Lovelace, Ada", "Ada Lovelace", "Ludwig van Beethoven", "Plato"."""
+    last, comma, first = full_name.partition(",")
+    if comma:
+        return " ".join(first.split()), " ".join(last.split())
+    words = full_name.split()
+    start = max(len(words) - 1, 1)
+    while start > 1 and words[start - 1].islower():  # van, de la, von der
+        start -= 1
+    return " ".join(words[:start]), " ".join(words[start:])

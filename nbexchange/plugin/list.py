@@ -1,0 +1,261 @@
+"""list: what is released, what was submitted, and what feedback there is."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from nbgrader.exchange import abc
+
+from nbexchange.plugin import files
+from nbexchange.plugin.answers import Notebook, Released, Submission, is_folder_name
+from nbexchange.plugin.exchange import Exchange, is_glob, is_wanted
+
+_Info = dict[str, Any]
+"""What nbgrader's pages get; they change it, so it is made anew for each of them."""
+
+
+class ExchangeList(Exchange, abc.ExchangeList):  # type: ignore[misc]  # nbgrader is not typed
+    """`c.ExchangeList.*`; also what `remove`, unreleasing, is."""
+
+    @property
+    def root(self) -> str:
+        """What formgrader shows as the place of the exchange."""
+        return self.service_url
+
+    def init_src(self) -> None:
+        self._courses = self.courses_of_student() if self.coursedir.student_id else None
+
+    def init_dest(self) -> None:
+        pass
+
+    def copy_files(self) -> None:
+        pass
+
+    def list_files(self) -> list[_Info]:
+        if self.inbound or self.cached:
+            groups = self._submitted_groups("submitted")
+            self._say("Submitted assignments:", self._lines(groups, _line_with_feedback))
+            return groups
+        released = [self._released_info(released) for released in self._released()]
+        self._say("Released assignments:", map(self._released_line, released))
+        return released
+
+    def remove_files(self) -> list[_Info]:
+        if self.inbound:
+            raise self.failed(
+                "Submissions are never removed from the exchange service. If one has to be erased, "
+                "ask whoever runs the service."
+            )
+        return self._remove_cached() if self.cached else self._remove_released()
+
+    def _remove_released(self) -> list[_Info]:
+        self.check_course()
+        found = list(self._released())
+        removed = [{**self._released_info(one), "status": "removed"} for one in found]
+        self._say("Removing released assignments:", map(self._released_line, removed))
+        for one in found:
+            self.client.remove(one.course_id, one.assignment_id)
+        return removed
+
+    def _remove_cached(self) -> list[_Info]:
+        """Only the copies here go; what was submitted stays submitted."""
+        groups = self._submitted_groups("removed")
+        self._say("Removing submitted assignments:", self._lines(groups, _line))
+        for group in groups:
+            for info in group["submissions"]:
+                shutil.rmtree(info["path"])
+        return groups
+
+    def _say(self, title: str, lines: Iterator[str]) -> None:
+        self.log.info(title)
+        for line in lines:
+            self.log.info(line)
+
+    # What is asked for
+
+    def _course(self) -> str | None:
+        """The course to ask for; None means all of the caller's.
+
+        "?" and brackets are rather part of a course's name than of a glob.
+        """
+        course_id: str = self.coursedir.course_id
+        return None if course_id == "" or "*" in course_id else course_id
+
+    def _is_listed(self, one: Released | Submission) -> bool:
+        return (
+            is_wanted(one.course_id, self.coursedir.course_id)
+            and is_wanted(one.assignment_id, self.coursedir.assignment_id)
+            and (self._courses is None or one.course_id in self._courses)
+            and self._has_a_folder(one)
+        )
+
+    def _has_a_folder(self, one: Released | Submission) -> bool:
+        usable = is_folder_name(one.course_id) and is_folder_name(one.assignment_id)
+        if not usable:
+            # Nothing could be fetched, and looking for it here would look outside of our folders.
+            self.log.warning("Leaving out %r: no folder has this name", one.assignment_id)
+        return usable
+
+    def _released(self) -> list[Released]:
+        released, _ = self.client.assignments(self._course())
+        listed = filter(self._is_listed, released)
+        return sorted(listed, key=lambda one: (one.course_id, one.assignment_id))
+
+    def _submissions(self) -> list[Submission]:
+        if self.inbound:
+            found = [
+                one for course_id in self._inbound_courses() for one in self._inbound(course_id)
+            ]
+        else:
+            _, found = self.client.assignments(self._course())
+        return sorted(
+            (one for one in found if self._is_listed(one) and self._is_by_student(one)),
+            key=lambda one: (one.course_id, one.student, one.assignment_id, one.timestamp),
+        )
+
+    def _is_by_student(self, one: Submission) -> bool:
+        return is_wanted(one.student, self.coursedir.student_id)
+
+    def _inbound_courses(self) -> list[str]:
+        course_id = self._course()
+        if course_id is not None:
+            return [course_id]
+        released, own = self.client.assignments(None)
+        found: list[Released | Submission] = [*released, *own]
+        return sorted({one.course_id for one in found if self._is_listed(one)})
+
+    def _inbound(self, course_id: str) -> list[Submission]:
+        student: str = self.coursedir.student_id
+        return self.client.inbound(
+            course_id, student=None if student == "" or is_glob(student) else student
+        )
+
+    # Released
+
+    def _released_info(self, one: Released) -> _Info:
+        folder = self.local_folder(one.course_id, one.assignment_id)
+        if files.is_folder(folder):
+            status, path = "fetched", str(Path(folder).absolute())
+            notebooks = _local_notebooks(Path(path))
+        else:
+            status, path = "released", self.place(one.course_id, "outbound", one.assignment_id)
+            notebooks = [
+                {"notebook_id": nb.notebook_id, "path": f"{path}/{nb.notebook_id}.ipynb"}
+                for nb in one.notebooks
+            ]
+        if not notebooks:
+            self.log.warning("No notebooks found in %s", path)
+        return {
+            "course_id": one.course_id,
+            "assignment_id": one.assignment_id,
+            "status": status,
+            "path": path,
+            "notebooks": notebooks,
+        }
+
+    def _released_line(self, info: _Info) -> str:
+        line = f"{info['course_id']} {info['assignment_id']}"
+        is_here = files.is_folder(self.local_folder(info["course_id"], info["assignment_id"]))
+        return f"{line} (already downloaded)" if is_here else line
+
+    # Submitted
+
+    def _submitted_groups(self, status: str) -> list[_Info]:
+        """By course, student and assignment, with the submissions oldest first."""
+        infos = [self._submission_info(one, status) for one in self._submissions()]
+        if status == "removed":
+            infos = [info for info in infos if info["path"]]
+        return [
+            {
+                "course_id": course_id,
+                "student_id": student_id,
+                "assignment_id": assignment_id,
+                "status": status,
+                "submissions": list(group),
+            }
+            for (course_id, student_id, assignment_id), group in groupby(infos, key=_group)
+        ]
+
+    def _submission_info(self, one: Submission, status: str) -> _Info:
+        path = self._path(one)
+        folder = self.local_folder(one.course_id, one.assignment_id)
+        # nbgrader's pages and its tests see "./ps1/feedback/...": Path would drop the dot.
+        feedback = os.path.join(folder, "feedback", one.timestamp)  # noqa: PTH118
+        notebooks = [_notebook_info(nb, path, feedback) for nb in one.notebooks]
+        has_local = bool(notebooks) and all(nb["has_local_feedback"] for nb in notebooks)
+        return {
+            "course_id": one.course_id,
+            "student_id": one.student,
+            "assignment_id": one.assignment_id,
+            "timestamp": one.timestamp,
+            **({"random_string": f"+{one.submission_id}"} if self.inbound else {}),
+            "status": status,
+            "path": path,
+            "notebooks": notebooks,
+            "has_local_feedback": has_local,
+            "has_exchange_feedback": bool(notebooks)
+            and all(nb["has_exchange_feedback"] for nb in notebooks),
+            "feedback_updated": any(nb["feedback_updated"] for nb in notebooks),
+            "local_feedback_path": str(Path(feedback).absolute()) if has_local else None,
+        }
+
+    def _path(self, one: Submission) -> str:
+        if self.inbound:
+            name = f"{one.student}+{one.assignment_id}+{one.timestamp}+{one.submission_id}"
+            return self.place(one.course_id, "inbound", name)
+        if not is_folder_name(one.student):
+            return ""
+        copy = self.cached_copy(one.course_id, one.student, one.assignment_id, one.timestamp)
+        return str(copy) if files.is_folder(copy) else ""
+
+    def _lines(self, groups: list[_Info], line: Any) -> Iterator[str]:
+        return (line(info) for group in groups for info in group["submissions"])
+
+
+def _group(info: _Info) -> tuple[str, str, str]:
+    return info["course_id"], info["student_id"], info["assignment_id"]
+
+
+def _line(info: _Info) -> str:
+    return "{course_id} {student_id} {assignment_id} {timestamp}".format_map(info)
+
+
+def _line_with_feedback(info: _Info) -> str:
+    if info["has_local_feedback"] and not info["feedback_updated"]:
+        feedback = "feedback already fetched"
+    elif info["has_exchange_feedback"]:
+        feedback = "feedback ready to be fetched"
+    else:
+        feedback = "no feedback available"
+    return f"{_line(info)} ({feedback})"
+
+
+def _local_notebooks(folder: Path) -> list[_Info]:
+    """Those at the top, as the student has them now."""
+    found = sorted(folder.glob("*.ipynb"))
+    shown = [path for path in found if not path.name.startswith(".")]
+    return [{"notebook_id": path.stem, "path": str(path)} for path in shown]
+
+
+def _notebook_info(notebook: Notebook, path: str, feedback: str) -> _Info:
+    local = os.path.join(feedback, f"{notebook.notebook_id}.html")  # noqa: PTH118 - see above
+    has_local = files.is_file(local)
+    return {
+        "notebook_id": notebook.notebook_id,
+        "path": f"{path}/{notebook.notebook_id}.ipynb" if path else "",
+        "has_local_feedback": has_local,
+        "has_exchange_feedback": notebook.has_feedback,
+        "local_feedback_path": local if has_local else None,
+        "feedback_updated": has_local and _is_updated(Path(local), notebook.feedback_sha256),
+    }
+
+
+def _is_updated(local: Path, released: str | None) -> bool:
+    if released is None:
+        return False
+    with local.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() != released
