@@ -24,16 +24,16 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, exc, select
+from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, select
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.sql import expression
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from nbexchange.columns import Moment
 from nbexchange.errors import Misconfigured, NbExchangeError, StoreFull, Unavailable
-from nbexchange.models import Base, Moment
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def clock(session: Session) -> datetime.datetime:
     return session.execute(select(DatabaseClock())).scalar_one()
 
 
-def insert_if_absent(session: Session, table: type[Base], **values: Any) -> None:
+def insert_if_absent(session: Session, table: type[DeclarativeBase], **values: Any) -> None:
     """Insert a row unless one with the same unique key is there, also when two do it at once."""
     dialect = session.get_bind().dialect.name
     if dialect in ("mysql", "mariadb"):
@@ -178,17 +178,19 @@ class Database:
 
     def upgrade(self) -> None:
         """Bring the schema up to date. Two at once: the second waits and finds nothing to do."""
-        with _known_errors(), self._writing.begin() as connection:
+        with _known_errors():
+            self._migrate(command.upgrade, "head")
+
+    def _migrate(self, direction: Callable[[Config, str], None], revision: str) -> None:
+        with self._writing.begin() as connection:
             config = _alembic_config()
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            direction(config, revision)
 
     def _reset(self) -> None:
         # The URL itself may hold a password, also in its query.
         log.warning("reset_db: throwing away every row of %s", self.engine.url.database)
-        with self._writing.begin() as connection:
-            Base.metadata.drop_all(connection)
-            connection.exec_driver_sql("DROP TABLE IF EXISTS alembic_version")
+        self._migrate(command.downgrade, "base")
 
 
 _SCHEMA_ADVICE = {
@@ -217,6 +219,7 @@ def _engine(url: str, **options: Any) -> Engine:
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite":
+            _refuse_memory(parsed)
             wait = {"timeout": SQLITE_BUSY_SECONDS}
             options["connect_args"] = wait | dict(options.get("connect_args", {}))
         engine = create_engine(parsed, pool_pre_ping=True, **options)
@@ -227,14 +230,14 @@ def _engine(url: str, **options: Any) -> Engine:
         # Half of the password went into the host, and errors name the host.
         raise Misconfigured("db_url is not usable: an @ in its password has to be written as %40")
     if engine.dialect.name == "sqlite":
-        _refuse_memory(parsed.database)
         event.listen(engine, "connect", _open_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
-def _refuse_memory(database: str | None) -> None:
-    if not database or ":memory:" in database or "mode=memory" in database:
+def _refuse_memory(url: URL) -> None:
+    database = url.database or ":memory:"
+    if ":memory:" in database or "memory" in url.normalized_query.get("mode", ()):
         raise Misconfigured(
             "an SQLite database in memory loses all coursework at a restart; "
             "let db_url name a file: sqlite:////path/to/nbexchange.sqlite"
@@ -286,4 +289,14 @@ def _known_errors() -> Iterator[None]:
                 "the exchange's disk is full, so nothing was stored; tell your instructor"
             ) from error
         log.error("the database is away: %s", orig)
-        raise Unavailable("the exchange's database is away for now; try again soon") from error
+        raise _away() from error
+    except exc.DatabaseError as error:
+        # The class itself is a file that is harmed or no database; its subclasses are our faults.
+        if type(error) is not exc.DatabaseError:
+            raise
+        log.error("the database cannot be read: %s", error.orig)
+        raise _away() from error
+
+
+def _away() -> Unavailable:
+    return Unavailable("the exchange's database is away for now; try again soon")

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from nbexchange.models import Key, Moment, Name
+from nbexchange.columns import Key, Moment, Name
 
 revision = "0001"
 down_revision = None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import json
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Concatenate, Final, ParamSpec, TypeVar
 
@@ -24,6 +25,7 @@ from nbexchange.errors import (
     NotAllowed,
     NotFound,
     OutOfRange,
+    TooLarge,
     TooManyRequests,
     Unauthenticated,
     Unavailable,
@@ -44,6 +46,9 @@ PUBLIC: Final = None
 
 LARGEST_PAGE = 1000
 """Entries that a client may ask for at a time; without a limit it gets all."""
+
+LONGEST_NOTE = 1000
+"""Characters; a note quotes names, and a name in a request can be anything."""
 
 SMALL_BODY = 64 * 1024
 """Bytes of a body that nobody asked for."""
@@ -97,7 +102,7 @@ class BaseHandler(RequestHandler):
         try:
             await self.judge()
         except NbExchangeError as error:
-            if self._must_answer_now:
+            if self._must_answer_now(error):
                 raise
             self.refusal = error
             self.limit_body(DRAIN)
@@ -117,11 +122,10 @@ class BaseHandler(RequestHandler):
         assert self.refusal is not None
         raise self.refusal
 
-    @property
-    def _must_answer_now(self) -> bool:
+    def _must_answer_now(self, error: NbExchangeError) -> bool:
         """Whether the client waits for an answer before it sends, or will send too much."""
         waits: bool = self.request.headers.get("Expect", "").lower() == "100-continue"
-        return waits or self.declared_length > DRAIN
+        return waits or isinstance(error, TooLarge) or self.declared_length > DRAIN
 
     @property
     def declared_length(self) -> int:
@@ -133,9 +137,15 @@ class BaseHandler(RequestHandler):
         """How many bytes of body the connection lets through before it breaks."""
         self._connection.set_max_body_size(size)
 
-    def cut_connection(self) -> None:
-        """Break off an answer that cannot be finished."""
-        self._connection.close()
+    @contextlib.contextmanager
+    def whole_or_cut(self) -> Iterator[None]:
+        """An answer that fails under way breaks off, so that it cannot pass for whole."""
+        try:
+            yield
+        except NbExchangeError:
+            if not self._headers_written:
+                raise
+            self._connection.close()
 
     @property
     def _connection(self) -> HTTP1Connection:
@@ -292,7 +302,7 @@ def _note(status_code: int, error: BaseException | None) -> str:
             "tell the people who run it"
         )
     if isinstance(error, NbExchangeError):
-        return str(error)
+        return str(error)[:LONGEST_NOTE]
     if status_code < 500:
         return "the request makes no sense to the exchange"
     return "the exchange failed; try again, and tell the people who run it if that does not help"

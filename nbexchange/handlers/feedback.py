@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import BinaryIO
 
 from sqlalchemy.orm import Session
@@ -76,7 +76,11 @@ class Feedback(UploadHandler):
         found = await self.act(
             feedback.fetch_feedback, course_id, assignment_id, self.parameter("submission_id")
         )
-        # Feedback can be large, so it is never gathered: the JSON is written as the bytes come.
+        with self.whole_or_cut():
+            await self._stream(found)
+
+    async def _stream(self, found: Sequence[SubmissionFeedback]) -> None:
+        """Feedback can be large, so it is never gathered: the JSON is written as bytes come."""
         self.write(b'{"success":true,"feedback":[')
         between = b""
         for submission in found:

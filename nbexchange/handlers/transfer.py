@@ -55,6 +55,7 @@ class UploadHandler(BaseHandler):
     _upload: Upload | None = None
     _form: MultipartFile | None = None
     _received = 0
+    _kept = 0
     _dropped = 0
     _storing = False
 
@@ -146,7 +147,7 @@ class UploadHandler(BaseHandler):
         self._upload = self.services.storage.open_upload()
         self.services.metrics.uploads_in_flight.inc()
         if self._content_type is not None:
-            self._form = MultipartFile(self._content_type, self.form_file, self._upload.write)
+            self._form = MultipartFile(self._content_type, self.form_file, self._keep)
 
     @property
     def _content_type(self) -> str | None:
@@ -172,6 +173,14 @@ class UploadHandler(BaseHandler):
             await self._form.feed(chunk)
         else:
             await self._upload.write(chunk)
+
+    async def _keep(self, piece: bytes) -> None:
+        """A piece of the form's file, which may not use up what is allowed for the form."""
+        assert self._upload is not None
+        self._kept += len(piece)
+        if self._kept > self.services.max_buffer_size:
+            raise _too_large(self.services.max_buffer_size)
+        await self._upload.write(piece)
 
     def _drop(self, chunk: bytes) -> None:
         self._dropped += len(chunk)
@@ -247,20 +256,11 @@ class DownloadHandler(BaseHandler):
         await self._stream(blob, start, stop)
 
     async def _stream(self, blob: Blob, start: int, stop: int) -> None:
-        try:
+        with self.whole_or_cut():
             async for chunk in self.services.storage.read(blob, start, stop):
                 self.write(chunk)
                 await self.flush()
                 self.services.metrics.bytes_out.inc(len(chunk))
-        except NbExchangeError:
-            if not self._headers_written:
-                for name in ("Content-Length", "Content-Disposition", "Etag", "Repr-Digest"):
-                    self.clear_header(name)
-                self.clear_header("Content-Digest")
-                self.set_header("Content-Type", "application/json; charset=UTF-8")
-                raise
-            # Too late to say it: a cut answer is the only sign left.
-            self.cut_connection()
 
     def _client_has(self, etag: str) -> bool:
         known = self.request.headers.get("If-None-Match", "")

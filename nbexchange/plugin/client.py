@@ -3,7 +3,7 @@
 Every failure is a `ServiceError` with a sentence for the person at the keyboard:
 
     ServiceError
-    ├── Unreachable     nobody answers, or the answer breaks off
+    ├── Unreachable     nobody answers, the answer breaks off, or it is "later"
     ├── NotAnExchange   somebody answers, but what is no exchange service says
     └── Refused         the service says no; `status` is the HTTP status
 
@@ -397,10 +397,10 @@ class Client:
                 f"The address {self.shown_url} leads to another page, perhaps a login page. Check "
                 "the address of the exchange service (NBEXCHANGE_URL, c.Exchange.base_service_url)."
             )
-        refusal = Refused(self._note(answer), status)
         if status in _LATER:
-            raise _Again(refusal, _number(answer.headers.get("Retry-After")))
-        raise refusal
+            later = Unreachable(self._note(answer))
+            raise _Again(later, _number(answer.headers.get("Retry-After")))
+        raise Refused(self._note(answer), status)
 
     def _note(self, answer: requests.Response) -> str:
         """Why the service refuses, in its own words where it has some."""

@@ -5,7 +5,6 @@ import difflib
 import fnmatch
 import functools
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +21,8 @@ from nbexchange.plugin.client import BearerToken, Client, Login, ServiceError, U
 
 MISHAPS = (ServiceError, NbExchangeError, OSError)
 """What can go wrong without being a mistake in the program: service, archive and disk."""
+
+_GIVE_UP = 3  # items in a row that nobody answered for
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -200,23 +201,25 @@ class Exchange(abc.Exchange):  # type: ignore[misc]  # nbgrader is not typed
     ) -> Iterator[tuple[_Item, Callable[[], _Result]]]:
         """Work on several at a time; hand out each item, in the given order, with its result.
 
-        The result is a function, which waits and raises what went wrong with this item. When
-        nobody answers any more, those that have not begun are not tried.
+        The result is a function, which waits and raises what went wrong with this item. One that
+        does not come does not stop the others; several in a row do, because nobody is there.
         """
-        is_away = threading.Event()
+        missed: list[_Item] = []
 
-        def work_unless_away(item: _Item) -> _Result:
-            if is_away.is_set():
+        def work_while_there(item: _Item) -> _Result:
+            if len(missed) >= _GIVE_UP:
                 raise ServiceError("not tried, because the exchange service went away")
             try:
-                return work(item)
+                result = work(item)
             except Unreachable:
-                is_away.set()
+                missed.append(item)
                 raise
+            missed.clear()
+            return result
 
         pool = ThreadPoolExecutor(workers, thread_name_prefix="nbexchange")
         try:
-            futures = [pool.submit(work_unless_away, item) for item in items]
+            futures = [pool.submit(work_while_there, item) for item in items]
             for item, future in zip(items, futures, strict=True):
                 yield item, future.result
         finally:
