@@ -186,6 +186,10 @@ class NbExchange(Application):
     def _log_level_default(self) -> int:
         return logging.INFO
 
+    @default("log_format")
+    def _with_the_time(self) -> str:
+        return "%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s"
+
     @catch_config_error
     def initialize(self, argv: list[str] | None = None) -> None:
         super().initialize(argv)

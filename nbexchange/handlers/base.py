@@ -105,7 +105,8 @@ class BaseHandler(RequestHandler):
             if self._must_answer_now(error):
                 raise
             self.refusal = error
-            self.limit_body(DRAIN)
+            # Above DRAIN an upload is answered in words; here the connection just breaks.
+            self.limit_body(2 * DRAIN)
             # Tornado calls it when the body is over.
             setattr(self, (self.request.method or "").lower(), self._refuse)
 

@@ -118,15 +118,14 @@ class ExchangeReleaseFeedback(Exchange, abc.ExchangeReleaseFeedback):  # type: i
         A folder that came from elsewhere has none, or has one that a student put there. Then it
         is found by student and time, as in nbgrader's own exchange.
         """
-        submission_id = _submission_id(
-            page.path.with_name(RECEIPT),
-            {
-                "course_id": self.coursedir.course_id,
-                "assignment_id": self.coursedir.assignment_id,
-                "student": page.student,
-                "timestamp": page.timestamp,
-            },
-        )
+        expected = {
+            "course_id": self.coursedir.course_id,
+            "assignment_id": self.coursedir.assignment_id,
+            "student": page.student,
+        }
+        if page.timestamp:
+            expected["timestamp"] = page.timestamp
+        submission_id = _submission_id(page.path.with_name(RECEIPT), expected)
         if submission_id is not None:
             return {"submission_id": submission_id}
         if page.timestamp:

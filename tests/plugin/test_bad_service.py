@@ -1,0 +1,297 @@
+"""Whatever answers, or nobody: one helpful sentence, never a traceback, never a secret."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.plugin.conftest import ran_well
+from tests.plugin.middleman import Answer, change, cut, drop, hang, say
+from tests.support.nbgrader import Home, write_notebook
+
+TOKEN = "token-1-alice"
+
+
+@pytest.fixture
+def impatient(alice: Home) -> Home:
+    """Alice, who tries once and has a folder for every command."""
+    alice.configure("c.Exchange.retries = 0")
+    write_notebook(alice.work / "mine" / "p1.ipynb")
+    write_notebook(alice.work / "release" / "ps1" / "p1.ipynb")
+    folder = alice.work / "feedback" / "alice" / "ps1"
+    folder.mkdir(parents=True)
+    (folder / "p1.html").write_text("<p>")
+    (folder / "timestamp.txt").write_text("2026-01-01 00:00:00.000000 UTC")
+    return alice
+
+
+COMMANDS = [
+    pytest.param(["list"], id="list"),
+    pytest.param(["list", "--inbound"], id="list inbound"),
+    pytest.param(["list", "--cached"], id="list cached"),
+    pytest.param(["list", "--remove"], id="remove"),
+    pytest.param(["release_assignment", "ps1"], id="release"),
+    pytest.param(["fetch_assignment", "ps1"], id="fetch"),
+    pytest.param(["submit", "mine"], id="submit"),
+    pytest.param(["collect", "ps1"], id="collect"),
+    pytest.param(["release_feedback", "ps1"], id="release feedback"),
+    pytest.param(["fetch_feedback", "ps1"], id="fetch feedback"),
+]
+
+
+def complaint(home: Home, *arguments: str) -> str:
+    """The one sentence of a command that fails properly."""
+    ran = home.nbgrader(*arguments)
+    assert ran.status == 1, ran.output
+    assert "Traceback" not in ran.output
+    assert TOKEN not in ran.output
+    (line,) = [line for line in ran.lines if "CRITICAL" in line]
+    assert ran.lines[-1].endswith("failed")
+    return line.partition("CRITICAL] ")[2]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_says_that_the_service_is_down(impatient, command):
+    impatient.url = "http://127.0.0.1:9/services/nbexchange"
+
+    assert (
+        "The exchange service at http://127.0.0.1:9/services/nbexchange cannot be reached. "
+        "Try again in a few minutes; if it stays so, tell whoever runs the service."
+    ) in complaint(impatient, *command)
+
+
+BAD = [
+    pytest.param(hang, "does not answer in time", id="slow"),
+    pytest.param(drop, "cannot be reached", id="hangs up"),
+    pytest.param(cut(4), "broke off in the middle of its answer", id="cut"),
+    pytest.param(say(Answer.html()), "is not an exchange service of this version", id="page"),
+    pytest.param(
+        say(Answer.html(302, Location="/hub/login")), "leads to another page", id="login page"
+    ),
+    pytest.param(
+        say(Answer(200, {"Content-Type": "application/json"}, b'{"success": tr')),
+        "it sends broken JSON",
+        id="broken JSON",
+    ),
+    pytest.param(
+        say(Answer(200, {"Content-Type": "application/json"}, b"\xff\xfe\x00")),
+        "it sends broken JSON",
+        id="no text",
+    ),
+    pytest.param(say(Answer.json([1, 2])), "'success' is missing", id="a list"),
+    pytest.param(say(Answer.json({"success": True})), "'value' is missing", id="no value"),
+    pytest.param(
+        say(Answer.json({"success": True, "value": {}})), "'value' is not a list", id="no list"
+    ),
+    pytest.param(say(Answer.html(404)), "answers 404 and does not say why", id="404 page"),
+    pytest.param(say(Answer.html(500)), "answers 500 and does not say why", id="500 page"),
+    pytest.param(say(Answer.refusal(503, "Back at noon.")), "Back at noon.", id="503"),
+    pytest.param(
+        say(Answer.refusal(401, "Who are you?")),
+        "Who are you? (Your login is the token in NBEXCHANGE_TOKEN",
+        id="401",
+    ),
+]
+
+
+@pytest.mark.parametrize(("mishap", "words"), BAD)
+def test_a_bad_answer_is_a_sentence(impatient, trouble, mishap, words):
+    impatient.url = trouble.url
+    if mishap is hang:
+        impatient.configure("c.Exchange.retries = 0\nc.Exchange.api_timeout = 0.3")
+    trouble.always("GET assignments", mishap)
+
+    assert words in complaint(impatient, "list")
+
+
+@pytest.mark.parametrize(("mishap", "words"), BAD[:5])
+def test_a_bad_archive_is_a_sentence(impatient, trouble, released, mishap, words):
+    impatient.url = trouble.url
+    if mishap is hang:
+        impatient.configure("c.Exchange.retries = 0\nc.Exchange.api_timeout = 0.3")
+    trouble.always("GET assignment", mishap)
+
+    assert words in complaint(impatient, "fetch_assignment", "ps1")
+    assert not (impatient.work / "ps1").exists()
+
+
+RECORD = {
+    "status": "released", "course_id": "physics", "assignment_id": "ps1", "notebooks": [],
+    "notebook_files": [],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        pytest.param({**RECORD, "assignment_id": 7}, id="number for a name"),
+        pytest.param({**RECORD, "assignment_id": ""}, id="no name"),
+        pytest.param({**RECORD, "assignment_id": "\ud800"}, id="half a character"),
+        pytest.param({**RECORD, "notebooks": None}, id="no list"),
+        pytest.param({**RECORD, "notebooks": ["p1"]}, id="text for a notebook"),
+        pytest.param({**RECORD, "notebook_files": [7]}, id="number for a file"),
+        pytest.param({"status": "released"}, id="nothing in it"),
+        pytest.param({**RECORD, "status": "submitted"}, id="no submission"),
+    ],
+)
+def test_a_record_that_makes_no_sense_is_a_sentence(impatient, trouble, record):
+    impatient.url = trouble.url
+    trouble.always("GET assignments", say(Answer.json({"success": True, "value": [record]})))
+
+    assert "is not an exchange service of this version" in complaint(impatient, "list")
+
+
+def test_keys_and_states_of_a_newer_service_do_no_harm(impatient, trouble, released):
+    impatient.url = trouble.url
+
+    def newer(said):
+        said["value"][0]["colour"] = "blue"
+        said["value"] += [{"status": "invented"}, {"status": "fetched"}]
+
+    trouble.always("GET assignments", change(newer))
+
+    assert "physics ps1" in ran_well(impatient, "list").output
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        pytest.param("ftp://example.org/x", "has to begin with http:// or https://", id="ftp"),
+        pytest.param("nonsense", "has to begin with http:// or https://", id="word"),
+        pytest.param("http://", "has to begin with http:// or https://", id="no host"),
+        pytest.param("http://127.0.0.1:99999/x", "cannot be asked", id="port"),
+        pytest.param("http://a b/x", "cannot be", id="space"),
+        pytest.param("http://no-such-host.invalid/x", "cannot be reached", id="host"),
+        pytest.param("http://mallory:hunter2@127.0.0.1:9/x", "127.0.0.1:9/x cannot", id="password"),
+    ],
+)
+def test_a_bad_address_is_a_sentence_without_passwords(impatient, url, words):
+    impatient.url = url
+
+    said = complaint(impatient, "list")
+
+    assert words in said
+    assert "hunter2" not in said
+
+
+@pytest.mark.parametrize("token", ["a\nb", "tök€n", "a\x7fb"], ids=["line", "not ASCII", "control"])
+def test_a_token_that_cannot_be_sent_is_not_shown(impatient, token):
+    impatient.token = token
+
+    said = complaint(impatient, "list")
+
+    assert "holds characters that cannot be sent" in said
+    assert token not in said
+    assert repr(token)[1:-1] not in said
+
+
+def test_no_token_is_a_refusal_that_says_where_tokens_come_from(impatient):
+    impatient.token = None
+
+    assert "NBEXCHANGE_TOKEN, else in JUPYTERHUB_API_TOKEN" in complaint(impatient, "list")
+
+
+def test_nothing_secret_is_logged_at_any_level(alice, released):
+    for arguments in (["list"], ["fetch_assignment", "ps1"], ["submit", "ps1"]):
+        assert TOKEN not in ran_well(alice, *arguments, "--debug").output
+
+
+def test_the_hubs_token_is_used_where_there_is_no_other(alice, released):
+    alice.env = {"JUPYTERHUB_API_TOKEN": alice.token}
+    alice.token = None
+
+    assert "physics ps1" in ran_well(alice, "list").output
+
+
+def test_the_address_may_come_from_the_configuration(alice, released):
+    base, path = alice.url.split("/services")
+    alice.configure(
+        f"c.Exchange.base_service_url = '{base}/'\nc.Exchange.base_path = '/services{path}/'"
+    )
+    alice.env = {"NBEXCHANGE_URL": ""}
+
+    assert "physics ps1" in ran_well(alice, "list").output
+
+
+def test_another_way_to_log_in_may_be_configured(alice, released):
+    alice.configure(
+        "from requests.auth import AuthBase\n"
+        "class Other(AuthBase):\n"
+        "    def __call__(self, request):\n"
+        f"        request.headers['Authorization'] = 'Bearer {TOKEN}'\n"
+        "        return request\n"
+        "c.Exchange.auth_class = Other"
+    )
+    alice.token = "useless"
+
+    assert "physics ps1" in ran_well(alice, "list").output
+
+
+@pytest.mark.parametrize("where", ["__init__(self)", "__call__(self, request)"])
+def test_a_way_to_log_in_that_fails_is_a_sentence(impatient, where):
+    impatient.configure(
+        "from requests.auth import AuthBase\n"
+        "class Broken(AuthBase):\n"
+        f"    def {where}:\n"
+        "        raise KeyError('hunter2')\n"
+        "c.Exchange.auth_class = Broken"
+    )
+
+    said = complaint(impatient, "list")
+
+    assert "Broken (c.Exchange.auth_class) cannot log in: KeyError" in said
+    assert "hunter2" not in said
+
+
+def test_a_list_is_asked_for_again_in_silence(alice, trouble, released):
+    alice.url = trouble.url
+    trouble.next(
+        "GET assignments", drop, say(Answer.refusal(503, "Later.", **{"Retry-After": "0"}))
+    )
+
+    ran = ran_well(alice, "list")
+
+    assert ran.lines == [
+        "[ListApp | INFO] Released assignments:",
+        "[ListApp | INFO] physics ps1",
+    ]
+    assert len(trouble.requests("GET assignments")) == 3
+
+
+def test_a_long_pause_is_not_waited_for_by_a_list(alice, trouble, released):
+    """The whole Jupyter server would wait with it."""
+    alice.url = trouble.url
+    trouble.always(
+        "GET assignments", say(Answer.refusal(503, "In an hour.", **{"Retry-After": "3600"}))
+    )
+
+    assert complaint(alice, "list") == "In an hour."
+    assert len(trouble.requests("GET assignments")) == 1
+
+
+def test_what_is_refused_for_good_is_asked_once(alice, trouble):
+    alice.url = trouble.url
+    trouble.always("GET assignments", say(Answer.refusal(403, "You may not.")))
+
+    assert complaint(alice, "list") == "You may not."
+    assert len(trouble.requests("GET assignments")) == 1
+
+
+def test_the_connection_is_kept(alice, trouble, released):
+    """formgrader asks 22 times for one page."""
+    alice.url = trouble.url
+
+    alice.value(
+        "[exchange.List(coursedir=coursedir, authenticator=authenticator, config=config)"
+        ".start() for _ in range(5)] and None"
+    )
+
+    assert len(trouble.requests("GET assignments")) == 5
+    assert trouble.connections == 1
+
+
+def test_a_disk_that_takes_nothing_is_a_sentence(alice, released):
+    alice.configure("c.Exchange.assignment_dir = '/proc/nowhere'")
+
+    said = complaint(alice, "fetch_assignment", "ps1")
+
+    assert "/proc/nowhere" in said

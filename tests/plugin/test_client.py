@@ -1,0 +1,321 @@
+"""The client by itself: when it tries again, what it believes, and what it shows."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import logging
+import os
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from nbexchange.plugin import client as client_module
+from nbexchange.plugin.client import (
+    BearerToken,
+    Client,
+    NotAnExchange,
+    Parcel,
+    Refused,
+    ServiceError,
+    Unreachable,
+)
+from nbexchange.plugin.progress import Progress
+from tests.plugin.middleman import Answer, Middleman, drop, middleman, say
+
+PIECE = 64 * 1024
+LATER = {"success": False, "note": "Later."}
+
+
+class Time:
+    """A clock that only sleeping moves."""
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+    def now(self) -> float:
+        return sum(self.slept)
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+@pytest.fixture
+def server() -> Iterator[Middleman]:
+    """Somebody who says only what a test makes him say."""
+    with middleman("http://127.0.0.1:9") as running:
+        yield running
+    client_module._session().close()
+
+
+@pytest.fixture
+def client(server: Middleman, time: Time) -> Client:
+    return Client(
+        server.url, BearerToken(), logging.getLogger("test"), sleep=time.sleep, clock=time.now
+    )
+
+
+def later(seconds: str) -> Answer:
+    return Answer.json(LATER, 503, **{"Retry-After": seconds})
+
+
+def released(client: Client) -> object:
+    return client.release("c", "a", Parcel(io.BytesIO(b"x"), "application/gzip"), overwrite=True)
+
+
+def test_pauses_grow_and_are_spread(server, client, time):
+    server.always("POST assignment", drop)
+
+    with pytest.raises(Unreachable):
+        released(client)
+
+    assert len(time.slept) == 3
+    for number, slept in enumerate(time.slept):
+        assert 0.15 * 2**number <= slept <= 0.3 * 2**number
+
+
+def test_the_services_own_pause_is_kept_but_not_for_ever(server, client, time):
+    server.next("POST assignment", say(later("7")), say(later("3600")), say(later("0")))
+    server.always("POST assignment", say(Answer.refusal(403, "No.")))
+
+    with pytest.raises(Refused, match="No"):
+        released(client)
+
+    assert 7 <= time.slept[0] <= 8.4
+    assert 30 <= time.slept[1] <= 36
+    assert time.slept[2] == 0
+
+
+def test_a_pause_that_is_a_date_is_replaced_by_ours(server, client, time):
+    server.next("POST assignment", say(later("Fri, 21 Nov 2036 07:28:00 GMT")))
+    server.always("POST assignment", say(Answer.refusal(403, "No.")))
+
+    with pytest.raises(Refused):
+        released(client)
+
+    assert time.slept[0] <= 0.3
+
+
+def patient(server: Middleman, time: Time, retries: int) -> Client:
+    return Client(
+        server.url,
+        BearerToken(),
+        logging.getLogger("test"),
+        retries=retries,
+        sleep=time.sleep,
+        clock=time.now,
+    )
+
+
+def test_a_list_is_not_waited_for_long(server, time):
+    """A whole Jupyter server waits with it."""
+    server.always("GET assignments", say(later("1")))
+
+    with pytest.raises(Unreachable, match="Later"):
+        patient(server, time, retries=1000).assignments(None)
+
+    assert 2.6 <= time.now() <= 5
+
+
+def test_a_transfer_is_tried_again_however_long_it_took(server, time, blob):
+    whole = Answer.archive(blob)
+
+    def break_off_after_an_hour(handler, seen):
+        time.sleep(3600)
+        handler.send(whole, only=PIECE)
+
+    server.next("GET assignment", break_off_after_an_hour, say(part(whole, PIECE)))
+
+    assert fetched(patient(server, time, retries=1)) == blob
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 412, 413, 415, 416, 422, 500, 507])
+def test_a_refusal_for_good_is_not_asked_again(server, client, time, status):
+    server.always("POST assignment", say(Answer.refusal(status, "No.")))
+
+    with pytest.raises(Refused) as refusal:
+        released(client)
+
+    assert refusal.value.status == status
+    assert time.slept == []
+
+
+def test_removing_what_a_lost_answer_removed_is_a_success(server, client):
+    server.next("DELETE assignment", drop, say(Answer.refusal(404, "Not there.")))
+
+    client.remove("c", "a")
+
+    assert len(server.requests("DELETE assignment")) == 2
+
+
+# Downloads
+
+
+def fetched(client: Client) -> bytes:
+    with client.fetch("c", "a") as file:
+        return file.read()
+
+
+def damaged(answer: Answer) -> Answer:
+    return Answer(answer.status, answer.headers, answer.body[:-1] + b"!")
+
+
+def part(answer: Answer, start: int, says: int | None = None) -> Answer:
+    says = start if says is None else says
+    size = len(answer.body)
+    headers = {**answer.headers, "Content-Range": f"bytes {says}-{size - 1}/{size}"}
+    return Answer(206, headers, answer.body[start:])
+
+
+def cut_off(answer: Answer, after: int):
+    return lambda handler, _seen: handler.send(answer, only=after)
+
+
+@pytest.fixture
+def blob() -> bytes:
+    return os.urandom(3 * PIECE)
+
+
+def test_a_part_completes_what_is_there(server, client, blob):
+    whole = Answer.archive(blob)
+    server.next("GET assignment", cut_off(whole, PIECE), say(part(whole, PIECE)))
+
+    assert fetched(client) == blob
+    assert server.seen[1].headers["range"] == f"bytes={PIECE}-"
+    assert server.seen[1].headers["if-range"] == whole.headers["ETag"]
+
+
+def test_another_archive_meanwhile_is_taken_whole(server, client, blob):
+    other = os.urandom(2 * PIECE)
+    server.next("GET assignment", cut_off(Answer.archive(blob), PIECE), say(Answer.archive(other)))
+
+    assert fetched(client) == other
+
+
+def test_a_part_of_another_archive_is_not_believed(server, client, blob):
+    other = Answer.archive(os.urandom(3 * PIECE))
+    server.next(
+        "GET assignment",
+        cut_off(Answer.archive(blob), PIECE),
+        say(part(other, PIECE)),
+        say(other),
+    )
+
+    assert fetched(client) == other.body
+
+
+def test_another_part_than_asked_for_is_not_believed(server, client, blob):
+    whole = Answer.archive(blob)
+    server.next(
+        "GET assignment",
+        cut_off(whole, PIECE),
+        say(part(whole, PIECE, says=PIECE + 1)),
+        say(whole),
+    )
+
+    assert fetched(client) == blob
+    assert "range" not in server.seen[2].headers
+
+
+def test_what_arrives_damaged_is_asked_for_again_from_the_start(server, client, blob):
+    whole = Answer.archive(blob)
+    server.next("GET assignment", say(damaged(whole)), say(whole))
+
+    assert fetched(client) == blob
+    assert "range" not in server.seen[1].headers
+
+
+def test_what_stays_damaged_is_an_error(server, client, blob):
+    server.always("GET assignment", say(damaged(Answer.archive(blob))))
+
+    with pytest.raises(ServiceError, match="arrived damaged"):
+        fetched(client)
+
+
+def test_an_archive_without_its_digest_is_not_believed(server, client, blob):
+    whole = Answer.archive(blob)
+    del whole.headers["Repr-Digest"]
+    server.always("GET assignment", say(whole))
+
+    with pytest.raises(NotAnExchange, match="without its digest"):
+        fetched(client)
+
+
+def test_an_archive_that_a_proxy_compressed_again_is_unpacked_once(server, client, blob):
+    whole = Answer.archive(blob)
+    server.always(
+        "GET assignment",
+        say(Answer(200, {**whole.headers, "Content-Encoding": "gzip"}, gzip.compress(blob))),
+    )
+
+    assert fetched(client) == blob
+
+
+def test_an_archive_that_is_too_large_is_not_taken(server, blob):
+    client = Client(server.url, BearerToken(), logging.getLogger("test"), max_buffer_size=2 * PIECE)
+    server.always("GET assignment", say(Answer.archive(blob)))
+
+    with pytest.raises(ServiceError, match="max_buffer_size"):
+        fetched(client)
+
+
+def test_cookies_are_not_kept(server, client):
+    empty = Answer.json({"success": True, "value": []}, **{"Set-Cookie": "who=somebody"})
+    server.always("GET assignments", say(empty))
+
+    client.assignments(None)
+    client.assignments(None)
+
+    assert "cookie" not in server.seen[1].headers
+
+
+def test_names_travel_unharmed(server, client):
+    server.always("DELETE assignment", say(Answer.json({"success": True, "note": "Removed."})))
+    course_id, assignment_id = "a&b=c d+e%20 #?🧪", "'\"/\\;"
+
+    client.remove(course_id, assignment_id)
+
+    assert server.seen[0].params == {"course_id": course_id, "assignment_id": assignment_id}
+
+
+def test_a_name_that_is_no_text_is_a_sentence(client):
+    with pytest.raises(ServiceError, match="is not text"):
+        client.remove("course", "\udcff")
+
+
+# Progress
+
+
+class Terminal(io.StringIO):
+    def __init__(self, *, is_terminal: bool) -> None:
+        super().__init__()
+        self._is_terminal = is_terminal
+
+    def isatty(self) -> bool:
+        return self._is_terminal
+
+
+@pytest.mark.parametrize(
+    ("total", "is_terminal", "is_shown"),
+    [
+        pytest.param(6_000_000, True, True, id="long, for a person"),
+        pytest.param(6_000_000, False, False, id="long, into a file"),
+        pytest.param(4_000_000, True, False, id="short"),
+    ],
+)
+def test_progress_is_shown_to_people_who_wait(monkeypatch, total, is_terminal, is_shown):
+    terminal = Terminal(is_terminal=is_terminal)
+    monkeypatch.setattr(sys, "stderr", terminal)
+
+    with Progress("Sending", total) as progress:
+        progress.advance(total // 2)
+
+    clear = "\r\x1b[K"
+    shown = f"{clear}Sending: 50 % of 6 MB{clear}"
+    assert terminal.getvalue() == (shown if is_shown else "")

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from nbexchange import archive
+from tests.plugin.conftest import fetched
+from tests.plugin.middleman import Answer, lose, say
+from tests.support.nbgrader import write_notebook
+
+
+@pytest.fixture
+def source(teacher):
+    folder = teacher.work / "release" / "ps1"
+    write_notebook(folder / "p1.ipynb")
+    return folder
+
+
+def test_a_course_has_to_be_named(teacher, source):
+    teacher.course_id = None
+    teacher.configure()
+
+    ran = teacher.nbgrader("release_assignment", "ps1")
+
+    assert ran.status == 1
+    assert "No course id specified. Re-run with --course flag." in ran.output
+
+
+def test_what_was_not_generated_is_not_released(teacher):
+    write_notebook(teacher.work / "source" / "ps1" / "p1.ipynb")
+
+    ran = teacher.nbgrader("release_assignment", "ps1")
+
+    assert ran.status == 1
+    assert f"Assignment found in '{teacher.work}/source/./ps1' but not" in ran.output
+    assert "run `nbgrader generate_assignment` first." in ran.output
+
+
+def test_what_is_nowhere_is_not_found(teacher, source):
+    ran = teacher.nbgrader("release_assignment", "ps2")
+
+    assert ran.status == 1
+    assert f"Assignment not found at: {teacher.work}/release/./ps2" in ran.output
+    assert f"Did you mean: {teacher.work}/release/ps1" in ran.output
+
+
+def test_a_student_cannot_release(alice):
+    write_notebook(alice.work / "release" / "ps1" / "p1.ipynb")
+
+    ran = alice.nbgrader("release_assignment", "ps1")
+
+    assert ran.status == 1
+    assert "[ReleaseAssignmentApp | CRITICAL]" in ran.output
+    assert "Traceback" not in ran.output
+    assert "Released as" not in ran.output
+
+
+def test_forcing_replaces_all_files(teacher, alice, source):
+    (source / "old.txt").write_text("old")
+    teacher.nbgrader("release_assignment", "ps1")
+    (source / "old.txt").unlink()
+    (source / "new.txt").write_text("new")
+
+    ran = teacher.nbgrader("release_assignment", "ps1", "--force")
+
+    assert ran.status == 0
+    assert "Overwriting files: physics ps1" in ran.output
+    assert fetched(alice, "ps1") == {"new.txt", "p1.ipynb"}
+
+
+def test_forcing_is_not_overwriting_when_nothing_is_there(teacher, source):
+    ran = teacher.nbgrader("release_assignment", "ps1", "--force")
+
+    assert ran.status == 0
+    assert "Overwriting" not in ran.output
+
+
+def test_releasing_again_after_removing_needs_no_force(teacher, source):
+    teacher.nbgrader("release_assignment", "ps1")
+    teacher.nbgrader("list", "--remove", "ps1")
+
+    ran = teacher.nbgrader("release_assignment", "ps1")
+
+    assert ran.status == 0, ran.output
+
+
+def test_a_colleague_who_was_quicker_is_not_overwritten(teacher, source, trouble):
+    teacher.url = trouble.url
+    trouble.next("POST assignment", say(Answer.refusal(412, "It is released already.")))
+
+    ran = teacher.nbgrader("release_assignment", "ps1")
+
+    assert ran.status == 1
+    assert "Destination already exists, add --force to overwrite: physics ps1" in ran.output
+    assert trouble.requests("POST assignment")[0].headers["if-none-match"] == "*"
+    assert "Traceback" not in ran.output
+
+
+@pytest.mark.parametrize("option", [[], ["--force"]], ids=["once", "force"])
+def test_a_release_whose_answer_was_lost_is_released_once(
+    service, teacher, source, trouble, option
+):
+    """The second try must not take the first one for somebody else's release."""
+    teacher.url = trouble.url
+    trouble.next("POST assignment", lose)
+
+    ran = teacher.nbgrader("release_assignment", "ps1", *option)
+
+    assert ran.status == 0, ran.output
+    first, second = trouble.requests("POST assignment")
+    assert first.headers["idempotency-key"] == second.headers["idempotency-key"]
+    (record,) = service.wire(teacher.token).get("assignments", course_id="physics").json()["value"]
+    assert record["version"] == 1
+
+
+def test_a_removal_whose_answer_was_lost_is_a_removal(teacher, source, trouble):
+    teacher.nbgrader("release_assignment", "ps1")
+    teacher.url = trouble.url
+    trouble.next("DELETE assignment", lose)
+
+    ran = teacher.nbgrader("list", "--remove", "ps1")
+
+    assert ran.status == 0, ran.output
+    assert teacher.nbgrader("list").lines[1:] == []
+
+
+def test_what_is_ignored_stays_and_the_rest_travels(teacher, alice, source):
+    teacher.configure("c.CourseDirectory.include = ['*.ipynb', '*.txt', '.hidden']")
+    (source / "empty").mkdir()
+    (source / "empty.txt").touch()
+    (source / ".hidden").write_text("here")
+    (source / "sub/deep").mkdir(parents=True)
+    (source / "sub/deep/a.txt").write_text("a")
+    (source / "sub/deep/a.csv").write_text("not included")
+    (source / "sub/feedback").mkdir()
+    (source / "sub/feedback/old.txt").write_text("ignored with its folder")
+    (source / "a.pyc").write_text("ignored")
+    (source / ".ipynb_checkpoints").mkdir()
+    write_notebook(source / ".ipynb_checkpoints" / "p1-checkpoint.ipynb")
+
+    ran = teacher.nbgrader("release_assignment", "ps1")
+
+    assert ran.status == 0, ran.output
+    assert fetched(alice, "ps1") == {
+        ".hidden", "empty", "empty.txt", "p1.ipynb", "sub", "sub/deep", "sub/deep/a.txt",
+    }  # fmt: skip
+
+
+def test_a_file_that_is_too_large_is_left_out_with_a_warning(teacher, alice, source):
+    teacher.configure("c.CourseDirectory.max_file_size = 2")
+    (source / "fits.bin").write_bytes(bytes(2000))
+    (source / "large.bin").write_bytes(bytes(2001))
+
+    ran = teacher.nbgrader("release_assignment", "ps1")
+
+    assert ran.status == 0
+    assert f"WARNING] Ignoring file too large '{source}/large.bin'" in ran.output
+    assert fetched(alice, "ps1") == {"fits.bin", "p1.ipynb"}
+
+
+def test_a_folder_that_is_too_large_is_not_released(teacher, source):
+    teacher.configure("c.CourseDirectory.max_dir_size = 3")
+    (source / ".ipynb_checkpoints").mkdir()
+    (source / ".ipynb_checkpoints" / "ignored but counted").write_bytes(bytes(3000))
+
+    ran = teacher.nbgrader("release_assignment", "ps1")
+
+    assert ran.status == 1
+    assert "Directory size is too big" in ran.output
+    assert "Traceback" not in ran.output
+
+
+def test_an_archive_that_is_too_large_names_the_largest_files(teacher, source):
+    teacher.configure("c.Exchange.max_buffer_size = 1000")
+    (source / "picture.png").write_bytes(os.urandom(3000))
+
+    ran = teacher.nbgrader("release_assignment", "ps1")
+
+    assert ran.status == 1
+    assert "too large to be sent" in ran.output
+    assert "The largest files are picture.png (0.0 MB)" in ran.output
+
+
+def test_links_are_followed(teacher, alice, source):
+    elsewhere = teacher.work / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "data.csv").write_text("1")
+    (source / "data.csv").symlink_to(elsewhere / "data.csv")
+    (source / "folder").symlink_to(elsewhere)
+
+    ran = teacher.nbgrader("release_assignment", "ps1")
+
+    assert ran.status == 0, ran.output
+    assert fetched(alice, "ps1") == {"data.csv", "folder", "folder/data.csv", "p1.ipynb"}
+    assert not (alice.work / "ps1" / "data.csv").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        pytest.param(
+            lambda folder: (folder / "link").symlink_to("nowhere"),
+            "leads nowhere",
+            id="broken link",
+        ),
+        pytest.param(
+            lambda folder: (folder / "loop").symlink_to(folder), "a folder that it is in", id="loop"
+        ),
+        pytest.param(lambda folder: os.mkfifo(folder / "pipe"), "something special", id="pipe"),
+        pytest.param(
+            lambda folder: (folder / "back\\slash").touch(), "cannot be sent", id="backslash"
+        ),
+    ],
+)
+def test_what_cannot_travel_is_said_and_nothing_is_released(teacher, source, spoil, words):
+    spoil(source)
+
+    ran = teacher.nbgrader("release_assignment", "ps1")
+
+    assert ran.status == 1
+    assert words in ran.output
+    assert "Traceback" not in ran.output
+    assert teacher.nbgrader("list").lines[1:] == []
+
+
+def test_the_same_files_make_the_same_archive_with_and_without_ignored_ones(source, tmp_path):
+    """So that a second upload after a lost answer is the same upload."""
+    from nbexchange.plugin import files
+
+    def packed(name):
+        with (tmp_path / name).open("wb") as target:
+            archive.pack(files.members(source, lambda _folder, names: {"x"} & set(names)), target)
+        return (tmp_path / name).read_bytes()
+
+    before = packed("before")
+    (source / "x").write_text("ignored")
+
+    assert packed("after") == before
+
+
+def test_the_old_section_of_the_configuration_still_counts(teacher, source):
+    teacher.nbgrader("release_assignment", "ps1")
+    teacher.configure("c.ExchangeRelease.force = True")
+
+    ran = teacher.nbgrader("release_assignment", "ps1")
+
+    assert ran.status == 0, ran.output
+    assert "Use ExchangeReleaseAssignment in config, not ExchangeRelease" in ran.output
