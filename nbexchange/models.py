@@ -171,6 +171,8 @@ class Feedback(Stored, Base):
         UniqueConstraint("user_pk", "idempotency_key"),
     )
 
+    key: Mapped[str] = mapped_column(Name(64), index=True)
+    """Shared by versions that do not differ: releasing all feedback again costs no space."""
     submission_pk: Mapped[int] = mapped_column(ForeignKey("submission.id"))
     user_pk: Mapped[int] = mapped_column(ForeignKey("user.id"))
     """The instructor who gave it."""

@@ -337,7 +337,7 @@ def give_feedback(ada: Reader, bob: Reader, submission_id: str) -> None:
     ada(201, "POST", "feedback", html, headers=upload_headers(html), **by_id)
     ada(201, "POST", "feedback", files={"feedback": ("feedback.html", html)}, checksum="x", **by_id)
     (found,) = bob(200, "GET", "feedback", submission_id=submission_id, **PS1).json()["feedback"]
-    assert found["version"] == 1
+    assert found["version"] == 2
     bob(200, "GET", "assignments")
     ada(200, "GET", "assignments")
 

@@ -256,7 +256,7 @@ CONTROL = re.compile(rb"[\x00-\x09\x0b-\x1f\x7f]|\xc2[\x80-\x9f]|\xe2\x80[\xa8\x
 
 def test_no_request_makes_a_line_long_or_a_second_one(program):
     headers = {"Authorization": f"Bearer {KNOWN}"}
-    forged = "x\n[NbExchange] forged\r\n[NbExchange] forged \u2028[NbExchange]\x85\x1b[2J"
+    forged = "x\n2000-01-01 forged\r\n2000-01-01 forged \u20282000-01-01\x85\x1b[2J"
     for value in (forged, forged * 400, "x" * 50_000):
         for name in ("course_id", "assignment_id", "action", "limit", "page", "path", "user_id"):
             for path in ("assignments", "assignment", "collections", "collection", "history"):
@@ -272,8 +272,8 @@ def test_no_request_makes_a_line_long_or_a_second_one(program):
     assert len(lines) > 150
     assert [line for line in lines if len(line) > LONGEST_LINE + 1] == []
     assert [line for line in lines if CONTROL.search(line)] == []
-    assert [line for line in lines if not line.startswith((b"[", b"  "))] == []
-    assert [line for line in lines if line.startswith(b"[NbExchange] forged")] == []
+    assert [line for line in lines if not re.match(rb"\d{4}-\d\d-\d\d |  ", line)] == []
+    assert [line for line in lines if line.startswith(b"2000-01-01")] == []
 
 
 def strange_requests() -> Iterator[bytes]:

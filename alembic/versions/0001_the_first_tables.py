@@ -159,13 +159,13 @@ def upgrade() -> None:
 
     op.create_table(
         "feedback",
+        sa.Column("key", Name(length=64), nullable=False),
         sa.Column("submission_pk", Key, nullable=False),
         sa.Column("user_pk", Key, nullable=False),
         sa.Column("notebook_id", Name(length=200), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("checksum", Name(length=255), nullable=True),
         sa.Column("id", Key, nullable=False),
-        sa.Column("key", Name(length=64), nullable=False),
         sa.Column("sha256", Name(length=64), nullable=False),
         sa.Column("size", sa.BigInteger(), nullable=False),
         sa.Column("timestamp", Moment(), nullable=False),
@@ -175,7 +175,6 @@ def upgrade() -> None:
         ),
         sa.ForeignKeyConstraint(["user_pk"], ["user.id"], name=op.f("fk_feedback_user_pk")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_feedback")),
-        sa.UniqueConstraint("key", name=op.f("uq_feedback_key")),
         sa.UniqueConstraint(
             "submission_pk",
             "notebook_id",
@@ -186,9 +185,11 @@ def upgrade() -> None:
             "user_pk", "idempotency_key", name=op.f("uq_feedback_user_pk_idempotency_key")
         ),
     )
+    op.create_index(op.f("ix_feedback_key"), "feedback", ["key"], unique=False)
 
 
 def downgrade() -> None:
+
     op.drop_table("feedback")
 
     op.drop_table("submission")

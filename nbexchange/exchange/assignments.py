@@ -11,17 +11,12 @@ from nbexchange import models
 from nbexchange.database import clock, insert_if_absent
 from nbexchange.errors import AlreadyReleased, NotFound
 from nbexchange.exchange.events import note
-from nbexchange.exchange.lookup import (
-    check_file_name,
-    find_assignment,
-    newest_release,
-    not_released,
-    release_record,
-)
+from nbexchange.exchange.names import check_file_name
 from nbexchange.exchange.people import Place, remember
 from nbexchange.exchange.policy import Verb, permit
-from nbexchange.exchange.records import ReleaseRecord
+from nbexchange.exchange.records import Handout, ReleaseRecord
 from nbexchange.exchange.retries import earlier, used_before
+from nbexchange.exchange.standing import released, standing
 from nbexchange.identity import User
 from nbexchange.models import Action
 from nbexchange.storage import Blob, new_key
@@ -29,15 +24,14 @@ from nbexchange.storage import Blob, new_key
 
 def fetch(
     session: Session, user: User, course_id: str, assignment_id: str, *, first_part: bool = True
-) -> ReleaseRecord:
+) -> Handout:
     """The newest release. Asking for a later part of a download is not fetching again."""
     permit(user, Verb.FETCH, course_id)
-    record = newest_release(session, user, course_id, assignment_id)
+    known = released(session, user, course_id, assignment_id)
     if first_part:
-        place = remember(session, user, course_id)
-        assignment = find_assignment(session, user, course_id, assignment_id)
-        note(session, place, Action.FETCHED, assignment, record.token)
-    return record
+        place = remember(session, user, course_id, known)
+        note(session, place, Action.FETCHED, known.assignment_pk, known.release_token)
+    return Handout(Blob(known.key, known.sha256, known.size), known.version)
 
 
 def admit_release(
@@ -82,19 +76,21 @@ def release(
         if first_only and assignment.released:
             raise _already_released(course_id, assignment_id)
         row = _add_version(session, place, assignment, blob, notebooks, idempotency_key)
-        note(session, place, Action.RELEASED, assignment, row.token)
+        note(session, place, Action.RELEASED, assignment.id, row.token)
     return release_record(row, course_id, assignment_id, user.name)
 
 
 def remove(session: Session, user: User, course_id: str, assignment_id: str) -> None:
     """Hide an assignment. Its releases, submissions and feedback stay."""
     permit(user, Verb.REMOVE, course_id)
-    assignment = find_assignment(session, user, course_id, assignment_id)
-    if not assignment.released:
-        raise not_released(course_id, assignment_id)
-    assignment.released = False
-    place = remember(session, user, course_id)
-    note(session, place, Action.REMOVED, assignment, None)
+    known = released(session, user, course_id, assignment_id)
+    session.execute(
+        update(models.Assignment)
+        .where(models.Assignment.id == known.assignment_pk)
+        .values(released=False)
+    )
+    place = remember(session, user, course_id, known)
+    note(session, place, Action.REMOVED, known.assignment_pk)
 
 
 def purge(session: Session, user: User, course_id: str, assignment_id: str) -> list[str]:
@@ -103,18 +99,27 @@ def purge(session: Session, user: User, course_id: str, assignment_id: str) -> l
     The blobs are deleted after the rows are: a blob too many is litter, a row too many a lie.
     """
     permit(user, Verb.PURGE, course_id)
-    assignment = find_assignment(session, user, course_id, assignment_id)
-    place = remember(session, user, course_id)
-    keys = _erase(session, assignment)
-    event = models.Event(
-        at=clock(session),
-        action=Action.PURGED,
-        course_pk=place.course_pk,
-        user_pk=place.user_pk,
-        detail=f"{assignment_id}: {len(keys)} files",
-    )
-    session.add(event)
+    known = standing(session, user, course_id, assignment_id)
+    place = remember(session, user, course_id, known)
+    keys = _erase(session, known.assignment_pk)
+    note(session, place, Action.PURGED, None, detail=f"{assignment_id}: {len(keys)} files")
     return keys
+
+
+def release_record(
+    row: models.Release, course_id: str, assignment_id: str, user_name: str
+) -> ReleaseRecord:
+    return ReleaseRecord(
+        course_id=course_id,
+        assignment_id=assignment_id,
+        token=row.token,
+        version=row.version,
+        timestamp=row.timestamp,
+        notebooks=row.notebooks,
+        blob=Blob(row.key, row.sha256, row.size),
+        user_pk=row.user_pk,
+        user_name=user_name,
+    )
 
 
 # -- changing
@@ -122,7 +127,7 @@ def purge(session: Session, user: User, course_id: str, assignment_id: str) -> l
 
 def _refuse_released(session: Session, user: User, course_id: str, assignment_id: str) -> None:
     try:
-        newest_release(session, user, course_id, assignment_id)
+        released(session, user, course_id, assignment_id)
     except NotFound:
         return
     raise _already_released(course_id, assignment_id)
@@ -175,13 +180,13 @@ def _add_version(
     return row
 
 
-def _erase(session: Session, assignment: models.Assignment) -> list[str]:
-    of_assignment = models.Submission.assignment_pk == assignment.id
+def _erase(session: Session, assignment_pk: int) -> list[str]:
+    of_assignment = models.Submission.assignment_pk == assignment_pk
     handed_in = select(models.Submission.id).where(of_assignment)
     doomed = (
         (models.Feedback, models.Feedback.submission_pk.in_(handed_in)),
         (models.Submission, of_assignment),
-        (models.Release, models.Release.assignment_pk == assignment.id),
+        (models.Release, models.Release.assignment_pk == assignment_pk),
     )
     keys: list[str] = []
     for table, condition in doomed:
@@ -189,9 +194,8 @@ def _erase(session: Session, assignment: models.Assignment) -> list[str]:
         session.execute(delete(table).where(condition))
     session.execute(
         update(models.Event)
-        .where(models.Event.assignment_pk == assignment.id)
+        .where(models.Event.assignment_pk == assignment_pk)
         .values(assignment_pk=None)
     )
-    session.delete(assignment)
-    session.flush()
+    session.execute(delete(models.Assignment).where(models.Assignment.id == assignment_pk))
     return keys

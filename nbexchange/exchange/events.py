@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, insert, select, union_all
 from sqlalchemy.orm import Session
 
 from nbexchange import models
@@ -27,19 +27,24 @@ def note(
     session: Session,
     place: Place,
     action: Action,
-    assignment: models.Assignment,
-    token: str | None,
+    assignment_pk: int | None,
+    token: str | None = None,
+    detail: str | None = None,
 ) -> None:
-    session.add(
-        models.Event(
-            at=DatabaseClock(),
-            action=action,
-            course_pk=place.course_pk,
-            user_pk=place.user_pk,
-            assignment_pk=assignment.id,
-            token=token,
-        )
+    session.execute(
+        _NOTE,
+        {
+            "action": action,
+            "course_pk": place.course_pk,
+            "user_pk": place.user_pk,
+            "assignment_pk": assignment_pk,
+            "token": token,
+            "detail": detail,
+        },
     )
+
+
+_NOTE = insert(models.Event.__table__).values(at=DatabaseClock())  # type: ignore[arg-type]
 
 
 def newest_own(session: Session, user: User, courses: Iterable[str]) -> list[ActionRecord]:
@@ -47,22 +52,36 @@ def newest_own(session: Session, user: User, courses: Iterable[str]) -> list[Act
 
     Not every one: an instructor collects hundreds of times, and the whole is in the history.
     """
-    newest = (
-        select(func.max(models.Event.id))
-        .join(models.Event.user)
-        .where(
-            models.User.org_id == user.org_id,
-            models.User.name == user.name,
-            models.Event.action.in_(LISTED),
-        )
-        .group_by(models.Event.assignment_pk, models.Event.action)
-    )
+    newest = union_all(*(_newest(user, courses, action) for action in LISTED))
     rows = session.execute(
-        select_actions(user.org_id)
-        .where(models.Course.course_id.in_(courses), models.Event.id.in_(newest))
-        .order_by(models.Event.id)
+        select_actions(user.org_id).where(models.Event.id.in_(newest)).order_by(models.Event.id)
     )
     return [ActionRecord(*row) for row in rows]
+
+
+def _newest(user: User, courses: Iterable[str], action: Action) -> Select[int]:
+    """For each assignment one look into the index, however much was done."""
+    me = (
+        select(models.User.id)
+        .where(models.User.org_id == user.org_id, models.User.name == user.name)
+        .scalar_subquery()
+    )
+    newest = (
+        select(func.max(models.Event.id))
+        .where(
+            models.Event.assignment_pk == models.Assignment.id,
+            models.Event.user_pk == me,
+            models.Event.action == action,
+        )
+        .correlate(models.Assignment)
+        .scalar_subquery()
+    )
+    return (
+        select(newest)
+        .select_from(models.Assignment)
+        .join(models.Assignment.course)
+        .where(models.Course.org_id == user.org_id, models.Course.course_id.in_(courses))
+    )
 
 
 def select_actions(org_id: int):  # type: ignore[no-untyped-def]

@@ -19,11 +19,12 @@ from nbexchange import models
 from nbexchange.database import clock
 from nbexchange.errors import Conflict, Malformed, NotFound
 from nbexchange.exchange.events import note
-from nbexchange.exchange.lookup import check_file_name, find_assignment
+from nbexchange.exchange.names import check_file_name
 from nbexchange.exchange.people import Place, remember
 from nbexchange.exchange.policy import Verb, permit
 from nbexchange.exchange.records import FeedbackReceipt, NotebookFeedback
 from nbexchange.exchange.retries import earlier, used_before
+from nbexchange.exchange.standing import standing
 from nbexchange.identity import User
 from nbexchange.models import Action
 from nbexchange.storage import Blob
@@ -63,8 +64,8 @@ def admit_feedback(
     """Everything that can refuse feedback before its bytes are read."""
     permit(user, Verb.RELEASE_FEEDBACK, course_id)
     check_file_name(notebook_id, "a notebook")
-    assignment = find_assignment(session, user, course_id, assignment_id)
-    _find_submission(session, assignment, target)
+    known = standing(session, user, course_id, assignment_id)
+    _find_submission(session, user.org_id, known.assignment_pk, target)
 
 
 def release_feedback(
@@ -79,24 +80,19 @@ def release_feedback(
     checksum: str | None,
     idempotency_key: str | None,
 ) -> FeedbackReceipt:
-    """Add a version of the feedback on one notebook; the newest one's bytes again add nothing."""
+    """Add a version of the feedback on one notebook. The same bytes again share the blob."""
     permit(user, Verb.RELEASE_FEEDBACK, course_id)
-    assignment = find_assignment(session, user, course_id, assignment_id)
-    submission = _find_submission(session, assignment, target)
-    place = remember(session, user, course_id)
+    known = standing(session, user, course_id, assignment_id)
+    submission = _find_submission(session, user.org_id, known.assignment_pk, target)
+    place = remember(session, user, course_id, known)
     row = earlier(session, models.Feedback, user, idempotency_key, blob)
     if row is not None and (row.submission_pk, row.notebook_id) != (submission.id, notebook_id):
         raise used_before()
     if row is None:
-        newest = _newest(session, submission, notebook_id)
-        if newest is not None and newest.sha256 == blob.sha256:
-            row = newest
-        else:
-            version = newest.version + 1 if newest else 1
-            row = _add_version(session, place, submission, notebook_id, version, blob)
-            row.checksum, row.idempotency_key = checksum, idempotency_key
-            note(session, place, Action.FEEDBACK_RELEASED, assignment, submission.token)
-            session.flush()
+        row = _add_version(session, place, submission, notebook_id, blob)
+        row.checksum, row.idempotency_key = checksum, idempotency_key
+        session.flush()
+        note(session, place, Action.FEEDBACK_RELEASED, known.assignment_pk, submission.token)
     return FeedbackReceipt(
         submission_token=submission.token,
         notebook_id=row.notebook_id,
@@ -115,14 +111,12 @@ def fetch_feedback(
 ) -> list[SubmissionFeedback]:
     """The caller's own, for each submission that has some, oldest submission first."""
     permit(user, Verb.FETCH_FEEDBACK, course_id)
-    assignment = find_assignment(session, user, course_id, assignment_id)
+    known = standing(session, user, course_id, assignment_id)
     query = (
         select(models.Submission)
-        .join(models.Submission.user)
         .where(
-            models.Submission.assignment_pk == assignment.id,
-            models.User.org_id == user.org_id,
-            models.User.name == user.name,
+            models.Submission.assignment_pk == known.assignment_pk,
+            models.Submission.user_pk == known.user_pk,
         )
         .order_by(models.Submission.timestamp)
     )
@@ -131,8 +125,8 @@ def fetch_feedback(
     submissions = session.execute(query).scalars().all()
     found = newest_feedback(session, [row.id for row in submissions])
     if found:
-        place = remember(session, user, course_id)
-        note(session, place, Action.FEEDBACK_FETCHED, assignment, submission_id)
+        place = remember(session, user, course_id, known)
+        note(session, place, Action.FEEDBACK_FETCHED, known.assignment_pk, submission_id)
     return [
         SubmissionFeedback(row.token, row.timestamp, row.client_timestamp, found[row.id])
         for row in submissions
@@ -171,20 +165,22 @@ def newest_feedback(
 
 
 def _find_submission(
-    session: Session, assignment: models.Assignment, target: Target
+    session: Session, org_id: int, assignment_pk: int, target: Target
 ) -> models.Submission:
-    query = select(models.Submission).where(models.Submission.assignment_pk == assignment.id)
+    query = select(models.Submission).where(models.Submission.assignment_pk == assignment_pk)
     if target.submission_id is not None:
         row = session.execute(
             query.where(models.Submission.token == target.submission_id)
         ).scalar_one_or_none()
         if row is None:
-            raise NotFound(f"{assignment.assignment_id!r} has no such submission; collect it again")
+            raise NotFound("the assignment has no such submission; collect it again")
         return row
     if target.student_id is None or target.timestamp is None:
         raise Malformed("feedback needs submission_id, or student and timestamp")
     rows = session.execute(
-        query.join(models.Submission.user).where(models.User.name == target.student_id)
+        query.join(models.Submission.user).where(
+            models.User.org_id == org_id, models.User.name == target.student_id
+        )
     ).scalars()
     return _by_timestamp(list(rows), target)
 
@@ -224,15 +220,16 @@ def _add_version(
     place: Place,
     submission: models.Submission,
     notebook_id: str,
-    version: int,
     blob: Blob,
 ) -> models.Feedback:
+    newest = _newest(session, submission, notebook_id)
+    is_same = newest is not None and newest.sha256 == blob.sha256
     row = models.Feedback(
         submission_pk=submission.id,
         user_pk=place.user_pk,
         notebook_id=notebook_id,
-        version=version,
-        key=blob.key,
+        version=newest.version + 1 if newest else 1,
+        key=newest.key if newest and is_same else blob.key,
         sha256=blob.sha256,
         size=blob.size,
         timestamp=clock(session),

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from nbexchange import models
 from nbexchange.database import clock, insert_if_absent
 from nbexchange.errors import NotFound
+from nbexchange.exchange.standing import Standing
 from nbexchange.identity import User
 
 SEEN_AGAIN = datetime.timedelta(days=1)
@@ -24,11 +25,10 @@ class Place(NamedTuple):
     course_pk: int
 
 
-def remember(session: Session, user: User, course_id: str) -> Place:
+def remember(session: Session, user: User, course_id: str, known: Standing | None = None) -> Place:
     """The rows of the caller and the course, made or brought up to date where they have to be."""
-    known = _known(session, user, course_id)
-    if known and _is_fresh(known, user, course_id, clock(session)):
-        return Place(known.user.id, known.course.id)
+    if known is not None and known.user_pk is not None and _is_fresh(known, user, course_id):
+        return Place(known.user_pk, known.course_pk)
     _note_user(session, user)
     _note_course(session, user, course_id)
     session.flush()
@@ -47,34 +47,14 @@ def find_user(session: Session, org_id: int, name: str) -> models.User:
     return person
 
 
-class _Known(NamedTuple):
-    user: models.User
-    course: models.Course
-    subscription: models.Subscription
-
-
-def _known(session: Session, user: User, course_id: str) -> _Known | None:
-    row = session.execute(
-        select(models.User, models.Course, models.Subscription)
-        .join(models.Subscription, models.Subscription.user_pk == models.User.id)
-        .join(models.Course, models.Course.id == models.Subscription.course_pk)
-        .where(
-            models.User.org_id == user.org_id,
-            models.User.name == user.name,
-            models.Course.org_id == user.org_id,
-            models.Course.course_id == course_id,
-        )
-    ).one_or_none()
-    return _Known(*row) if row else None
-
-
-def _is_fresh(known: _Known, user: User, course_id: str, now: datetime.datetime) -> bool:
+def _is_fresh(known: Standing, user: User, course_id: str) -> bool:
     membership = user.courses[course_id]
     return (
-        all(getattr(known.user, key) == value for key, value in _said(user).items())
-        and known.course.title == (membership.title or known.course.title)
-        and known.subscription.role == membership.role.value
-        and now - known.subscription.last_seen < SEEN_AGAIN
+        all(getattr(known, key) == value for key, value in _said(user).items())
+        and known.title == (membership.title or known.title)
+        and known.role == membership.role.value
+        and known.last_seen is not None
+        and known.now - known.last_seen < SEEN_AGAIN
     )
 
 

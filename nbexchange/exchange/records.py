@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from nbexchange.storage import Blob
 
@@ -25,6 +26,14 @@ class ReleaseRecord:
     user_name: str
 
 
+class Handout(NamedTuple):
+    """Something to download: a release, or a submission."""
+
+    blob: Blob
+    version: int
+    """Of the release."""
+
+
 @dataclass(frozen=True)
 class NotebookFeedback:
     """The newest feedback on one notebook of a submission."""
@@ -36,14 +45,12 @@ class NotebookFeedback:
     blob: Blob
 
 
-@dataclass(frozen=True)
-class SubmissionRecord:
+class SubmissionRecord(NamedTuple):
     course_id: str
     assignment_id: str
     token: str
     version: int
     """Of the release that it answers."""
-    release_token: str
     timestamp: datetime.datetime
     client_timestamp: str | None
     notebooks: Sequence[str]
@@ -53,7 +60,19 @@ class SubmissionRecord:
     full_name: str | None
     email: str | None
     lms_user_id: str | None
-    feedback: Sequence[NotebookFeedback] = ()
+    feedback: Sequence[NotebookFeedback]
+
+
+@dataclass(frozen=True)
+class SubmissionReceipt:
+    course_id: str
+    assignment_id: str
+    student_id: str
+    token: str
+    timestamp: datetime.datetime
+    release_token: str
+    version: int
+    blob: Blob
 
 
 @dataclass(frozen=True)

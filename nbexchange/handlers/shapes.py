@@ -10,6 +10,7 @@ from nbexchange.exchange.records import (
     FeedbackReceipt,
     NotebookFeedback,
     ReleaseRecord,
+    SubmissionReceipt,
     SubmissionRecord,
 )
 from nbexchange.exchange.submissions import top_level
@@ -80,7 +81,7 @@ def release_receipt(record: ReleaseRecord) -> Json:
     }
 
 
-def submission_receipt(record: SubmissionRecord) -> Json:
+def submission_receipt(record: SubmissionReceipt) -> Json:
     return {
         "success": True,
         "note": "Submitted",
@@ -122,7 +123,9 @@ def _submission(record: SubmissionRecord) -> Json:
         "course_id": record.course_id,
         "status": Action.SUBMITTED,
         "path": record.token,
-        "notebooks": _notebooks(record.notebooks, record.feedback, label(record)),
+        "notebooks": _notebooks(
+            record.notebooks, record.feedback, label(record) if record.feedback else None
+        ),
         "timestamp": to_text(record.timestamp),
         "submission_id": record.token,
         "version": record.version,

@@ -10,7 +10,7 @@ from nbexchange import archive
 from nbexchange.archive import Contents
 from nbexchange.exchange import submissions
 from nbexchange.exchange.policy import Verb
-from nbexchange.exchange.records import SubmissionRecord
+from nbexchange.exchange.records import SubmissionReceipt
 from nbexchange.exchange.submissions import Page
 from nbexchange.handlers import shapes
 from nbexchange.handlers.base import LARGEST_PAGE, BaseHandler, to_json
@@ -39,7 +39,7 @@ class Submission(UploadHandler):
         self.set_status(201)
         self.finish(to_json(shapes.submission_receipt(record)))
 
-    def _submit(self, session: Session, blob: Blob, contents: Contents) -> SubmissionRecord:
+    def _submit(self, session: Session, blob: Blob, contents: Contents) -> SubmissionReceipt:
         return submissions.submit(
             session,
             self.user,
@@ -78,8 +78,9 @@ class Collection(DownloadHandler):
         """collect: one submission, by the token that the list gave."""
         course_id, assignment_id, path = self.required("course_id", "assignment_id", "path")
         collect = functools.partial(submissions.collect, first_part=self.wants_first_part)
-        record = await self.act(collect, course_id, assignment_id, path)
-        await self.send(record.blob, GZIP, "submission.tar.gz")
+        found = await self.act(collect, course_id, assignment_id, path)
+        self.set_header("Nbexchange-Version", str(found.version))
+        await self.send(found.blob, GZIP, "submission.tar.gz")
 
 
 def _collections(page: Page) -> shapes.Json:

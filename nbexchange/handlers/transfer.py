@@ -105,7 +105,7 @@ class UploadHandler(BaseHandler):
             await self.services.storage.delete(blob.key)
             raise
         if stored.blob.key != blob.key:
-            # The same was stored before: a retry, or feedback that has not changed.
+            # The same bytes are here: from an earlier try, or as feedback that has not changed.
             await self.services.storage.delete(blob.key)
         return stored
 

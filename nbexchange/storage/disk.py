@@ -122,19 +122,25 @@ class DiskUpload(Upload):
         self._part = storage.uploads / key
         self._file: io.FileIO | None = None
         self._waiting = bytearray()
+        self._flushing: asyncio.Future[None] | None = None
         self._hasher = hashlib.sha256()
         self._size = 0
-        self._over = False
+        self._over = self._aborted = False
         # A connection may break, and abort, while a thread still writes.
         self._turn = asyncio.Lock()
 
     async def write(self, chunk: bytes) -> None:
         self._waiting += chunk
         if len(self._waiting) >= CHUNK:
-            async with self._turn:
-                await self._storage.thread(self._flush)
+            # The next chunk arrives while this one is hashed and written.
+            await self._flushed()
+            if self._aborted:
+                raise _broken_off()
+            full, self._waiting = self._waiting, bytearray()
+            self._flushing = asyncio.ensure_future(self._flush_in_turn(full))
 
     async def seal(self, check: Callable[[Blob, BinaryIO], T]) -> T:
+        await self._flushed()
         async with self._turn:
             return await self._storage.thread(self._seal, check)
 
@@ -143,18 +149,30 @@ class DiskUpload(Upload):
             await self._storage.thread(self._commit)
 
     async def abort(self) -> None:
+        self._aborted = True
+        with contextlib.suppress(NbExchangeError):
+            await self._flushed()
         async with self._turn:
             if not self._over:
                 await self._storage.thread(self._abort)
 
-    def _flush(self) -> None:
+    async def _flush_in_turn(self, chunk: bytearray) -> None:
+        async with self._turn:
+            await self._storage.thread(self._flush, chunk)
+
+    async def _flushed(self) -> None:
+        """Wait for the chunk before, and raise what went wrong with it."""
+        flushing, self._flushing = self._flushing, None
+        if flushing is not None:
+            await flushing
+
+    def _flush(self, chunk: bytearray) -> None:
         if self._over:
-            raise Unavailable("the upload was broken off; send it again")
+            raise _broken_off()
         if self._file is None:
             self._file = io.FileIO(
                 os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "r+"
             )
-        chunk, self._waiting = self._waiting, bytearray()
         self._hasher.update(chunk)
         self._size += len(chunk)
         rest = memoryview(chunk)
@@ -162,7 +180,7 @@ class DiskUpload(Upload):
             rest = rest[self._file.write(rest) :]
 
     def _seal(self, check: Callable[[Blob, BinaryIO], T]) -> T:
-        self._flush()
+        self._flush(self._waiting)
         assert self._file is not None
         blob = Blob(self._key, self._hasher.hexdigest(), self._size)
         self._file.seek(0)
@@ -171,7 +189,7 @@ class DiskUpload(Upload):
 
     def _commit(self) -> None:
         if self._over or self._file is None:
-            raise Unavailable("the upload was broken off; send it again")
+            raise _broken_off()
         os.fsync(self._file.fileno())
         final = self._storage.path(self._key)
         self._part.rename(final)
@@ -225,6 +243,10 @@ def _entries(directory: Path, unfinished: bool) -> list[Entry]:  # noqa: FBT001
             modified = datetime.datetime.fromtimestamp(stat.st_mtime, datetime.UTC)
             found.append(Entry(file.name, stat.st_size, modified, unfinished))
     return found
+
+
+def _broken_off() -> Unavailable:
+    return Unavailable("the upload was broken off; send it again")
 
 
 def _damaged(blob: Blob) -> Damaged:

@@ -91,7 +91,7 @@ class Service:
     def _run(self) -> None:
         try:
             asyncio.run(self._serve())
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 (raised in the test's own thread)
             self._failure = error
             self._ready.set()
 

@@ -1,0 +1,1 @@
+"""How fast and how frugal the service is: `python -m benchmarks` measures, README.md explains."""

@@ -1,0 +1,83 @@
+"""A course with one assignment, and what people do in it."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+import requests
+
+from tests.support.archives import sha256, tar_gz, upload_headers
+from tests.support.service import Service, Wire
+
+PS1 = {"course_id": "physics", "assignment_id": "ps1"}
+WORK = tar_gz(p1=b'{"cells": []}')
+
+
+def release(wire: Wire, body: bytes = WORK, key: str | None = None, **headers: str):
+    return wire.post("assignment", body, upload_headers(body, key, **headers), **PS1)
+
+
+def submit(wire: Wire, body: bytes = WORK, key: str | None = None, **headers: str):
+    return wire.post("submission", body, upload_headers(body, key, **headers), **PS1)
+
+
+def give_feedback(
+    wire: Wire, submission_id: str, body: bytes, key: str | None = None, **headers: str
+):
+    return wire.post(
+        "feedback",
+        body,
+        upload_headers(body, key, **{"Content-Type": "text/html"}, **headers),
+        **PS1,
+        notebook="p1",
+        submission_id=submission_id,
+    )
+
+
+def receipt(response: requests.Response) -> dict[str, Any]:
+    """What a 201 says."""
+    assert response.status_code == 201, response.text
+    return response.json()
+
+
+def submissions(wire: Wire) -> list[dict[str, Any]]:
+    """As listed: newest first for each student."""
+    return wire.get("collections", **PS1).json()["value"]
+
+
+def collect(wire: Wire, submission_id: str) -> requests.Response:
+    return wire.get("collection", **PS1, path=submission_id)
+
+
+def rows(service: Service, table: str) -> list[dict[str, Any]]:
+    """A table of the database, behind the service's back."""
+    database = sqlite3.connect(service.data / "nbexchange.sqlite")
+    try:
+        database.row_factory = sqlite3.Row
+        return [dict(row) for row in database.execute(f'SELECT * FROM "{table}" ORDER BY id')]
+    finally:
+        database.close()
+
+
+def blobs(service: Service) -> dict[str, str]:
+    """key -> sha256, as the rows say."""
+    stored = [
+        row for table in ("release", "submission", "feedback") for row in rows(service, table)
+    ]
+    return {row["key"]: row["sha256"] for row in stored}
+
+
+def assert_every_row_has_its_bytes(service: Service) -> None:
+    for key, digest in blobs(service).items():
+        file = service.data / "blobs" / key[:2] / key
+        assert sha256(file.read_bytes()) == digest
+
+
+def uploads_in_flight(wire: Wire) -> float:
+    (line,) = (
+        line
+        for line in wire.get("metrics").text.splitlines()
+        if line.startswith("nbexchange_uploads_in_flight ")
+    )
+    return float(line.split()[1])

@@ -1,0 +1,350 @@
+"""nbexchange check, gc, upgrade-db, --generate-config, and how the program says no."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nbexchange.app import NbExchange, main
+from tests.support import course
+from tests.support.archives import tar_gz
+from tests.support.course import give_feedback, receipt, release, submit
+from tests.support.process import run_program
+from tests.support.service import Service
+
+Said = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def used(service: Service) -> Service:
+    """A service with a release, twenty submissions and feedback."""
+    ada, bob = service.instructor(), service.student()
+    receipt(release(ada))
+    for number in range(20):
+        given = receipt(submit(bob, tar_gz(p1=f"work {number}".encode())))
+    receipt(give_feedback(ada, given["submission_id"], b"good"))
+    return service
+
+
+def run(*arguments: str) -> int | str | None:
+    """The program in this process: its exit status, or the words that it leaves with."""
+    try:
+        main(list(arguments))
+    except SystemExit as end:
+        return end.code
+    finally:
+        # traitlets keeps one subcommand for a whole process, and its log handlers.
+        for command, _ in NbExchange.subcommands.values():
+            command.clear_instance()
+    return 0
+
+
+def here(service: Service) -> str:
+    return f"--base-storage-location={service.data}"
+
+
+def keys(service: Service, table: str) -> list[str]:
+    return [row["key"] for row in course.rows(service, table)]
+
+
+def blob(service: Service, key: str) -> Path:
+    return service.data / "blobs" / key[:2] / key
+
+
+def age(path: Path, hours: float) -> None:
+    then = time.time() - hours * 3600
+    os.utime(path, (then, then))
+
+
+# -- check
+
+
+def test_check_finds_nothing_wrong_in_a_healthy_store(used: Service, capsys: Said) -> None:
+    assert run("check", here(used)) == 0
+    assert "22 files looked at, 0 missing or damaged" in capsys.readouterr().out
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def zero(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def lengthen(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"x")
+
+
+HARM = {
+    "a flipped bit": flip_a_bit,
+    "cut": cut,
+    "only zeros": zero,
+    "longer": lengthen,
+    "deleted": Path.unlink,
+    "empty": lambda path: path.write_bytes(b""),
+}
+
+
+def test_check_names_each_harmed_file_and_no_other(used: Service, capsys: Said) -> None:
+    harmed = [*keys(used, "submission")[::4], *keys(used, "release")]
+    for key, harm in zip(harmed, HARM.values(), strict=True):
+        harm(blob(used, key))
+
+    assert run("check", here(used)) == 1
+    said = capsys.readouterr().out
+    assert set(re.findall("file ([0-9a-f]{32})", said)) == set(harmed)
+    assert "submission of 'bob' in organisation 1, course 'physics', assignment 'ps1'" in said
+    assert f"{len(harmed)} missing or damaged" in said
+
+
+def test_check_names_harmed_feedback_by_its_student(used: Service, capsys: Said) -> None:
+    (key,) = keys(used, "feedback")
+    flip_a_bit(blob(used, key))
+
+    assert run("check", here(used)) == 1
+    assert "feedback of 'bob'" in capsys.readouterr().out
+
+
+def test_check_changes_nothing(used: Service) -> None:
+    cut(blob(used, keys(used, "submission")[0]))
+    before = {path: path.read_bytes() for path in used.files()}, course.blobs(used)
+
+    run("check", here(used))
+
+    assert ({path: path.read_bytes() for path in used.files()}, course.blobs(used)) == before
+
+
+def test_a_quick_check_sees_what_is_missing_or_cut_but_reads_nothing(
+    used: Service, capsys: Said
+) -> None:
+    gone, shorter, altered, *_ = keys(used, "submission")
+    blob(used, gone).unlink()
+    cut(blob(used, shorter))
+    flip_a_bit(blob(used, altered))
+
+    assert run("check", "--quick", here(used)) == 1
+    assert set(re.findall("file ([0-9a-f]{32})", capsys.readouterr().out)) == {gone, shorter}
+
+
+def test_check_looks_at_more_rows_than_one_batch(
+    used: Service, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nbexchange.exchange.inventory.BATCH", 3)
+    last = keys(used, "submission")[-1]
+    cut(blob(used, last))
+
+    assert run("check", here(used)) == 1
+    said = capsys.readouterr().out
+    assert "22 files looked at" in said
+    assert last in said
+
+
+# -- gc
+
+
+@pytest.fixture
+def litter(used: Service) -> dict[str, Path]:
+    """A broken upload and a blob without a row, both from the day before yesterday."""
+    unfinished = used.data / "uploads" / ("a" * 32)
+    orphan = blob(used, "b" * 32)
+    for path in (unfinished, orphan):
+        path.write_bytes(b"litter")
+        age(path, 48)
+    return {"unfinished": unfinished, "orphan": orphan}
+
+
+def test_gc_only_tells_unless_it_is_told_to_delete(
+    used: Service, litter: dict[str, Path], capsys: Said
+) -> None:
+    assert run("gc", here(used)) == 0
+    said = capsys.readouterr().out
+
+    assert "2 files of 12 bytes found" in said
+    assert all(path.name in said for path in litter.values())
+    assert all(path.exists() for path in litter.values())
+
+
+def test_gc_deletes_litter_and_nothing_else(used: Service, litter: dict[str, Path]) -> None:
+    for path in used.files():
+        age(path, 48)
+
+    assert run("gc", "--delete", here(used)) == 0
+
+    assert {path.name for path in used.files()} == set(course.blobs(used))
+    course.assert_every_row_has_its_bytes(used)
+
+
+def test_gc_leaves_young_litter_alone(used: Service, litter: dict[str, Path]) -> None:
+    """Its row may still come."""
+    age(litter["unfinished"], 23)
+    age(litter["orphan"], 25)
+
+    run("gc", "--delete", here(used))
+
+    assert litter["unfinished"].exists()
+    assert not litter["orphan"].exists()
+
+
+def test_gc_can_be_told_how_old_litter_has_to_be(used: Service, litter: dict[str, Path]) -> None:
+    run("gc", "--delete", "--older-than=49", here(used))
+    assert all(path.exists() for path in litter.values())
+
+    run("gc", "--delete", "--older-than=47", here(used))
+    assert not any(path.exists() for path in litter.values())
+
+
+def test_gc_looks_at_more_files_than_one_batch(
+    used: Service, litter: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nbexchange.commands.gc.BATCH", 3)
+
+    run("gc", "--delete", "--older-than=0", here(used))
+
+    assert {path.name for path in used.files()} == set(course.blobs(used))
+
+
+# -- the program
+
+
+def test_a_subcommand_ends_and_does_not_serve(used: Service) -> None:
+    """In a process of its own: the service would never return."""
+    done = run_program("check", here(used))
+
+    assert done.returncode == 0
+    assert "22 files looked at" in done.stdout
+
+
+def test_a_subcommand_takes_the_options_of_the_service_from_its_file(
+    used: Service, tmp_path: Path, capsys: Said
+) -> None:
+    file = tmp_path / "config.py"
+    file.write_text(f"c.NbExchange.base_storage_location = {str(used.data)!r}\n")
+
+    assert run("check", f"--config-file={file}") == 0
+    assert "22 files" in capsys.readouterr().out
+
+
+def test_the_command_line_goes_over_the_file(used: Service, tmp_path: Path, capsys: Said) -> None:
+    file = tmp_path / "config.py"
+    file.write_text("c.NbExchange.base_storage_location = '/nowhere'\nc.Gc.older_than = 100\n")
+    orphan = blob(used, "b" * 32)
+    orphan.touch()
+    age(orphan, 48)
+
+    assert run("gc", f"--config-file={file}", here(used), "--older-than=47") == 0
+    assert "1 files" in capsys.readouterr().out
+
+
+def test_upgrade_db_makes_the_schema_and_is_harmless_again(tmp_path: Path, capsys: Said) -> None:
+    option = f"--base-storage-location={tmp_path / 'new'}"
+
+    assert run("upgrade-db", option) == 0
+    assert run("upgrade-db", option) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "The schema was empty; it is current now."
+    assert second == "The schema was current; it is current now."
+
+
+def test_generate_config_names_every_option_with_its_meaning(capsys: Said) -> None:
+    assert run("--generate-config") == 0
+    said = capsys.readouterr().out
+
+    for name, trait in NbExchange.class_own_traits(config=True).items():
+        assert f"c.NbExchange.{name} = " in said, name
+        assert trait.help, name
+
+
+def test_the_generated_configuration_can_be_read_back(tmp_path: Path, capsys: Said) -> None:
+    run("--generate-config")
+    file = tmp_path / "config.py"
+    file.write_text(capsys.readouterr().out)
+
+    assert run("upgrade-db", f"--config-file={file}", f"--base-storage-location={tmp_path}") == 0
+
+
+REFUSED: dict[str, tuple[list[str], str]] = {
+    "a database in memory": (["--db-url=sqlite://"], "in memory loses all coursework"),
+    "a database in memory by name": (["--db-url=sqlite:///:memory:"], "in memory"),
+    "a shared database in memory": (
+        ["--db-url=sqlite:///file:x?mode=memory&cache=shared&uri=true"],
+        "in memory",
+    ),
+    "no URL at all": (["--db-url=nonsense"], "db_url is not usable"),
+    "an unknown database": (["--db-url=nosuchdb://x/y"], "db_url is not usable"),
+    "no such configuration file": (["--config-file=/no/such.py"], "no configuration file"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "words"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_work_is_refused_at_the_start_in_one_line(
+    tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    code = run(f"--base-storage-location={tmp_path / 'data'}", *arguments)
+
+    assert words in str(code)
+    assert str(code).startswith("nbexchange: ")
+    assert "\n" not in str(code)
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_data_directory_that_cannot_be_is_one_clear_line_and_a_status(
+    tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "file").touch()
+
+    done = run_program("--ip=127.0.0.1", "--port=0", f"--base-storage-location={tmp_path / place}")
+
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    line = done.stderr.splitlines()[-1]
+    assert "base_storage_location" in line
+    assert str(tmp_path / place) in line
+
+
+def test_a_port_that_is_taken_is_one_clear_line_and_a_status(service: Service) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = run_program("--ip=127.0.0.1", f"--port={port}", here(service))
+
+    assert done.returncode == 1
+    assert f"127.0.0.1:{port}" in done.stderr.splitlines()[-1]
+    assert "--port" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_database_that_is_no_database_is_said_without_a_trace(tmp_path: Path) -> None:
+    (tmp_path / "nbexchange.sqlite").write_bytes(b"something else entirely" * 100)
+
+    done = run_program("check", f"--base-storage-location={tmp_path}")
+
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_reset_db_throws_away_every_row_and_says_so(used: Service) -> None:
+    assert "reset_db" in str(run_reset(used))
+    with sqlite3.connect(used.data / "nbexchange.sqlite") as database:
+        assert database.execute("SELECT count(*) FROM submission").fetchone() == (0,)
+
+
+def run_reset(service: Service) -> Any:
+    """Starting on a port that is taken ends the program right after the database is ready."""
+    return run_program(
+        "--reset-db", "--ip=127.0.0.1", f"--port={service.port}", here(service)
+    ).stderr

@@ -1,0 +1,368 @@
+"""Bytes out: whole, in ranges, and never wrong ones as if they were right."""
+
+from __future__ import annotations
+
+import base64
+import os
+import random
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.support.archives import content_digest, sha256, tar_gz, upload_headers
+from tests.support.course import PS1, WORK, collect, give_feedback, receipt, release, rows, submit
+from tests.support.process import ServiceProcess, highest_memory
+from tests.support.raw import RawConnection
+from tests.support.service import PATIENCE, Service, Wire
+
+LARGE = tar_gz(p1=random.Random(1).randbytes(3_500_000))
+"""Several chunks."""
+MEGABYTE = 1024 * 1024
+
+
+@pytest.fixture
+def ada(service: Service) -> Wire:
+    ada = service.instructor()
+    receipt(release(ada, LARGE))
+    return ada
+
+
+@pytest.fixture
+def bob(service: Service, ada: Wire) -> Wire:
+    return service.student()
+
+
+def fetch(wire: Wire, **headers: str) -> requests.Response:
+    return wire.get(
+        "assignment", {name.replace("_", "-"): text for name, text in headers.items()}, **PS1
+    )
+
+
+def test_a_release_is_fetched_as_it_was_sent(bob: Wire) -> None:
+    answer = fetch(bob)
+
+    assert answer.content == LARGE
+    assert answer.headers["Content-Type"] == "application/gzip"
+    assert answer.headers["Content-Length"] == str(len(LARGE))
+    assert answer.headers["Accept-Ranges"] == "bytes"
+    assert answer.headers["Nbexchange-Version"] == "1"
+
+
+def test_a_submission_is_collected_as_it_was_sent(ada: Wire, bob: Wire) -> None:
+    submission_id = receipt(submit(bob))["submission_id"]
+
+    for wire in (ada, bob):
+        answer = collect(wire, submission_id)
+        assert answer.content == WORK
+        assert answer.headers["Content-Type"] == "application/gzip"
+        assert answer.headers["Etag"] == f'"{sha256(WORK)}"'
+
+
+def test_a_download_carries_its_digests(bob: Wire) -> None:
+    whole, part = fetch(bob), fetch(bob, Range="bytes=1-5")
+
+    assert whole.headers["Content-Digest"] == content_digest(LARGE)
+    assert whole.headers["Repr-Digest"] == content_digest(LARGE)
+    assert part.headers["Repr-Digest"] == content_digest(LARGE)
+    assert "Content-Digest" not in part.headers
+
+
+SIZE = len(LARGE)
+RANGES = {
+    "the first byte": ("bytes=0-0", 0, 1),
+    "some": ("bytes=10-19", 10, 20),
+    "over a chunk's end": (f"bytes={MEGABYTE - 2}-{MEGABYTE + 1}", MEGABYTE - 2, MEGABYTE + 2),
+    "from the middle on": (f"bytes={SIZE // 2}-", SIZE // 2, SIZE),
+    "the last byte": (f"bytes={SIZE - 1}-", SIZE - 1, SIZE),
+    "beyond the end": (f"bytes={SIZE - 5}-{SIZE + 100}", SIZE - 5, SIZE),
+    "the last five": ("bytes=-5", SIZE - 5, SIZE),
+}
+
+
+@pytest.mark.parametrize(("field", "start", "stop"), RANGES.values(), ids=RANGES)
+def test_a_range_is_answered_with_just_that(bob: Wire, field: str, start: int, stop: int) -> None:
+    answer = fetch(bob, Range=field)
+
+    assert answer.status_code == 206
+    assert answer.content == LARGE[start:stop]
+    assert answer.headers["Content-Range"] == f"bytes {start}-{stop - 1}/{SIZE}"
+    assert answer.headers["Content-Length"] == str(stop - start)
+    assert answer.headers["Etag"] == f'"{sha256(LARGE)}"'
+
+
+WHOLE = (
+    "bytes=0-",
+    f"bytes=-{SIZE}",
+    f"bytes=-{SIZE + 1}",
+    "bytes=0-1,5-6",
+    "bytes=-",
+    "bytes=a-b",
+    "bytes",
+    "lines=1-2",
+    "bytes=99999999999999999999-",
+)
+
+
+@pytest.mark.parametrize("field", WHOLE)
+def test_a_range_that_is_all_or_not_understood_is_answered_with_the_whole(
+    bob: Wire, field: str
+) -> None:
+    answer = fetch(bob, Range=field)
+
+    assert answer.status_code == 200
+    assert answer.content == LARGE
+
+
+@pytest.mark.parametrize("field", [f"bytes={SIZE}-", f"bytes={SIZE + 5}-{SIZE + 9}", "bytes=-0"])
+def test_bytes_that_do_not_exist_are_a_416(bob: Wire, field: str) -> None:
+    answer = fetch(bob, Range=field)
+
+    assert answer.status_code == 416
+    assert answer.headers["Content-Range"] == f"bytes */{SIZE}"
+    assert answer.json()["success"] is False
+
+
+def test_a_download_is_resumed_only_of_the_same_bytes(bob: Wire, ada: Wire) -> None:
+    etag = fetch(bob).headers["Etag"]
+    same = fetch(bob, Range="bytes=5-", If_Range=etag)
+    receipt(release(ada, WORK))
+    other = fetch(bob, Range="bytes=5-", If_Range=etag)
+
+    assert (same.status_code, same.content) == (206, LARGE[5:])
+    assert (other.status_code, other.content) == (200, WORK)
+
+
+@pytest.mark.parametrize("field", ["W/{etag}", "Sat, 21 Nov 2026 10:00:00 GMT", '"other"'])
+def test_an_if_range_that_proves_nothing_gets_the_whole(bob: Wire, field: str) -> None:
+    etag = fetch(bob).headers["Etag"]
+
+    assert fetch(bob, Range="bytes=5-", If_Range=field.format(etag=etag)).content == LARGE
+
+
+@pytest.mark.parametrize("field", ["{etag}", "W/{etag}", '"other", {etag}', "*"])
+def test_who_has_it_already_gets_no_body(bob: Wire, field: str) -> None:
+    etag = fetch(bob).headers["Etag"]
+
+    answer = fetch(bob, If_None_Match=field.format(etag=etag))
+
+    assert (answer.status_code, answer.content) == (304, b"")
+    assert answer.headers["Etag"] == etag
+
+
+def test_who_has_something_else_gets_it(bob: Wire) -> None:
+    assert fetch(bob, If_None_Match='"other"').content == LARGE
+
+
+def test_later_parts_of_a_download_are_not_noted_as_another_fetch(
+    service: Service, bob: Wire
+) -> None:
+    fetch(bob)
+    fetch(bob, Range="bytes=100-")
+
+    actions = [event["action"] for event in rows(service, "event")]
+    assert actions == ["released", "fetched"]
+
+
+# -- damaged
+
+
+def flip_the_last_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def flip_the_first_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[0] ^= 1
+    path.write_bytes(content)
+
+
+HARM: dict[str, Callable[[Path], None]] = {
+    "a bit flipped at the end": flip_the_last_bit,
+    "a bit flipped at the beginning": flip_the_first_bit,
+    "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "empty": lambda path: path.write_bytes(b""),
+    "longer": lambda path: path.write_bytes(path.read_bytes() + b"x"),
+    "missing": Path.unlink,
+}
+
+
+def file_of(service: Service, table: str) -> Path:
+    (row,) = rows(service, table)
+    return service.data / "blobs" / row["key"][:2] / row["key"]
+
+
+@pytest.mark.parametrize("harm", HARM.values(), ids=HARM)
+def test_a_small_damaged_file_is_refused_in_words(
+    service: Service, ada: Wire, bob: Wire, harm: Callable[[Path], None]
+) -> None:
+    submission_id = receipt(submit(bob))["submission_id"]
+    harm(file_of(service, "submission"))
+
+    answer = collect(ada, submission_id)
+
+    assert answer.status_code == 500
+    assert answer.headers["Content-Type"].startswith("application/json")
+    assert "damaged" in answer.json()["note"]
+    assert "Etag" not in answer.headers
+    assert "Content-Disposition" not in answer.headers
+    assert ada.get("healthz").ok
+
+
+@pytest.mark.parametrize("harm", HARM.values(), ids=HARM)
+def test_a_large_damaged_file_never_arrives_complete(
+    service: Service, bob: Wire, harm: Callable[[Path], None]
+) -> None:
+    harm(file_of(service, "release"))
+
+    try:
+        answer = fetch(bob)
+    except requests.exceptions.ChunkedEncodingError:
+        pass  # cut
+    else:
+        assert answer.status_code == 500
+        assert answer.json()["success"] is False
+
+
+@pytest.mark.parametrize("harm", HARM.values(), ids=HARM)
+def test_damaged_feedback_never_arrives_complete(
+    service: Service, ada: Wire, bob: Wire, harm: Callable[[Path], None]
+) -> None:
+    submission_id = receipt(submit(bob))["submission_id"]
+    receipt(give_feedback(ada, submission_id, os.urandom(2_500_000)))
+    harm(file_of(service, "feedback"))
+
+    try:
+        answer = bob.get("feedback", **PS1)
+        said = answer.json()
+    except (requests.exceptions.ChunkedEncodingError, requests.exceptions.JSONDecodeError):
+        return  # cut
+    assert (answer.status_code, said["success"]) == (500, False)
+
+
+def test_small_damaged_feedback_is_refused_in_words(service: Service, ada: Wire, bob: Wire) -> None:
+    submission_id = receipt(submit(bob))["submission_id"]
+    receipt(give_feedback(ada, submission_id, b"good"))
+    flip_the_last_bit(file_of(service, "feedback"))
+
+    answer = bob.get("feedback", **PS1)
+
+    assert answer.status_code == 500
+    assert "damaged" in answer.json()["note"]
+
+
+def test_a_file_that_shrinks_while_it_is_sent_never_arrives_complete(
+    service: Service, ada: Wire
+) -> None:
+    """Past what the sockets buffer, the server waits for the reader; then the disk loses it."""
+    body = tar_gz(p1=os.urandom(30_000_000))
+    receipt(ada.post("assignment", body, upload_headers(body), **{**PS1, "assignment_id": "big"}))
+    *_, row = rows(service, "release")
+    with RawConnection(service.url, service.enrol("bob", {"physics": "Student"})) as connection:
+        params = {**PS1, "assignment_id": "big"}
+        connection.send(connection.head("GET", "assignment", **params))
+        assert connection.first_line().split()[1] == b"200"
+        os.truncate(service.data / "blobs" / row["key"][:2] / row["key"], 20_000_000)
+        received = 0
+        while piece := connection.socket.recv(MEGABYTE):
+            received += len(piece)
+
+    assert received < len(body)
+
+
+def test_a_client_that_goes_away_in_the_middle_harms_nobody(service: Service, bob: Wire) -> None:
+    token = service.enrol("bob", {"physics": "Student"})
+    for _ in range(5):
+        connection = RawConnection(service.url, token)
+        connection.send(connection.head("GET", "assignment", **PS1))
+        connection.first_line()
+        connection.reset()
+
+    assert fetch(bob).content == LARGE
+
+
+def test_feedback_of_every_size_survives_the_trip(service: Service, ada: Wire, bob: Wire) -> None:
+    """It travels as base64, which is made in pieces."""
+    submission_id = receipt(submit(bob))["submission_id"]
+    for size in (1, 2, 3, 4, MEGABYTE - 1, MEGABYTE, MEGABYTE + 1, 2 * MEGABYTE + 5):
+        body = os.urandom(size)
+        receipt(give_feedback(ada, submission_id, body))
+        (item,) = bob.get("feedback", **PS1).json()["feedback"]
+        assert base64.b64decode(item["content"]) == body
+        assert item["sha256"] == sha256(body)
+
+
+# -- large
+
+
+SOME_MEGABYTES = 200
+GROWTH = 32 * MEGABYTE
+
+
+def test_memory_does_not_grow_with_a_file_and_others_are_not_kept_waiting(data: Path) -> None:
+    """200 MB up and down. Others are answered meanwhile; how fast is for the benchmarks."""
+    body_size = SOME_MEGABYTES * MEGABYTE
+    with ServiceProcess(data) as service:
+        ada, bob = service.instructor(), service.student()
+        receipt(release(ada))
+        submission_id = receipt(submit(bob))["submission_id"]
+        assert fetch(bob).ok
+        before = highest_memory(service.pid)
+        piece = os.urandom(MEGABYTE)
+
+        with OthersAt(service) as during_upload:
+            receipt(
+                ada.post(
+                    "feedback",
+                    (piece for _ in range(SOME_MEGABYTES)),
+                    {"Content-Type": "text/html"},
+                    **PS1,
+                    notebook="p1",
+                    submission_id=submission_id,
+                )
+            )
+        after_upload = highest_memory(service.pid)
+        with OthersAt(service) as during_download:
+            received = sum(map(len, stream(bob)))
+        after_download = highest_memory(service.pid)
+
+    assert received > body_size
+    assert after_upload - before <= GROWTH
+    assert after_download - before <= GROWTH
+    assert during_upload.answers > 0
+    assert during_download.answers > 0
+
+
+def stream(wire: Wire) -> Iterator[bytes]:
+    with wire.session.get(
+        f"{wire.url}/feedback", params=PS1, stream=True, timeout=PATIENCE
+    ) as answer:
+        yield from answer.iter_content(MEGABYTE)
+
+
+class OthersAt:
+    """Somebody who asks again and again while a transfer goes on."""
+
+    def __init__(self, service: Service) -> None:
+        self.answers = 0
+        self._over = False
+        self._wire = service.wire(None)
+        self._thread = threading.Thread(target=self._ask)
+
+    def __enter__(self) -> OthersAt:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over = True
+        self._thread.join()
+
+    def _ask(self) -> None:
+        while not self._over:
+            assert self._wire.get("healthz").ok
+            self.answers += not self._over

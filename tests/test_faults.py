@@ -1,0 +1,564 @@
+"""What is left when something breaks at the worst moment: killed at every step, and under load.
+
+`NBEXCHANGE_KILLS` is how often the service is killed under load (10).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import sqlite3
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.support import course
+from tests.support.archives import sha256, tar_gz, upload_headers
+from tests.support.course import PS1, collect, give_feedback, receipt, release, rows, submit
+from tests.support.process import (
+    FaultyService,
+    ServiceProcess,
+    needs,
+    small_disk,
+    wait_until,
+)
+from tests.support.raw import RawConnection
+from tests.support.service import Wire
+
+KILLS = int(os.environ.get("NBEXCHANGE_KILLS", "10"))
+UPLOADERS = 8
+MOST_STEPS = 100
+
+Send = Callable[[bytes, str, str], requests.Response]
+"""Sends bytes under a key with a fault."""
+
+
+@pytest.fixture
+def faulty(data: Path) -> Iterator[FaultyService]:
+    with FaultyService(data) as service:
+        yield service
+
+
+class Verbs:
+    """The three uploads of a course with one release and one submission."""
+
+    def __init__(self, service: FaultyService) -> None:
+        self.service = service
+        receipt(release(self.ada))
+        self.submission_id = receipt(submit(self.bob, key="before"))["submission_id"]
+
+    # The service has another address after each start.
+    @property
+    def ada(self) -> Wire:
+        return self.service.instructor()
+
+    @property
+    def bob(self) -> Wire:
+        return self.service.student()
+
+    def release(self, body: bytes, key: str, **headers: str) -> requests.Response:
+        return release(self.ada, body, key, **headers)
+
+    def submission(self, body: bytes, key: str, **headers: str) -> requests.Response:
+        return submit(self.bob, body, key, **headers)
+
+    def feedback(self, body: bytes, key: str, **headers: str) -> requests.Response:
+        return give_feedback(self.ada, self.submission_id, body, key, **headers)
+
+    def body(self, verb: str, number: int) -> bytes:
+        text = f"work {number}".encode()
+        return text if verb == "feedback" else tar_gz(p1=text)
+
+    def read_back(self, verb: str, given: dict[str, Any]) -> str:
+        """The sha256 of what a receipt is for, through the front door."""
+        if verb == "submission":
+            return sha256(collect(self.ada, given["submission_id"]).content)
+        table = {row["sha256"]: row["key"] for row in rows(self.service, verb)}
+        key = table[given["sha256"]]
+        return sha256((self.service.data / "blobs" / key[:2] / key).read_bytes())
+
+
+VERBS = ("submission", "release", "feedback")
+
+
+# -- killed
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_killed_at_any_step_a_retry_gives_exactly_one_result(
+    faulty: FaultyService, verb: str
+) -> None:
+    verbs = Verbs(faulty)
+    before = len(rows(faulty, verb))
+    receipts = []
+
+    for step in range(1, MOST_STEPS):
+        body, key = verbs.body(verb, step), f"key-{step}"
+        survived = send_and_die(faulty, getattr(verbs, verb), body, key, step)
+        course.assert_every_row_has_its_bytes(faulty)
+        receipts.append(receipt(getattr(verbs, verb)(body, key)))
+        if survived:
+            break
+
+    assert survived
+    assert step > 12, "the fail points do not work"
+    assert len(rows(faulty, verb)) == before + step
+    for number, given in enumerate(receipts, 1):
+        assert given["sha256"] == sha256(verbs.body(verb, number)) == verbs.read_back(verb, given)
+    assert collect(verbs.bob, verbs.submission_id).content == course.WORK
+    assert faulty.run_command("check")[0] == 0
+    assert_gc_leaves_what_rows_own(faulty)
+
+
+def send_and_die(
+    service: FaultyService, send: Callable[..., requests.Response], body: bytes, key: str, step: int
+) -> bool:
+    """Send with a kill at the step; start again if it came. True if there was no such step."""
+    start = len(service.output.lines)
+    with contextlib.suppress(requests.ConnectionError):
+        send(body, key, Fault=f"kill {step}")
+    if service.after_fault(start) is not None:
+        return True
+    assert service.wait() == 9
+    service.start()
+    return False
+
+
+def assert_gc_leaves_what_rows_own(service: FaultyService) -> None:
+    code, said = service.run_command("gc", "--older-than=0", "--delete")
+    assert code == 0, said
+    assert {path.name for path in service.files()} == set(course.blobs(service))
+    course.assert_every_row_has_its_bytes(service)
+
+
+def test_killed_again_and_again_under_load_nothing_acknowledged_is_lost(
+    faulty: FaultyService,
+) -> None:
+    receipt(release(faulty.instructor()))
+    crowd = Crowd(faulty)
+
+    with crowd.at_work():
+        for _ in range(KILLS):
+            crowd.wait_for_receipts(random.randint(1, 2 * UPLOADERS))
+            # Not always just after an answer: anywhere in what the others are doing.
+            threading.Event().wait(random.uniform(0, 0.05))
+            faulty.kill()
+            course.assert_every_row_has_its_bytes(faulty)
+            faulty.start()
+        crowd.wait_for_receipts(UPLOADERS)
+
+    ada = faulty.instructor()
+    listed = {record["submission_id"]: record["sha256"] for record in course.submissions(ada)}
+    # Everybody retried until there was an answer, so nothing else may be there.
+    assert listed == {given["submission_id"]: digest for given, digest in crowd.receipts}
+    for given, digest in crowd.receipts:
+        assert sha256(collect(ada, given["submission_id"]).content) == digest
+    assert faulty.run_command("check")[0] == 0
+    assert_gc_leaves_what_rows_own(faulty)
+
+
+class Crowd:
+    """Students who submit until they have a receipt, and then again."""
+
+    def __init__(self, service: FaultyService) -> None:
+        self.service = service
+        self.receipts: list[tuple[dict[str, Any], str]] = []
+        self._news = threading.Condition()
+        self._over = False
+        self._tokens = [
+            service.enrol(f"student{number}", {"physics": "Student"}) for number in range(UPLOADERS)
+        ]
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        threads = [threading.Thread(target=self._work, args=(token,)) for token in self._tokens]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._over = True
+            for thread in threads:
+                thread.join()
+
+    def wait_for_receipts(self, number: int) -> None:
+        with self._news:
+            wanted = len(self.receipts) + number
+            assert self._news.wait_for(lambda: len(self.receipts) >= wanted, 30)
+
+    def _work(self, token: str) -> None:
+        number = 0
+        while not self._over:
+            number += 1
+            body = tar_gz(p1=os.urandom(random.choice((100, 50_000, 2_000_000))))
+            given = self._submit(token, body, f"work-{number}")
+            with self._news:
+                self.receipts.append((given, sha256(body)))
+                self._news.notify_all()
+
+    def _submit(self, token: str, body: bytes, key: str) -> dict[str, Any]:
+        def attempt() -> dict[str, Any] | None:
+            wire = Wire(self.service.url, token)
+            with contextlib.suppress(requests.ConnectionError), wire.session:
+                return receipt(submit(wire, body, key))
+            return None
+
+        return wait_until(attempt)
+
+
+# -- the operating system says no
+
+
+@pytest.mark.parametrize(("error", "status"), [("EIO", 503), ("ENOSPC", 507)])
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_error_of_any_system_call_is_said_and_leaves_nothing(
+    faulty: FaultyService, verb: str, error: str, status: int
+) -> None:
+    verbs = Verbs(faulty)
+
+    for step in range(1, MOST_STEPS):
+        before, body, key = rows(faulty, verb), verbs.body(verb, step), f"key-{step}"
+        start = len(faulty.output.lines)
+        answer = getattr(verbs, verb)(body, key, Fault=f"{error} {step}")
+        steps = faulty.after_fault(start)
+        assert steps is not None
+        if len(steps) < step:
+            break
+        assert answer.status_code == status
+        assert answer.json()["success"] is False
+        assert rows(faulty, verb) == before
+        # A second fsync would succeed: the kernel has forgotten the error, and the bytes.
+        assert "fsync" not in steps[step:], "fsync was tried again"
+        wait_until(lambda: not list((faulty.data / "uploads").iterdir()))
+        given = receipt(getattr(verbs, verb)(body, key))
+        assert given["sha256"] == verbs.read_back(verb, given)
+
+    assert step > 5, "the fail points do not work"
+    assert answer.status_code == 201
+    assert verbs.bob.get("readyz").status_code == 200
+    assert_gc_leaves_what_rows_own(faulty)
+
+
+@pytest.mark.parametrize("call", ["fdatasync", "pwrite64"])
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
+def test_an_error_under_the_database_is_never_a_receipt(
+    data: Path, tmp_path: Path, call: str, error: str
+) -> None:
+    """SQLite's own calls, which only the kernel's side can make fail."""
+    needs("strace")
+    with ServiceProcess(data) as service:
+        ada, bob = service.instructor(), service.student()
+        receipt(release(ada))
+        receipt(submit(bob, key="before"))
+        with failing(service.pid, call, error, tmp_path / "trace"):
+            answer = submit(bob, tar_gz(p1=b"work"), key="work")
+        refused = answer.json()
+        given = receipt(submit(bob, tar_gz(p1=b"work"), key="work"))
+        retried = collect(ada, given["submission_id"])
+        stored = rows(service, "submission")
+
+    assert answer.status_code in (503, 507), refused
+    assert retried.content == tar_gz(p1=b"work")
+    assert len(stored) == 2
+    course.assert_every_row_has_its_bytes(service)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_commit_whose_answer_is_lost_keeps_its_bytes_and_a_retry_finds_it(
+    faulty: FaultyService, verb: str
+) -> None:
+    """The first commit is that of the admission, the second that of the row."""
+    verbs = Verbs(faulty)
+    before, body = len(rows(faulty, verb)), verbs.body(verb, 1)
+
+    answer = getattr(verbs, verb)(body, "key", Fault="lost 2")
+    course.assert_every_row_has_its_bytes(faulty)
+    stored = len(rows(faulty, verb))
+    given = receipt(getattr(verbs, verb)(body, "key"))
+
+    assert answer.status_code == 503
+    assert stored == len(rows(faulty, verb)) == before + 1
+    assert given["sha256"] == verbs.read_back(verb, given)
+
+
+@contextlib.contextmanager
+def failing(pid: int, call: str, error: str, log: Path) -> Iterator[None]:
+    """Let every call of that name fail in a running process."""
+    tracer = subprocess.Popen(
+        ["strace", "-f", "-p", str(pid), "-o", str(log), "-e", f"inject={call}:error={error}"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert tracer.stderr
+    try:
+        assert "attached" in tracer.stderr.readline()
+        yield
+        assert "INJECTED" in log.read_text(), "nothing failed"
+    finally:
+        tracer.terminate()
+        tracer.wait()
+        tracer.stderr.close()
+
+
+# -- the order of things
+
+
+def test_bytes_are_durable_before_the_row_and_the_row_before_the_answer(
+    data: Path, tmp_path: Path
+) -> None:
+    strace = needs("strace")
+    log = tmp_path / "trace"
+    calls = "trace=fsync,fdatasync,rename,renameat,renameat2,pwrite64,write,sendto,sendmsg"
+    wrapper = [strace, "-f", "-y", "-s", "2000", "-e", calls, "-o", str(log)]
+    with ServiceProcess(data, wrapper=wrapper) as service:
+        receipt(release(service.instructor()))
+        given = receipt(submit(service.student()))
+        (stored,) = rows(service, "submission")
+        traced = completed_calls(log)
+
+    key, root = stored["key"], re.escape(str(data))
+    order = [
+        rf"write\(\d+<{root}/uploads/{key}>",
+        rf"fsync\(\d+<{root}/uploads/{key}>",
+        rf'rename\w*\(.*uploads/{key}".*blobs/{key[:2]}/{key}"',
+        rf"fsync\(\d+<{root}/blobs/{key[:2]}>\)",
+        rf"pwrite64\(\d+<{root}/nbexchange.sqlite-wal>",
+        rf"f(?:data)?sync\(\d+<{root}/nbexchange.sqlite-wal>",
+        rf"(?:sendto|sendmsg|write)\(.*{given['submission_id']}",
+    ]
+    *_, synced, answered = in_order(traced, order)
+    late = [line for line in traced[synced + 1 : answered] if re.search(order[-3], line)]
+    assert not late, "something was written after the sync and before the answer"
+
+
+def completed_calls(log: Path) -> list[str]:
+    """Calls in the order in which they ended; strace tells in two lines of those that took time."""
+    calls, begun = [], {}
+    for line in log.read_text().splitlines():
+        thread, _, call = line.partition(" ")
+        if call.endswith("<unfinished ...>"):
+            begun[thread] = call.removesuffix(" <unfinished ...>").strip()
+        elif "resumed>" in call:
+            calls.append(begun.pop(thread) + call.partition("resumed>")[2])
+        else:
+            calls.append(call.strip())
+    return calls
+
+
+def in_order(lines: list[str], patterns: list[str]) -> list[int]:
+    """For each pattern the first line after that of the pattern before."""
+    found, position = [], -1
+    for pattern in patterns:
+        hits = (
+            number
+            for number in range(position + 1, len(lines))
+            if re.search(pattern, lines[number])
+        )
+        position = next(hits, -1)
+        assert position >= 0, f"{pattern} never came after line {found}"
+        found.append(position)
+    return found
+
+
+def test_the_directories_of_the_store_are_durable_before_the_first_upload(
+    data: Path, tmp_path: Path
+) -> None:
+    strace = needs("strace")
+    log = tmp_path / "trace"
+    wrapper = [strace, "-f", "-y", "-e", "trace=mkdir,mkdirat,fsync", "-o", str(log)]
+    with ServiceProcess(data, wrapper=wrapper) as service:
+        traced = log.read_text()
+        receipt(release(service.instructor()))
+
+    assert service.files()
+    last = traced.rindex(str(data / "blobs" / "ff"))
+    for directory in (data / "blobs", data):
+        assert f"<{directory}>)" in traced[last:]
+
+
+# -- disks that are full
+
+
+def test_a_full_store_says_507_and_recovers_when_space_returns(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "8m") as disk, a_service_with_its_store_on(disk) as service:
+        ada, bob = service.instructor(), service.student()
+        receipt(release(ada))
+        kept = receipt(submit(bob, key="kept"))
+        work = tar_gz(p1=os.urandom(3_000_000))
+        (disk / "ballast").write_bytes(bytes(6_000_000))
+
+        full = submit(bob, work, key="large")
+        meanwhile = collect(ada, kept["submission_id"])
+        wait_until(lambda: not list((disk / "uploads").iterdir()))
+        (disk / "ballast").unlink()
+        given = receipt(submit(bob, work, key="large"))
+
+        assert full.status_code == 507
+        assert full.json()["success"] is False
+        assert "full" in full.json()["note"]
+        assert meanwhile.content == course.WORK
+        assert collect(ada, given["submission_id"]).content == work
+
+
+@contextlib.contextmanager
+def a_service_with_its_store_on(disk: Path) -> Iterator[FaultyService]:
+    """The database stays where there is room."""
+    database = disk.parent / "nbexchange.sqlite"
+    with FaultyService(disk, f'c.NbExchange.db_url = "sqlite:///{database}"\n') as service:
+        yield service
+
+
+def test_a_full_disk_under_the_database_says_507_and_keeps_what_was_acknowledged(
+    tmp_path: Path,
+) -> None:
+    store = tmp_path / "data"
+    with small_disk(tmp_path / "disk", "2m") as disk:
+        url = f"sqlite:///{disk}/nbexchange.sqlite"
+        with FaultyService(store, f"c.NbExchange.db_url = {url!r}\n") as service:
+            ada, bob = service.instructor(), service.student()
+            receipt(release(ada))
+            kept = receipt(submit(bob, key="kept"))
+            with open(disk / "ballast", "wb", buffering=0) as ballast:
+                fill(ballast)
+            full = submit_until_full(bob)
+            meanwhile = submit(bob, key="kept"), ada.get("collections", **PS1)
+            (disk / "ballast").unlink()
+            given = receipt(submit(bob, tar_gz(p1=b"after"), key="after"))
+            listed = course.submissions(ada)
+            whole = [collect(ada, record["submission_id"]).ok for record in listed]
+
+    assert full.status_code == 507
+    assert "full" in full.json()["note"]
+    assert meanwhile[0].status_code in (201, 507)
+    assert meanwhile[1].ok
+    assert {kept["submission_id"], given["submission_id"]} <= {
+        record["submission_id"] for record in listed
+    }
+    assert all(whole)
+
+
+def fill(ballast: Any) -> None:
+    with contextlib.suppress(OSError):
+        while ballast.write(bytes(4096)):
+            pass
+
+
+def submit_until_full(wire: Wire) -> requests.Response:
+    # The log may have some room left from earlier transactions.
+    for number in range(1000):
+        answer = submit(wire, tar_gz(p1=str(number).encode()), key=f"n{number}")
+        if answer.status_code != 201:
+            return answer
+    raise AssertionError("never full")
+
+
+# -- the database is away
+
+
+def test_a_locked_database_is_a_503_and_heals(data: Path) -> None:
+    config = 'c.NbExchange.db_kwargs = {"connect_args": {"timeout": 0.2}}\n'
+    with FaultyService(data, config) as service:
+        ada, bob = service.instructor(), service.student()
+        receipt(release(ada))
+        with locked(data / "nbexchange.sqlite"):
+            away = submit(bob, key="work")
+            alive = bob.get("healthz")
+        given = receipt(submit(bob, key="work"))
+        collected = collect(ada, given["submission_id"])
+
+        assert away.status_code == 503
+        assert int(away.headers["Retry-After"]) > 0
+        assert away.json()["success"] is False
+        assert alive.status_code == 200
+        assert collected.content == course.WORK
+        assert len(rows(service, "submission")) == 1
+
+
+@contextlib.contextmanager
+def locked(file: Path) -> Iterator[None]:
+    other = sqlite3.connect(file, isolation_level=None)
+    try:
+        other.execute("BEGIN EXCLUSIVE")
+        yield
+        other.execute("ROLLBACK")
+    finally:
+        other.close()
+
+
+def test_a_database_that_is_only_busy_for_a_moment_is_waited_for(faulty: FaultyService) -> None:
+    ada, bob = faulty.instructor(), faulty.student()
+    receipt(release(ada))
+    answers: list[requests.Response] = []
+    waiting = threading.Thread(target=lambda: answers.append(submit(bob, key="work")))
+
+    with locked(faulty.data / "nbexchange.sqlite"):
+        waiting.start()
+        # The bytes are stored before the row is asked for, so by now it waits.
+        wait_until(lambda: len(faulty.files()) == 2)
+        assert not answers
+    waiting.join()
+
+    assert receipt(answers[0])["sha256"] == sha256(course.WORK)
+
+
+# -- the end
+
+
+def test_sigterm_during_an_upload_ends_cleanly_and_leaves_nothing(faulty: FaultyService) -> None:
+    receipt(release(faulty.instructor()))
+    token = faulty.enrol("bob", {"physics": "Student"})
+    with RawConnection(faulty.url, token) as connection:
+        headers = upload_headers(course.WORK, "key", **{"Content-Length": "5000000"})
+        connection.send(connection.head("POST", "submission", headers, **PS1), bytes(2_000_000))
+        wait_until(lambda: list((faulty.data / "uploads").iterdir()))
+        faulty.terminate()
+        assert connection.is_closed()
+
+    assert faulty.wait() == 0
+    assert not list((faulty.data / "uploads").iterdir())
+    assert "Traceback" not in str(faulty.output)
+    faulty.start()
+    assert submissions_of(faulty) == []
+    assert faulty.run_command("check")[0] == 0
+
+
+def submissions_of(service: FaultyService) -> list[dict[str, Any]]:
+    return course.submissions(service.instructor())
+
+
+def test_sigterm_while_a_submission_waits_for_its_row_still_gives_the_receipt(
+    faulty: FaultyService,
+) -> None:
+    bob = faulty.student()
+    receipt(release(faulty.instructor()))
+    answers: list[Any] = []
+    waiting = threading.Thread(target=lambda: answers.append(receipt(submit(bob, key="work"))))
+
+    with locked(faulty.data / "nbexchange.sqlite"):
+        waiting.start()
+        wait_until(lambda: len(faulty.files()) == 2)
+        start = len(faulty.output.lines)
+        faulty.terminate()
+        faulty.output.wait_for("stopping", start)
+    waiting.join()
+
+    assert faulty.wait() == 0
+    faulty.start()
+    (listed,) = submissions_of(faulty)
+    assert answers[0]["submission_id"] == listed["submission_id"]
+
+
+def test_sigterm_does_not_wait_for_connections_that_are_only_kept(faulty: FaultyService) -> None:
+    idle = faulty.student()
+    assert idle.get("healthz").ok
+
+    faulty.terminate()
+
+    assert faulty.wait() == 0

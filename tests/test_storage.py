@@ -1,0 +1,349 @@
+"""What every storage back-end promises. A new one is one line in `make_storage`."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import hashlib
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+import pytest
+
+from nbexchange.errors import Damaged, Misconfigured, Unavailable
+from nbexchange.storage import CHUNK, Blob, Entry, Storage, Upload
+from nbexchange.storage.disk import DiskStorage
+
+T = TypeVar("T")
+Run = Callable[[Awaitable[T]], T]
+
+SIZES = {
+    "one byte": 1,
+    "less than a chunk": 1000,
+    "a byte less than a chunk": CHUNK - 1,
+    "a chunk": CHUNK,
+    "a byte more than a chunk": CHUNK + 1,
+    "several chunks": 3 * CHUNK + 17,
+}
+
+
+@pytest.fixture(params=[DiskStorage], ids=["disk"])
+def make_storage(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Storage]:
+    return lambda: request.param(tmp_path)
+
+
+@pytest.fixture
+def storage(make_storage: Callable[[], Storage]) -> Iterator[Storage]:
+    storage = make_storage()
+    yield storage
+    storage.close()
+
+
+@pytest.fixture
+def run() -> Iterator[Run]:
+    with asyncio.Runner() as runner:
+        yield runner.run
+
+
+async def stored(storage: Storage, *pieces: bytes) -> Blob:
+    upload, blob = await sealed(storage, *pieces)
+    await upload.commit()
+    return blob
+
+
+async def sealed(storage: Storage, *pieces: bytes) -> tuple[Upload, Blob]:
+    upload = storage.open_upload()
+    for piece in pieces:
+        await upload.write(piece)
+    return upload, await upload.seal(lambda blob, file: blob)
+
+
+async def read(storage: Storage, blob: Blob, start: int = 0, stop: int | None = None) -> bytes:
+    return b"".join([chunk async for chunk in storage.read(blob, start, stop)])
+
+
+async def entries(storage: Storage) -> list[Entry]:
+    return [entry async for entry in storage.entries()]
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_what_was_stored_is_read(storage: Storage, run: Run, size: int) -> None:
+    body = os.urandom(size)
+
+    blob = run(stored(storage, body))
+
+    assert (blob.size, blob.sha256) == (size, hashlib.sha256(body).hexdigest())
+    assert run(read(storage, blob)) == body
+
+
+@pytest.mark.parametrize("piece", [1, 1000, CHUNK - 1, CHUNK + 1])
+def test_in_which_pieces_it_was_written_does_not_matter(
+    storage: Storage, run: Run, piece: int
+) -> None:
+    body = os.urandom(5000 if piece == 1 else 2 * CHUNK + 5)
+    pieces = [body[start : start + piece] for start in range(0, len(body), piece)]
+
+    blob = run(stored(storage, *pieces))
+
+    assert blob.sha256 == hashlib.sha256(body).hexdigest()
+    assert run(read(storage, blob)) == body
+
+
+@pytest.mark.parametrize(
+    ("start", "stop"),
+    [
+        (0, 1),
+        (0, CHUNK),
+        (1, CHUNK + 1),
+        (CHUNK - 1, CHUNK + 1),
+        (CHUNK, None),
+        (2 * CHUNK + 4, None),
+        (5, 5),
+    ],
+)
+def test_a_range_is_read(storage: Storage, run: Run, start: int, stop: int | None) -> None:
+    body = os.urandom(2 * CHUNK + 5)
+    blob = run(stored(storage, body))
+
+    assert run(read(storage, blob, start, stop)) == body[start:stop]
+
+
+def test_the_check_sees_the_whole_before_it_counts(storage: Storage, run: Run) -> None:
+    seen = []
+
+    def check(blob: Blob, file: BinaryIO) -> str:
+        seen.append((blob.size, file.read()))
+        return "found"
+
+    async def scenario() -> str:
+        upload = storage.open_upload()
+        await upload.write(b"whole")
+        found = await upload.seal(check)
+        await upload.abort()
+        return found
+
+    assert run(scenario()) == "found"
+    assert seen == [(5, b"whole")]
+
+
+def test_what_the_check_raises_comes_back(storage: Storage, run: Run) -> None:
+    def check(blob: Blob, file: BinaryIO) -> None:
+        raise LookupError("not this one")
+
+    async def scenario() -> None:
+        upload = storage.open_upload()
+        await upload.write(b"x")
+        with pytest.raises(LookupError):
+            await upload.seal(check)
+        await upload.abort()
+
+    run(scenario())
+    assert run(entries(storage)) == []
+
+
+def test_nothing_is_visible_before_commit(storage: Storage, run: Run) -> None:
+    upload, blob = run(sealed(storage, b"half"))
+
+    with pytest.raises(Damaged):
+        run(read(storage, blob))
+    assert all(entry.unfinished for entry in run(entries(storage)))
+    run(upload.abort())
+
+
+def test_an_aborted_upload_leaves_nothing(storage: Storage, run: Run) -> None:
+    async def scenario(size: int) -> None:
+        upload = storage.open_upload()
+        await upload.write(bytes(size))
+        await upload.abort()
+
+    run(scenario(0))
+    run(scenario(5))
+    run(scenario(CHUNK + 1))
+    assert run(entries(storage)) == []
+
+
+def test_an_abort_after_seal_leaves_nothing(storage: Storage, run: Run) -> None:
+    upload, _ = run(sealed(storage, b"x"))
+    run(upload.abort())
+
+    assert run(entries(storage)) == []
+
+
+def test_abort_is_harmless_after_commit_and_after_itself(storage: Storage, run: Run) -> None:
+    upload, blob = run(sealed(storage, b"x"))
+    run(upload.commit())
+    run(upload.abort())
+    run(upload.abort())
+
+    assert run(read(storage, blob)) == b"x"
+
+
+def test_an_aborted_upload_cannot_be_committed(storage: Storage, run: Run) -> None:
+    upload, blob = run(sealed(storage, b"x"))
+    run(upload.abort())
+
+    with pytest.raises(Unavailable):
+        run(upload.commit())
+    with pytest.raises(Damaged):
+        run(read(storage, blob))
+
+
+def test_a_blob_is_committed_once(storage: Storage, run: Run) -> None:
+    upload, blob = run(sealed(storage, b"x"))
+    run(upload.commit())
+
+    with pytest.raises(Unavailable):
+        run(upload.commit())
+    assert run(read(storage, blob)) == b"x"
+
+
+def test_an_abort_in_the_middle_of_a_write_leaves_nothing(storage: Storage, run: Run) -> None:
+    """A connection breaks while a thread still writes."""
+
+    async def scenario() -> None:
+        upload = storage.open_upload()
+        writing = asyncio.ensure_future(upload.write(bytes(8 * CHUNK)))
+        await asyncio.sleep(0)
+        await upload.abort()
+        await writing
+        await upload.abort()
+
+    run(scenario())
+    assert run(entries(storage)) == []
+
+
+def test_uploads_do_not_meet(storage: Storage, run: Run) -> None:
+    async def scenario() -> list[tuple[bytes, Blob]]:
+        bodies = [os.urandom(100_000) for _ in range(40)]
+        blobs = await asyncio.gather(*[stored(storage, body) for body in bodies])
+        return list(zip(bodies, blobs, strict=True))
+
+    found = run(scenario())
+    assert len({blob.key for _, blob in found}) == 40
+    for body, blob in found:
+        assert run(read(storage, blob)) == body
+
+
+def test_the_same_bytes_twice_are_two_blobs(storage: Storage, run: Run) -> None:
+    one, two = run(stored(storage, b"x")), run(stored(storage, b"x"))
+    run(storage.delete(one.key))
+
+    assert run(read(storage, two)) == b"x"
+
+
+def test_a_deleted_blob_is_gone_and_deleting_it_again_is_harmless(
+    storage: Storage, run: Run
+) -> None:
+    blob = run(stored(storage, b"x"))
+    run(storage.delete(blob.key))
+    run(storage.delete(blob.key))
+
+    assert run(entries(storage)) == []
+    with pytest.raises(Damaged):
+        run(read(storage, blob))
+
+
+def test_an_unfinished_upload_can_be_found_and_deleted(storage: Storage, run: Run) -> None:
+    """Its process died; another one sweeps."""
+    upload, blob = run(sealed(storage, bytes(2 * CHUNK)))
+
+    (entry,) = run(entries(storage))
+    run(storage.delete(entry.key))
+
+    assert entry.unfinished
+    assert run(entries(storage)) == []
+    with pytest.raises(Unavailable):
+        run(upload.commit())
+    run(upload.abort())
+    with pytest.raises(Damaged):
+        run(read(storage, blob))
+
+
+def test_entries_tell_key_size_and_age(storage: Storage, run: Run) -> None:
+    begun = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=2)
+    blob = run(stored(storage, b"12345"))
+
+    (entry,) = run(entries(storage))
+
+    assert (entry.key, entry.size, entry.unfinished) == (blob.key, 5, False)
+    assert begun <= entry.modified <= datetime.datetime.now(datetime.UTC)
+
+
+def test_a_blob_outlives_the_process(
+    make_storage: Callable[[], Storage], storage: Storage, run: Run
+) -> None:
+    blob = run(stored(storage, b"x"))
+    later = make_storage()
+
+    assert run(read(later, blob)) == b"x"
+    later.close()
+
+
+@pytest.mark.parametrize("size", [10, 2 * CHUNK])
+def test_bytes_other_than_those_stored_never_arrive_complete(
+    storage: Storage, run: Run, size: int
+) -> None:
+    body = bytes(size)
+    blob = run(stored(storage, body))
+    expected = Blob(blob.key, hashlib.sha256(b"other").hexdigest(), size)
+    arrived = bytearray()
+
+    async def take() -> None:
+        async for chunk in storage.read(expected):
+            arrived.extend(chunk)
+
+    with pytest.raises(Damaged):
+        run(take())
+    assert len(arrived) < size
+
+
+@pytest.mark.parametrize("wrong", [-1, 1])
+def test_a_blob_of_another_size_is_damaged(storage: Storage, run: Run, wrong: int) -> None:
+    blob = run(stored(storage, b"12345"))
+
+    with pytest.raises(Damaged):
+        run(read(storage, Blob(blob.key, blob.sha256, blob.size + wrong), 0, 1))
+
+
+def test_a_missing_blob_is_damaged_even_when_nothing_of_it_is_read(
+    storage: Storage, run: Run
+) -> None:
+    with pytest.raises(Damaged):
+        run(read(storage, Blob("0" * 32, "0" * 64, 5), 0, 0))
+
+
+def test_a_store_that_works_says_so_and_leaves_no_trace(storage: Storage, run: Run) -> None:
+    run(storage.check())
+
+    assert run(entries(storage)) == []
+
+
+# -- the disk alone
+
+
+def test_a_store_that_is_gone_says_so(tmp_path: Path, run: Run) -> None:
+    storage = DiskStorage(tmp_path / "store")
+    (tmp_path / "store").rename(tmp_path / "elsewhere")
+
+    with pytest.raises(Unavailable):
+        run(storage.check())
+    storage.close()
+
+
+def test_only_the_service_may_read_the_store(tmp_path: Path, run: Run) -> None:
+    storage = DiskStorage(tmp_path)
+    run(stored(storage, b"x"))
+    storage.close()
+
+    for directory in ("blobs", "uploads"):
+        for path in [tmp_path / directory, *(tmp_path / directory).rglob("*")]:
+            assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_a_directory_that_cannot_be_made_is_said_in_words(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(Misconfigured, match="base_storage_location"):
+        DiskStorage(tmp_path / "file")

@@ -1,0 +1,324 @@
+"""Only the server tells the time, and there is one order."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import re
+import tarfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nbexchange import database
+from tests.support import course
+from tests.support.archives import tar_gz, tar_gz_of, upload_headers
+from tests.support.course import PS1, WORK, receipt, release, rows, submit
+from tests.support.process import ServiceProcess, missing, needs, wait_until
+from tests.support.raw import RawConnection
+from tests.support.service import Service, Wire
+
+TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6} UTC")
+LONG_AGO = "2001-01-01 00:00:00.000000 UTC"
+
+
+class Clock:
+    """The database's clock, in our hands."""
+
+    def __init__(self) -> None:
+        self.now = datetime.datetime(2026, 11, 20, 12, 0, 0, 0, datetime.UTC)
+
+    def __call__(self) -> str:
+        return self.now.strftime("%Y-%m-%d %H:%M:%S.%f")
+
+    def set(self, text: str) -> None:
+        self.now = moment(f"2026-11-20 {text}.000000 UTC")
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(database, "_machine_clock", lambda: clock())
+    return clock
+
+
+@pytest.fixture
+def service(data: Path, clock: Clock) -> Iterator[Service]:
+    """A service that goes by our clock."""
+    with Service(data) as running:
+        yield running
+
+
+@pytest.fixture
+def bob(service: Service) -> Wire:
+    receipt(release(service.instructor()))
+    return service.student()
+
+
+def moment(text: str) -> datetime.datetime:
+    naive = datetime.datetime.strptime(text, "%Y-%m-%d %H:%M:%S.%f UTC")
+    return naive.replace(tzinfo=datetime.UTC)
+
+
+class Slow:
+    """A submission whose last byte is held back."""
+
+    def __init__(self, service: Service, body: bytes, **headers: str) -> None:
+        self._service = service
+        self._last = body[-1:]
+        token = service.enrol("bob", {"physics": "Student"})
+        self.connection = RawConnection(service.url, token)
+        watcher = service.wire(None)
+        before = course.uploads_in_flight(watcher)
+        head = self.connection.head(
+            "POST", "submission", headers | {"Content-Length": str(len(body))}, **PS1
+        )
+        self.connection.send(head, body[:-1])
+        wait_until(lambda: course.uploads_in_flight(watcher) == before + 1)
+
+    def finish(self) -> dict[str, Any]:
+        with self.connection:
+            self.connection.send(self._last)
+            answer = self.connection.answer()
+        assert answer.status == 201, answer.body
+        return answer.json()
+
+
+def test_with_a_digest_in_the_header_the_time_is_when_the_header_came(
+    service: Service, bob: Wire, clock: Clock
+) -> None:
+    clock.set("11:59:59")
+    slow = Slow(service, WORK, **upload_headers(WORK))
+    clock.set("12:30:00")
+
+    assert slow.finish()["timestamp"] == "2026-11-20 11:59:59.000000 UTC"
+
+
+def test_without_a_digest_the_time_is_when_all_had_come(
+    service: Service, bob: Wire, clock: Clock
+) -> None:
+    clock.set("11:59:59")
+    slow = Slow(service, WORK)
+    clock.set("12:30:00")
+
+    assert slow.finish()["timestamp"] == "2026-11-20 12:30:00.000000 UTC"
+
+
+def test_bytes_other_than_the_header_announced_get_no_time(
+    service: Service, bob: Wire, clock: Clock
+) -> None:
+    """Nobody can reserve a time for work that is yet to be done."""
+    other = tar_gz(p1=b"done later")
+    slow = Slow(service, other, **upload_headers(WORK))
+    slow.connection.send(other[-1:])
+
+    with slow.connection:
+        assert slow.connection.answer().status == 422
+    assert rows(service, "submission") == []
+
+
+def test_a_submission_in_between_is_ordered_by_its_own_arrival(
+    service: Service, bob: Wire, clock: Clock
+) -> None:
+    clock.set("12:00:00")
+    slow = Slow(service, WORK, **upload_headers(WORK))
+    clock.set("12:01:00")
+    between = receipt(submit(bob, tar_gz(p1=b"second")))
+    clock.set("12:02:00")
+    first = slow.finish()
+
+    assert first["timestamp"] < between["timestamp"]
+    newest, oldest = course.submissions(bob)
+    assert newest["submission_id"] == between["submission_id"]
+    assert oldest["submission_id"] == first["submission_id"]
+
+
+def test_a_clock_that_steps_back_does_not_turn_the_order(
+    service: Service, bob: Wire, clock: Clock
+) -> None:
+    given = []
+    for time in ("12:00:00", "11:00:00", "11:00:00", "10:30:00", "13:00:00"):
+        clock.set(time)
+        given.append(receipt(submit(bob))["timestamp"])
+        given.append(receipt(submit(bob, **{"Content-Digest": None}))["timestamp"])
+
+    assert given == sorted(set(given))
+    assert given[-1] == "2026-11-20 13:00:00.000001 UTC"
+    listed = [record["timestamp"] for record in course.submissions(bob)]
+    assert listed == given[::-1]
+
+
+def test_times_are_unique_and_increasing_however_fast_they_come(
+    service: Service, bob: Wire, clock: Clock
+) -> None:
+    """The clock stands still, which is the fastest that a client can be."""
+    token = service.enrol("bob", {"physics": "Student"})
+    wires = [service.wire(token) for _ in range(16)]
+
+    with ThreadPoolExecutor(len(wires)) as pool:
+        given = [receipt(answer)["timestamp"] for answer in pool.map(submit, wires)]
+    then = receipt(submit(bob))["timestamp"]
+
+    assert len({*given, then}) == len(wires) + 1
+    assert max(given) < then
+
+
+def test_two_students_may_have_the_same_time(service: Service, bob: Wire, clock: Clock) -> None:
+    carl = service.student(name="carl")
+
+    assert receipt(submit(bob))["timestamp"] == receipt(submit(carl))["timestamp"]
+
+
+def test_what_arrived_and_what_was_corrected_are_both_on_record(
+    service: Service, bob: Wire, clock: Clock
+) -> None:
+    clock.set("12:00:00")
+    receipt(submit(bob))
+    clock.set("11:00:00")
+    receipt(submit(bob))
+
+    _, row = rows(service, "submission")
+    assert row["arrived_at"] == "2026-11-20 11:00:00.000000"
+    assert row["timestamp"] == "2026-11-20 12:00:00.000001"
+
+
+BACKDATING_HEADERS = (
+    "Date",
+    "Last-Modified",
+    "If-Modified-Since",
+    "If-Unmodified-Since",
+    "X-Timestamp",
+    "X-Request-Start",
+    "X-Received-At",
+    "Timestamp",
+    "Forwarded",
+    "X-Forwarded-For",
+)
+BACKDATING_PARAMETERS = ("timestamp", "arrived_at", "stored_at", "date", "time", "submitted_at")
+
+
+@pytest.mark.parametrize("header", BACKDATING_HEADERS)
+def test_no_header_changes_the_time(service: Service, bob: Wire, clock: Clock, header: str) -> None:
+    for said in ("Mon, 01 Jan 2001 00:00:00 GMT", LONG_AGO, "978307200"):
+        receipt(submit(bob, **{header: said}))
+
+    assert_all_of_today(service, bob)
+
+
+@pytest.mark.parametrize("parameter", BACKDATING_PARAMETERS)
+def test_no_parameter_changes_the_time(
+    service: Service, bob: Wire, clock: Clock, parameter: str
+) -> None:
+    for said in (LONG_AGO, "2001-01-01T00:00:00Z", "9999-12-31 23:59:59.999999 UTC", "0", "-1"):
+        headers = upload_headers(WORK)
+        receipt(bob.post("submission", WORK, headers, **PS1, **{parameter: said}))
+
+    assert_all_of_today(service, bob)
+
+
+def test_nothing_in_the_archive_changes_the_time(service: Service, bob: Wire, clock: Clock) -> None:
+    receipt(submit(bob, tar_gz_of({"p1.ipynb": b"{}", "timestamp.txt": LONG_AGO.encode()})))
+    receipt(submit(bob, old_archive()))
+
+    assert_all_of_today(service, bob)
+
+
+def test_a_form_field_does_not_change_the_time(service: Service, bob: Wire, clock: Clock) -> None:
+    wire = service.wire(service.enrol("bob", {"physics": "Student"}))
+    answer = wire.request(
+        "POST",
+        "submission",
+        params={**PS1, "timestamp": LONG_AGO},
+        data={"timestamp": LONG_AGO},
+        files={"assignment": ("assignment.tar.gz", WORK)},
+    )
+    receipt(answer)
+
+    assert_all_of_today(service, bob)
+
+
+def old_archive() -> bytes:
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w:gz") as archive:
+        entry = tarfile.TarInfo("p1.ipynb")
+        entry.size, entry.mtime = 2, 978307200
+        archive.addfile(entry, io.BytesIO(b"{}"))
+    return target.getvalue()
+
+
+def assert_all_of_today(service: Service, bob: Wire) -> None:
+    """The clock stands still at noon; only ticks may have been added."""
+    listed = [record["timestamp"] for record in course.submissions(bob)]
+    assert listed
+    assert all(time.startswith("2026-11-20 12:00:00.0000") for time in listed), listed
+    for row in rows(service, "submission"):
+        assert row["arrived_at"] == row["stored_at"] == "2026-11-20 12:00:00.000000"
+
+
+def test_every_time_has_one_fixed_width_and_is_utc(
+    service: Service, bob: Wire, clock: Clock
+) -> None:
+    """.strftime and isoformat both drop zeros somewhere; sorting text must sort times."""
+    ada = service.instructor()
+    given = receipt(submit(bob))
+    feedback = receipt(course.give_feedback(ada, given["submission_id"], b"good"))
+    assert bob.get("assignment", **PS1).ok
+
+    listed = bob.get("assignments", course_id="physics").json()["value"]
+    history = ada.get("history").json()["value"]
+    times = [given["timestamp"], feedback["timestamp"]]
+    times += [record["timestamp"] for record in listed]
+    times += [
+        action["timestamp"]
+        for place in history
+        for assignment in place.get("assignments", ())
+        for action in assignment.get("actions", ())
+        if "timestamp" in action
+    ]
+
+    assert len(times) >= 5
+    for time in times:
+        assert TIMESTAMP.fullmatch(time), time
+        assert time.endswith((".000000 UTC", ".000001 UTC"))
+
+
+def test_the_time_is_utc_whatever_the_zone_of_the_machine(data: Path) -> None:
+    with ServiceProcess(data, env={"TZ": "Pacific/Kiritimati"}) as service:
+        receipt(release(service.instructor()))
+        before = datetime.datetime.now(datetime.UTC)
+        given = receipt(submit(service.student()))
+        after = datetime.datetime.now(datetime.UTC)
+
+    assert before <= moment(given["timestamp"]) <= after
+
+
+def test_a_machine_whose_clock_steps_back_keeps_the_order(data: Path, tmp_path: Path) -> None:
+    """The same through the whole system: libfaketime turns back the clock of a real process."""
+    needs("faketime")
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+    if library is None:
+        missing("there is no libfaketimeMT.so.1")
+    offset = tmp_path / "offset"
+    offset.write_text("+0")
+    env = {
+        "LD_PRELOAD": str(library),
+        "FAKETIME_TIMESTAMP_FILE": str(offset),
+        "FAKETIME_NO_CACHE": "1",
+        "DONT_FAKE_MONOTONIC": "1",
+    }
+    given = []
+    with ServiceProcess(data, env=env) as service:
+        bob = service.student()
+        receipt(release(service.instructor()))
+        for shift in ("+0", "-3600", "-7200", "+3600", "-0"):
+            offset.write_text(shift)
+            given.append(receipt(submit(bob))["timestamp"])
+        listed = [record["timestamp"] for record in course.submissions(bob)]
+        arrived = [row["arrived_at"] for row in rows(service, "submission")]
+
+    assert arrived != sorted(arrived), "the clock was not turned back"
+    assert given == sorted(set(given))
+    assert listed == given[::-1]
