@@ -1,0 +1,142 @@
+"""A real Jupyter server on somebody's machine, asked as JupyterLab's pages ask it.
+
+nbgrader's four server extensions are loaded and nothing else, because the others cost seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from tests.support.nbgrader import Home
+from tests.support.process import wait_until
+
+TOKEN = "t0k3n"
+PATIENCE = 60
+"""Seconds until an answer is given up; autograding starts a kernel for each notebook."""
+
+NBGRADER = ("assignment_list", "course_list", "formgrader", "validate_assignment")
+EXTENSIONS = {
+    **{f"nbgrader.server_extensions.{name}": True for name in NBGRADER},
+    **dict.fromkeys(
+        ("jupyter_lsp", "jupyter_server_terminals", "jupyterlab", "notebook", "notebook_shim"),
+        False,
+    ),
+}
+CONFIG = {
+    "ServerApp": {
+        "jpserver_extensions": EXTENSIONS,
+        "allow_root": True,
+        "ip": "127.0.0.1",
+        "open_browser": False,
+        "terminals_enabled": False,
+    },
+    "IdentityProvider": {"token": TOKEN},
+}
+
+
+class Jupyter:
+    """A server in `home.work`, with what the home has around it when the server starts."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self.log = home.folder / "jupyter.log"
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._session.headers["Authorization"] = f"token {TOKEN}"
+
+    # -- life
+
+    def __enter__(self) -> Jupyter:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start it; the first request waits until it listens, so that two may start at a time."""
+        config = self.home.home / ".jupyter" / "jupyter_server_config.json"
+        config.write_text(json.dumps(CONFIG))
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "jupyter_server", f"--port={_free_port()}"],
+                cwd=self.home.work,
+                env=self.home.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self._url = ""
+
+    def stop(self) -> None:
+        self._session.close()
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            raise
+
+    @property
+    def url(self) -> str:
+        """Without a slash; wait for it to listen."""
+        if not self._url:
+            port = wait_until(self._port, "a Jupyter server that listens")
+            self._url = f"http://127.0.0.1:{port}"
+        return self._url
+
+    def _port(self) -> int | None:
+        """As it tells other programs, shortly before it listens."""
+        assert self._process.poll() is None, self.log.read_text()
+        runtime = self.home.home / ".local/share/jupyter/runtime"
+        try:
+            said = json.loads((runtime / f"jpserver-{self._process.pid}.json").read_text())
+            socket.create_connection(("127.0.0.1", said["port"])).close()
+        except (FileNotFoundError, json.JSONDecodeError, ConnectionRefusedError):
+            return None
+        return int(said["port"])
+
+    # -- what people do
+
+    def ask(
+        self, method: str, path: str, query: Mapping[str, str] | None = None, body: Any = None
+    ) -> requests.Response:
+        return self._session.request(
+            method, f"{self.url}{path}", params=query, json=body, timeout=PATIENCE
+        )
+
+    def get(self, path: str, /, **query: str) -> Any:
+        """The JSON of a page's question."""
+        return self._answer(self.ask("GET", path, query))
+
+    def post(self, path: str, /, **body: Any) -> Any:
+        """The JSON of what a button says."""
+        return self._answer(self.ask("POST", path, body=body))
+
+    def _answer(self, response: requests.Response) -> Any:
+        assert response.status_code == 200, f"{response.text}\n{self.log.read_text()}"
+        return response.json()
+
+    @property
+    def directory(self) -> Path:
+        """Where the process is; nbgrader's pages change it for a moment, and may forget it."""
+        return Path(f"/proc/{self._process.pid}/cwd").resolve()
+
+
+def _free_port() -> int:
+    """One that is free now. If somebody takes it first, Jupyter tries the next ones."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    assert isinstance(port, int)
+    return port
