@@ -268,7 +268,7 @@ class NbExchange(Application):
             default_handler_class=NothingHere,
             default_handler_args={"services": services},
             log_function=_log_request,
-            storing=set(),
+            under_way=set(),
         )
 
     # -- running
@@ -326,9 +326,9 @@ class NbExchange(Application):
                 yield sockets[0].getsockname()[1]
             finally:
                 server.stop()
-                if app.settings["storing"]:
-                    await asyncio.wait(app.settings["storing"], timeout=GRACE_SECONDS)
+                await _finish(app)
                 await server.close_all_connections()
+                await _finish(app)
                 storage.close()
         finally:
             database.close()
@@ -341,6 +341,12 @@ class NbExchange(Application):
                 f"cannot listen on {self.ip}:{self.port}: {error.strerror}; "
                 "choose another with --ip and --port"
             ) from error
+
+
+async def _finish(app: TornadoApplication) -> None:
+    """Wait for uploads that are being stored, or whose leavings are being swept up."""
+    if app.settings["under_way"]:
+        await asyncio.wait(app.settings["under_way"], timeout=GRACE_SECONDS)
 
 
 def _give_everybody_a_turn() -> None:

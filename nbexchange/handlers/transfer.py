@@ -11,7 +11,7 @@ import asyncio
 import functools
 import re
 from collections.abc import Callable
-from typing import BinaryIO, ClassVar, Protocol, TypeVar
+from typing import Any, BinaryIO, ClassVar, Protocol, TypeVar
 
 from sqlalchemy.orm import Session
 
@@ -93,7 +93,7 @@ class UploadHandler(BaseHandler):
         upload = self._whole_upload()
         # From here on it is finished even for a client that is gone: a retry will find it.
         self._storing = True
-        self._hold_the_end()
+        self._hold_the_end(asyncio.current_task())
         blob, found = await upload.seal(functools.partial(self._judge, check))
         await upload.commit()
         try:
@@ -197,13 +197,12 @@ class UploadHandler(BaseHandler):
 
     # -- the end
 
-    def _hold_the_end(self) -> None:
-        """Let a service that is told to stop wait for this request's answer."""
-        storing: set[asyncio.Task[object]] = self.settings["storing"]
-        task = asyncio.current_task()
+    def _hold_the_end(self, task: asyncio.Task[Any] | None) -> None:
+        """Let a service that is told to stop wait for this."""
         assert task is not None
-        storing.add(task)
-        task.add_done_callback(storing.discard)
+        under_way: set[asyncio.Task[Any]] = self.settings["under_way"]
+        under_way.add(task)
+        task.add_done_callback(under_way.discard)
 
     def on_connection_close(self) -> None:
         super().on_connection_close()
@@ -216,8 +215,7 @@ class UploadHandler(BaseHandler):
 
     def _leave_nothing(self) -> None:
         if self._upload is not None:
-            # Kept alive by the handler until it is done.
-            self._cleaning = asyncio.ensure_future(self._abort())
+            self._hold_the_end(asyncio.ensure_future(self._abort()))
 
     async def _abort(self) -> None:
         upload, self._upload = self._upload, None
