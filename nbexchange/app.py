@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +270,7 @@ class NbExchange(Application):
             default_handler_args={"services": services},
             log_function=_log_request,
             under_way=set(),
+            turns=weakref.WeakValueDictionary(),
         )
 
     # -- running

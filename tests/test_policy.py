@@ -345,6 +345,32 @@ def test_a_role_ends_with_the_next_request(campus):
     assert ada.get("assignments", course_id="physics").status_code == 401
 
 
+def test_a_right_that_is_lost_during_a_long_upload_is_lost(campus, monkeypatch):
+    monkeypatch.setattr("nbexchange.handlers.transfer.ASK_AGAIN", -1)
+    bob, before = campus.wire("student"), campus.service.files()
+
+    def body():
+        yield BODY[:50]
+        campus.service.enrol("bob", {})
+        yield BODY[50:]
+
+    answer = bob.post("submission", body(), course_id="physics", assignment_id="ps1")
+
+    assert answer.status_code == 404
+    assert campus.service.files() == before
+
+
+def test_feedback_that_names_another_student_than_the_submission_s_is_refused(campus):
+    where = {"course_id": "physics", "assignment_id": "ps1", "notebook": "p1"}
+    token = campus.submissions[1, "physics"]
+    ada = campus.wire("instructor")
+
+    assert (
+        ada.post("feedback", b"<p>", submission_id=token, student="eve", **where).status_code == 404
+    )
+    assert ada.post("feedback", b"<p>", submission_id=token, student="bob", **where).ok
+
+
 def test_a_member_of_several_courses_lists_them_all(campus):
     both = campus.service.wire(
         campus.service.enrol("bea", {"physics": "Student", "chemistry": "Instructor"})

@@ -347,3 +347,20 @@ def test_a_directory_that_cannot_be_made_is_said_in_words(tmp_path: Path) -> Non
 
     with pytest.raises(Misconfigured, match="base_storage_location"):
         DiskStorage(tmp_path / "file")
+
+
+def test_a_sweep_spares_an_upload_that_was_committed_since_it_was_listed(
+    storage: Storage, run: Run
+) -> None:
+    async def scenario() -> Blob:
+        upload = storage.open_upload()
+        await upload.write(bytes(CHUNK))
+        blob = await upload.seal(lambda blob, file: blob)
+        (listed,) = [entry async for entry in storage.entries()]
+        await upload.commit()
+        await storage.sweep(listed)
+        return blob
+
+    blob = run(scenario())
+
+    assert run(read(storage, blob)) == bytes(CHUNK)

@@ -97,6 +97,17 @@ def test_with_a_digest_in_the_header_the_time_is_when_the_header_came(
     assert slow.finish()["timestamp"] == "2026-11-20 11:59:59.000000 UTC"
 
 
+def test_a_digest_holds_the_time_for_an_hour_and_no_longer(
+    service: Service, bob: Wire, clock: Clock
+) -> None:
+    """Nobody can hold back several answers until the right one is known."""
+    clock.set("11:59:59")
+    slow = Slow(service, WORK, **upload_headers(WORK))
+    clock.set("13:00:00")
+
+    assert slow.finish()["timestamp"] == "2026-11-20 13:00:00.000000 UTC"
+
+
 def test_without_a_digest_the_time_is_when_all_had_come(
     service: Service, bob: Wire, clock: Clock
 ) -> None:

@@ -592,3 +592,14 @@ def test_hostile_feedback_is_just_bytes(ada: Wire, bob: Wire) -> None:
     submission_id = receipt(submit(bob))["submission_id"]
     for body in (*HOSTILE.values(), b"<script>alert(1)</script>"):
         assert receipt(give_feedback(ada, submission_id, body))["sha256"] == sha256(body)
+
+
+@pytest.mark.parametrize(("count", "status"), [(250, 201), (251, 422)])
+def test_a_submission_lists_a_bounded_number_of_notebooks(service, count, status) -> None:
+    receipt(release(service.instructor()))
+    body = tar_gz_of({f"n{number}.ipynb": b"" for number in range(count)})
+
+    answer = service.student().post("submission", body, **PS1)
+
+    assert answer.status_code == status
+    assert len(service.files()) == (2 if status == 201 else 1)

@@ -54,7 +54,7 @@ class Gc(Command):
                     found.append(entry)
                     print(f"{entry.modified:%Y-%m-%d %H:%M} {entry.size:>12,} {entry.key}")
                     if self.delete:
-                        await storage.delete(entry.key)
+                        await storage.sweep(entry)
         return found
 
     async def _old(self, storage: Storage) -> AsyncIterator[Entry]:

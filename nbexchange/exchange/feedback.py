@@ -169,9 +169,12 @@ def _find_submission(
 ) -> models.Submission:
     query = select(models.Submission).where(models.Submission.assignment_pk == assignment_pk)
     if target.submission_id is not None:
-        row = session.execute(
-            query.where(models.Submission.token == target.submission_id)
-        ).scalar_one_or_none()
+        query = query.where(models.Submission.token == target.submission_id)
+        if target.student_id is not None:
+            query = query.join(models.Submission.user).where(
+                models.User.org_id == org_id, models.User.name == target.student_id
+            )
+        row = session.execute(query).scalar_one_or_none()
         if row is None:
             raise NotFound("the assignment has no such submission; collect it again")
         return row

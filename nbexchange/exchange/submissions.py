@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, aliased
 
 from nbexchange import models
 from nbexchange.archive import Contents
-from nbexchange.errors import Malformed, NotFound
+from nbexchange.errors import BadArchive, Malformed, NotFound
 from nbexchange.exchange.events import note
 from nbexchange.exchange.feedback import newest_feedback
 from nbexchange.exchange.people import Place, remember
@@ -24,6 +24,15 @@ from nbexchange.models import Action
 from nbexchange.storage import Blob, new_key
 from nbexchange.timestamps import normal_claim
 
+COMMITMENT = datetime.timedelta(hours=1)
+"""How long a digest in the header keeps the time of the header: who may choose among several held
+back for longer has not decided yet."""
+
+MOST_NOTEBOOKS = 250
+LONGEST_NOTEBOOKS = 16 * 1024
+"""Notebooks at the top of one submission, and characters of their names together. They are in
+every list: 60 archives of 200 kB could make one page of it 180 MB."""
+
 TICK = datetime.timedelta(microseconds=1)
 
 
@@ -33,6 +42,8 @@ class Admission(NamedTuple):
     arrived_at: datetime.datetime
     assignment_pk: int
     release_pk: int
+    release_token: str
+    """Never used twice, as numbers of rows are: SQLite gives those of erased rows out again."""
     after: datetime.datetime | None
     """The official time of the caller's newest submission then."""
 
@@ -49,9 +60,17 @@ def admit_submission(
     permit(user, Verb.SUBMIT, course_id)
     retried = earlier(session, models.Submission, user, idempotency_key)
     if retried is not None:
-        return Admission(retried.arrived_at, retried.assignment_pk, retried.release_pk, None)
+        return Admission(
+            retried.arrived_at,
+            retried.assignment_pk,
+            retried.release_pk,
+            retried.release.token,
+            None,
+        )
     known = released(session, user, course_id, assignment_id)
-    return Admission(known.now, known.assignment_pk, known.release_pk, known.newest_time)
+    return Admission(
+        known.now, known.assignment_pk, known.release_pk, known.release_token, known.newest_time
+    )
 
 
 def submit(
@@ -81,12 +100,16 @@ def submit(
         if row.assignment_pk != known.assignment_pk:
             raise used_before()
         return _receipt(session, user, course_id, assignment_id, row.token)
-    if known.assignment_pk != admission.assignment_pk:
+    if not _is_there(session, known.assignment_pk, admission):
         raise not_released(course_id, assignment_id)  # erased meanwhile, and made anew
+    notebooks = _listable(contents.notebooks)
     place = remember(session, user, course_id, known)
+    in_time = known.now - admission.arrived_at <= COMMITMENT
+    if not known.released and not in_time:
+        raise not_released(course_id, assignment_id)
     basis = (
         admission
-        if committed
+        if committed and in_time
         else admission._replace(arrived_at=known.now, after=known.newest_time)
     )
     token = new_key()
@@ -104,12 +127,22 @@ def submit(
             "arrived_at": admission.arrived_at,
             "stored_at": known.now,
             "client_timestamp": normal_claim(client_timestamp or contents.timestamp),
-            "notebooks": top_level(contents.notebooks),
+            "notebooks": notebooks,
             "idempotency_key": idempotency_key,
         },
     )
     note(session, place, Action.SUBMITTED, known.assignment_pk, token)
     return _receipt(session, user, course_id, assignment_id, token)
+
+
+def _is_there(session: Session, assignment_pk: int, admission: Admission) -> bool:
+    """Whether the release that was admitted to is still a release of this assignment."""
+    query = select(models.Release.id).where(
+        models.Release.id == admission.release_pk,
+        models.Release.token == admission.release_token,
+        models.Release.assignment_pk == assignment_pk,
+    )
+    return session.execute(query).first() is not None
 
 
 _INSERT = insert(models.Submission.__table__)  # type: ignore[arg-type]
@@ -198,6 +231,16 @@ def own_submissions(session: Session, user: User, courses: Iterable[str]) -> lis
 def top_level(notebooks: Iterable[str]) -> list[str]:
     """nbgrader grades the notebooks that lie at the top of an assignment, and only those."""
     return [path for path in notebooks if "/" not in path]
+
+
+def _listable(paths: Iterable[str]) -> list[str]:
+    notebooks = top_level(paths)
+    if len(notebooks) > MOST_NOTEBOOKS or sum(map(len, notebooks)) > LONGEST_NOTEBOOKS:
+        raise BadArchive(
+            f"there are more than {MOST_NOTEBOOKS} notebooks, or their names are too long; "
+            "put those that are not to be graded into a folder"
+        )
+    return notebooks
 
 
 def _official_time(

@@ -14,7 +14,8 @@ from typing import Any, ClassVar, Concatenate, Final, ParamSpec, TypeVar
 
 from sqlalchemy.orm import Session
 from tornado.http1connection import HTTP1Connection
-from tornado.web import HTTPError, RequestHandler, stream_request_body
+from tornado.iostream import StreamClosedError
+from tornado.web import Finish, HTTPError, RequestHandler, stream_request_body
 
 from nbexchange.archive import Limits
 from nbexchange.database import Database
@@ -147,6 +148,8 @@ class BaseHandler(RequestHandler):
             if not self._headers_written:
                 raise
             self._connection.close()
+        except StreamClosedError:
+            raise Finish from None  # who asked is gone
 
     @property
     def _connection(self) -> HTTP1Connection:

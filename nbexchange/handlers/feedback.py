@@ -63,7 +63,7 @@ class Feedback(UploadHandler):
     def _target(self) -> Target:
         submission_id = self.parameter("submission_id")
         if submission_id:
-            return Target(submission_id=submission_id)
+            return Target(submission_id=submission_id, student_id=self.parameter("student"))
         student_id, said = self.required("student", "timestamp")
         timestamp = normal_claim(said)
         if timestamp is None:

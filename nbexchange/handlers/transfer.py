@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import re
+import time
 from collections.abc import Callable
 from typing import Any, BinaryIO, ClassVar, Protocol, TypeVar
 
@@ -21,6 +22,7 @@ from nbexchange.errors import (
     NbExchangeError,
     OutOfRange,
     TooLarge,
+    Unauthenticated,
     Unavailable,
     UnsupportedMedia,
 )
@@ -32,6 +34,9 @@ from nbexchange.storage import Blob, Upload
 
 GZIP = "application/gzip"
 """Old clients compare the whole header with this, so it never carries a parameter."""
+
+ASK_AGAIN = 60.0
+"""Seconds after which what the identity said at the header is not what it says now."""
 
 FORM_OVERHEAD = 4 * 1024 * 1024
 """Bytes that a multipart form may need besides its file."""
@@ -65,6 +70,7 @@ class UploadHandler(BaseHandler):
 
     async def judge(self) -> None:
         await super().judge()
+        self._asked_at = time.monotonic()
         if self.request.method == "POST":
             self._judge_headers()
             await self.admit()
@@ -94,7 +100,9 @@ class UploadHandler(BaseHandler):
         # From here on it is finished even for a client that is gone: a retry will find it.
         self._storing = True
         self._hold_the_end(asyncio.current_task())
-        blob, found = await upload.seal(functools.partial(self._judge, check))
+        async with self._own_turn():
+            blob, found = await upload.seal(functools.partial(self._judge, check))
+        await self._ask_again()
         await upload.commit()
         try:
             stored = await self.services.database.write(verb, blob, found)
@@ -108,6 +116,21 @@ class UploadHandler(BaseHandler):
             # The same bytes are here: from an earlier try, or as feedback that has not changed.
             await self.services.storage.delete(blob.key)
         return stored
+
+    def _own_turn(self) -> asyncio.Lock:
+        """One check at a time for each person, so that nobody's archives keep all threads busy."""
+        turn: asyncio.Lock = self.settings["turns"].setdefault(
+            (self.user.org_id, self.user.name), asyncio.Lock()
+        )
+        return turn
+
+    async def _ask_again(self) -> None:
+        """A body may take hours; a right that was lost meanwhile is lost."""
+        if time.monotonic() - self._asked_at > ASK_AGAIN:
+            now = await self._who_asks()
+            if (now.org_id, now.name) != (self.user.org_id, self.user.name):
+                raise Unauthenticated("you are not who you were when this upload began")
+            self.user = now
 
     def _judge(
         self, check: Callable[[BinaryIO], Checked], blob: Blob, file: BinaryIO

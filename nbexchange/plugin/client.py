@@ -17,6 +17,7 @@ import functools
 import hashlib
 import http.cookiejar
 import io
+import json
 import logging
 import math
 import os
@@ -47,6 +48,7 @@ from nbexchange.plugin.answers import (
 from nbexchange.plugin.progress import Progress
 
 _PIECE = 64 * 1024
+_LARGEST_JSON = 1024**3  # bytes; all feedback on an assignment comes in one answer
 _CONNECTIONS = 16
 _FIRST_PAUSE = 0.3  # seconds, doubled each time
 _LONGEST_PAUSE = 30.0
@@ -57,7 +59,7 @@ _PATIENT = (
 _PAGE = 500  # submissions a request; 5,000 at once would keep the service busy too long
 _LATER = {429, 502, 503, 504}
 _DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/]{43}=):")
-_RANGE = re.compile(r"bytes (\d+)-\d+/\d+")
+_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/\d{1,18}", re.ASCII)
 
 _Value = TypeVar("_Value")
 _Sent = TypeVar("_Sent", bound=Receipt)
@@ -585,14 +587,22 @@ def _json(answer: requests.Response, *, success: bool = True) -> Mapping[str, An
     if _content_type(answer) != "application/json":
         raise Nonsense(f"it sends {_content_type(answer) or 'something untyped'}, not JSON")
     try:
-        said = answer.json()
-    except ValueError as error:
-        if isinstance(error, requests.exceptions.JSONDecodeError):
-            raise Nonsense("it sends broken JSON") from None
-        raise
+        said = json.loads(_small_body(answer))
+    except (ValueError, RecursionError):
+        raise Nonsense("it sends broken JSON") from None
     if not isinstance(said, Mapping) or said.get("success") is not success:
         raise Nonsense("'success' is missing")
     return said
+
+
+def _small_body(answer: requests.Response) -> bytes:
+    """All of an answer that has to fit into memory; what is packed counts unpacked."""
+    body = bytearray()
+    for piece in answer.iter_content(_PIECE):
+        body += piece
+        if len(body) > _LARGEST_JSON:
+            raise Nonsense(f"its answer has more than {_LARGEST_JSON:,} bytes")
+    return bytes(body)
 
 
 def _content_type(answer: requests.Response) -> str:
@@ -614,7 +624,7 @@ def _has_status(said: Any, status: str) -> bool:
 
 def _number(text: str | None) -> float | None:
     """A header's number; `Retry-After` may be a date too, which needs two clocks that agree."""
-    return float(text) if text and text.isascii() and text.isdigit() else None
+    return float(text) if text and text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
 def _pause(attempt: int, asked: float | None) -> float:

@@ -127,7 +127,7 @@ class ExchangeReleaseFeedback(Exchange, abc.ExchangeReleaseFeedback):  # type: i
             expected["timestamp"] = page.timestamp
         submission_id = _submission_id(page.path.with_name(RECEIPT), expected)
         if submission_id is not None:
-            return {"submission_id": submission_id}
+            return {"submission_id": submission_id, "student": page.student}
         if page.timestamp:
             return {"student": page.student, "timestamp": page.timestamp}
         raise ServiceError(

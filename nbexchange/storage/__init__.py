@@ -82,6 +82,11 @@ class Storage:
         """Remove a blob or an unfinished upload. Harmless when it is gone."""
         raise NotImplementedError
 
+    async def sweep(self, entry: Entry) -> None:
+        """Remove what `entries` listed, unless it became something else since: an upload that was
+        unfinished then and is committed now stays."""
+        raise NotImplementedError
+
     def entries(self) -> AsyncIterator[Entry]:
         """Everything that is stored, in no order."""
         raise NotImplementedError

@@ -42,6 +42,8 @@ class DiskStorage(Storage):
         self.blobs = root / "blobs"
         self.uploads = root / "uploads"
         self._threads = ThreadPoolExecutor(THREADS, "disk")
+        # Apart, so that nobody's large archives keep others from their files.
+        self.checking = ThreadPoolExecutor(THREADS, "check")
         try:
             _make_directories(root, self.uploads, self.blobs)
         except OSError as error:
@@ -90,6 +92,10 @@ class DiskStorage(Storage):
         for path in (self.path(key), self.uploads / key):
             path.unlink(missing_ok=True)
 
+    async def sweep(self, entry: Entry) -> None:
+        path = self.uploads / entry.key if entry.unfinished else self.path(entry.key)
+        await self.thread(lambda: path.unlink(missing_ok=True))
+
     async def entries(self) -> AsyncIterator[Entry]:
         for directory in await self.thread(lambda: [self.uploads, *sorted(self.blobs.iterdir())]):
             unfinished = directory == self.uploads
@@ -106,6 +112,7 @@ class DiskStorage(Storage):
 
     def close(self) -> None:
         self._threads.shutdown()
+        self.checking.shutdown()
 
     async def thread(self, function: Callable[..., T], *args: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(
@@ -142,7 +149,10 @@ class DiskUpload(Upload):
     async def seal(self, check: Callable[[Blob, BinaryIO], T]) -> T:
         await self._flushed()
         async with self._turn:
-            return await self._storage.thread(self._seal, check)
+            blob = await self._storage.thread(self._finish)
+            return await asyncio.get_running_loop().run_in_executor(
+                self._storage.checking, functools.partial(_known_errors(self._check), check, blob)
+            )
 
     async def commit(self) -> None:
         async with self._turn:
@@ -179,10 +189,12 @@ class DiskUpload(Upload):
         while rest:
             rest = rest[self._file.write(rest) :]
 
-    def _seal(self, check: Callable[[Blob, BinaryIO], T]) -> T:
+    def _finish(self) -> Blob:
         self._flush(self._waiting)
+        return Blob(self._key, self._hasher.hexdigest(), self._size)
+
+    def _check(self, check: Callable[[Blob, BinaryIO], T], blob: Blob) -> T:
         assert self._file is not None
-        blob = Blob(self._key, self._hasher.hexdigest(), self._size)
         self._file.seek(0)
         with open(self._file.fileno(), "rb", buffering=CHUNK, closefd=False) as file:
             return check(blob, file)
@@ -190,6 +202,7 @@ class DiskUpload(Upload):
     def _commit(self) -> None:
         if self._over or self._file is None:
             raise _broken_off()
+        os.utime(self._file.fileno())  # `gc` counts from here: the row comes next
         os.fsync(self._file.fileno())
         final = self._storage.path(self._key)
         self._part.rename(final)

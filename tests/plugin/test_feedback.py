@@ -121,7 +121,7 @@ def test_the_receipt_names_the_submission(teacher, alice, graded, trouble, with_
 
     for seen in trouble.requests("POST feedback"):
         assert seen.params["submission_id"] == receipt["submission_id"]
-        assert "student" not in seen.params
+        assert seen.params["student"] == "alice"
     assert states(alice) == [(False, True, False)]
 
 

@@ -36,8 +36,8 @@ class TokenFileUserHandler(BaseUserHandler, Configurable):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._version: tuple[int, ...] | None = None
-        self._people: Mapping[str, Answer] = {}
+        # One value, set at once: two threads may read the file, and the older one finish last.
+        self._known: tuple[tuple[int, ...] | None, Mapping[str, Answer]] = (None, {})
 
     async def get_current_user(self, request: RequestHandler) -> Answer:
         token = bearer_token(request)
@@ -50,18 +50,19 @@ class TokenFileUserHandler(BaseUserHandler, Configurable):
         try:
             stat = Path(self.path).stat()
             version = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-            if version != self._version:
-                people = json.loads(Path(self.path).read_text(encoding="utf-8"))
+            known, people = self._known
+            if version != known:
+                read = json.loads(Path(self.path).read_text(encoding="utf-8"))
                 # Looking up digests, not tokens: how long that takes tells nothing of a token.
-                self._people = {_digest(token): person for token, person in people.items()}
-                self._version = version
+                people = {_digest(token): person for token, person in read.items()}
+                self._known = (version, people)
         except (OSError, ValueError, AttributeError) as error:
             # The error of a JSON parser quotes the file, and the file is full of secrets.
             log.error("the token file %s cannot be read: %s", self.path, type(error).__name__)
             raise Unavailable(
                 "the exchange cannot tell who you are for now; try again soon"
             ) from None
-        return self._people
+        return people
 
 
 def bearer_token(request: RequestHandler) -> str | None:
