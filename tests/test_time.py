@@ -108,6 +108,22 @@ def test_a_digest_holds_the_time_for_an_hour_and_no_longer(
     assert slow.finish()["timestamp"] == "2026-11-20 13:00:00.000000 UTC"
 
 
+def test_work_for_an_assignment_that_was_erased_meanwhile_does_not_reach_the_new_one(
+    service: Service, bob: Wire, clock: Clock
+) -> None:
+    """SQLite gives the numbers of erased rows out again."""
+    slow = Slow(service, WORK, **upload_headers(WORK))
+    ada = service.instructor()
+    assert ada.delete("assignment", purge="yes", **PS1).ok
+    receipt(release(ada))
+    slow.connection.send(WORK[-1:])
+
+    with slow.connection:
+        assert slow.connection.answer().status == 404
+    assert rows(service, "submission") == []
+    assert len(service.files()) == 1
+
+
 def test_without_a_digest_the_time_is_when_all_had_come(
     service: Service, bob: Wire, clock: Clock
 ) -> None:

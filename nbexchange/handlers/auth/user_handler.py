@@ -15,7 +15,8 @@ Answer = Mapping[str, Any] | None
 class BaseUserHandler:
     """Subclass it, and name the subclass in `c.NbExchange.user_plugin_class`.
 
-    There is one instance for the life of the service, and it is asked once for each request. A
+    There is one instance for the life of the service, and it is asked once for each request,
+    and again when a body took longer than a minute. A
     subclass may also be a traitlets `Configurable`; then it gets the application as its parent
     and can be configured like the rest.
     """
