@@ -42,5 +42,5 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/pip
 	touch $@
 
 $(VENV)/.installed-for-tests: pyproject.toml | $(BIN)/pip
-	$(BIN)/pip install --quiet --editable '.[plugin]' --group dev
+	$(BIN)/pip install --quiet --editable '.[plugin,postgresql,objects]' --group dev
 	touch $@

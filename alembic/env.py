@@ -5,15 +5,44 @@ check`) the database is named by NBEX_DB_URL.
 """
 
 import os
+from typing import Any
 
 from alembic import context
-from sqlalchemy import Connection
+from alembic.ddl.mysql import MariaDBImpl, MySQLImpl
+from sqlalchemy import Connection, exc, inspect
 
 from nbexchange.database import Database
 from nbexchange.models import Base
 
+DONE_BEFORE = (1050, 1051, 1060, 1061, 1091)
+"""A table that is there or is gone already, a column, an index, something to drop."""
+
+
+class Resumable(MySQLImpl):
+    """Goes on with a migration that was killed.
+
+    MariaDB and MySQL keep each change of a table at once, so the statements before the kill have
+    to be passed over. Only where the table of revisions tells that this is a database of ours:
+    tables of others in a new one are an error.
+    """
+
+    __dialect__ = "mysql"
+
+    def _exec(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super()._exec(*args, **kwargs)
+        except exc.DBAPIError as error:
+            if error.orig.args[0] in DONE_BEFORE and self.connection.info["nbexchange_resumes"]:
+                return None
+            raise
+
+
+class ResumableMariaDB(Resumable, MariaDBImpl):
+    __dialect__ = "mariadb"
+
 
 def migrate(connection: Connection) -> None:
+    connection.info["nbexchange_resumes"] = inspect(connection).has_table("alembic_version")
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,

@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from nbexchange.database import Database
+from tests.support import databases
 from tests.support.service import Service
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is true of SQLite alone is no question for a run with another database."""
+    others = [] if databases.KIND == "sqlite" else ["sqlite"]
+    gone = [item for item in items if any(item.get_closest_marker(name) for name in others)]
+    config.hook.pytest_deselected(items=gone)
+    items[:] = [item for item in items if item not in gone]
 
 
 @pytest.fixture(scope="session")
@@ -21,12 +30,14 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def data(tmp_path: Path, empty_database: Path) -> Path:
+def data(tmp_path: Path, empty_database: Path) -> Iterator[Path]:
     """The data directory of a service that has not started yet."""
     directory = tmp_path / "data"
     directory.mkdir()
-    shutil.copy(empty_database, directory)
-    return directory
+    if databases.KIND == "sqlite":
+        shutil.copy(empty_database, directory)
+    yield directory
+    databases.give_back(directory)
 
 
 @pytest.fixture

@@ -22,10 +22,10 @@ import requests
 from tests.support import course
 from tests.support.archives import sha256, tar_gz, upload_headers
 from tests.support.course import PS1, collect, give_feedback, receipt, release, rows, submit
+from tests.support.parts import needs
 from tests.support.process import (
     FaultyService,
     ServiceProcess,
-    needs,
     small_disk,
     wait_until,
 )
@@ -246,6 +246,7 @@ def test_an_error_of_any_system_call_is_said_and_leaves_nothing(
     assert_gc_leaves_what_rows_own(faulty)
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("call", ["fdatasync", "pwrite64"])
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
 def test_an_error_under_the_database_is_never_a_receipt(
@@ -310,6 +311,7 @@ def failing(pid: int, call: str, error: str, log: Path) -> Iterator[None]:
 # -- the order of things
 
 
+@pytest.mark.sqlite
 def test_bytes_are_durable_before_the_row_and_the_row_before_the_answer(
     data: Path, tmp_path: Path
 ) -> None:
@@ -462,6 +464,7 @@ def submit_until_full(wire: Wire) -> requests.Response:
 # -- the database is away
 
 
+@pytest.mark.sqlite
 def test_a_locked_database_is_a_503_and_heals(data: Path) -> None:
     config = 'c.NbExchange.db_kwargs = {"connect_args": {"timeout": 0.2}}\n'
     with FaultyService(data, config) as service:
@@ -492,6 +495,7 @@ def locked(file: Path) -> Iterator[None]:
         other.close()
 
 
+@pytest.mark.sqlite
 def test_a_database_that_is_only_busy_for_a_moment_is_waited_for(faulty: FaultyService) -> None:
     ada, bob = faulty.instructor(), faulty.student()
     receipt(release(ada))
@@ -533,6 +537,7 @@ def submissions_of(service: FaultyService) -> list[dict[str, Any]]:
     return course.submissions(service.instructor())
 
 
+@pytest.mark.sqlite
 def test_sigterm_while_a_submission_waits_for_its_row_still_gives_the_receipt(
     faulty: FaultyService,
 ) -> None:

@@ -1,13 +1,7 @@
-"""The schema: what the migrations make is what the models say, on every database that is here.
-
-`NBEXCHANGE_TEST_MARIADB` and `NBEXCHANGE_TEST_POSTGRESQL` name a server, as a SQLAlchemy URL of
-somebody who may create databases.
-"""
+"""The schema: what the migrations make is what the models say, on every database."""
 
 from __future__ import annotations
 
-import os
-import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -17,41 +11,24 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import create_engine, exc, inspect, make_url, text
+from sqlalchemy import inspect
 
-from nbexchange import database as database_module
 from nbexchange.database import Database
+from nbexchange.database import schema as schema_module
 from nbexchange.errors import Misconfigured
 from nbexchange.models import Base
-from tests.support import course
+from tests.support import course, databases
 from tests.support.course import receipt, release, submit
+from tests.support.databases import SERVERS
 from tests.support.process import FaultyService
-
-SERVERS = {
-    "mariadb": ("NBEXCHANGE_TEST_MARIADB", "mysql+pymysql://root@127.0.0.1"),
-    "postgresql": ("NBEXCHANGE_TEST_POSTGRESQL", "postgresql+psycopg://postgres@127.0.0.1"),
-}
 
 
 @pytest.fixture(params=["sqlite", *SERVERS])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A database of nobody else, with nothing in it."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/nbexchange.sqlite"
-        return
-    variable, usual = SERVERS[request.param]
-    server = make_url(os.environ.get(variable, usual))
-    name = f"nbexchange_test_{secrets.token_hex(6)}"
-    try:
-        engine = create_engine(server, isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            connection.execute(text(f"CREATE DATABASE {name}"))
-    except (exc.OperationalError, ImportError) as error:
-        pytest.skip(f"no {request.param} here ({type(error).__name__}); {variable} may name one")
-    yield server.set(database=name).render_as_string(hide_password=False)
-    with engine.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name}"))
-    engine.dispose()
+    url = databases.create(request.param, tmp_path)
+    yield url
+    databases.drop(url)
 
 
 @pytest.fixture
@@ -62,7 +39,7 @@ def database(url: str) -> Iterator[Database]:
 
 
 def test_the_migrations_make_what_the_models_say(database: Database) -> None:
-    database.upgrade()
+    database.schema.upgrade()
 
     with database.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
@@ -71,7 +48,7 @@ def test_the_migrations_make_what_the_models_say(database: Database) -> None:
 
 
 def test_every_constraint_has_the_name_that_the_models_give_it(database: Database) -> None:
-    database.upgrade()
+    database.schema.upgrade()
     inspector = inspect(database.engine)
 
     for table in Base.metadata.tables.values():
@@ -82,22 +59,22 @@ def test_every_constraint_has_the_name_that_the_models_give_it(database: Databas
 
 
 def test_a_schema_goes_down_and_up_again(database: Database) -> None:
-    database.upgrade()
-    config = database_module._alembic_config()
+    database.schema.upgrade()
+    config = schema_module.alembic_config()
     with database.engine.begin() as connection:
         config.attributes["connection"] = connection
         command.downgrade(config, "base")
-    assert database.schema_state() == "empty"
+    assert database.schema.state() == "empty"
 
-    database.upgrade()
-    assert database.schema_state() == "current"
+    database.schema.upgrade()
+    assert database.schema.state() == "current"
 
 
 def test_upgrading_twice_changes_nothing(database: Database) -> None:
-    database.upgrade()
-    database.upgrade()
+    database.schema.upgrade()
+    database.schema.upgrade()
 
-    assert database.schema_state() == "current"
+    assert database.schema.state() == "current"
 
 
 # -- what a start makes of a schema
@@ -112,7 +89,7 @@ def prepared(file: Path, **how: bool) -> str:
     database = Database(f"sqlite:///{file}")
     try:
         database.prepare(**how)
-        return database.schema_state()
+        return database.schema.state()
     finally:
         database.close()
 
@@ -127,7 +104,7 @@ def set_revision(file: Path, revision: str) -> None:
 @pytest.fixture
 def newer_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A version of the program that has one more migration than is there today."""
-    original = database_module.migrations()
+    original = schema_module.migrations()
     copy = tmp_path / "migrations"
     (copy / "versions").mkdir(parents=True)
     for script in [original / "env.py", *(original / "versions").glob("*.py")]:
@@ -139,13 +116,13 @@ def newer_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         'def upgrade(): op.create_table("one_more", sa.Column("id", sa.Integer()))\n'
         'def downgrade(): op.drop_table("one_more")\n'
     )
-    monkeypatch.setattr(database_module, "migrations", lambda: copy)
+    monkeypatch.setattr(schema_module, "migrations", lambda: copy)
 
 
 def prepared_heads() -> list[str]:
     from alembic.script import ScriptDirectory
 
-    return ScriptDirectory.from_config(database_module._alembic_config()).get_heads()
+    return ScriptDirectory.from_config(schema_module.alembic_config()).get_heads()
 
 
 def test_a_new_sqlite_file_gets_its_schema(file: Path) -> None:
@@ -195,7 +172,7 @@ def test_only_an_sqlite_file_gets_its_tables_without_being_asked(
             database.prepare()
         database.prepare(upgrade=True)
 
-    assert database.schema_state() == "current"
+    assert database.schema.state() == "current"
 
 
 def test_many_that_start_on_one_new_file_at_once_all_start(tmp_path: Path) -> None:

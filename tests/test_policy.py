@@ -6,7 +6,6 @@ The cells come from the policy table and the route table; only the callers are w
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from nbexchange.exchange.policy import POLICY, Reach, Verb, permit
 from nbexchange.handlers import ROUTES, check_verbs
 from nbexchange.handlers.base import PUBLIC, BaseHandler
 from nbexchange.identity import Membership, Role, User
+from tests.support import course
 from tests.support.archives import tar_gz
 from tests.support.service import Service, Wire
 
@@ -43,11 +43,10 @@ class Campus:
 
     def fingerprint(self) -> tuple[Any, ...]:
         """All that a refused request must not change."""
-        with sqlite3.connect(self.service.data / "nbexchange.sqlite") as database:
-            rows = [
-                database.execute(f"SELECT * FROM {table} ORDER BY id").fetchall()
-                for table in ("assignment", "release", "submission", "feedback", "event", "user")
-            ]
+        rows = [
+            course.rows(self.service, table)
+            for table in ("assignment", "release", "submission", "feedback", "event", "user")
+        ]
         files = [
             (str(path), hashlib.sha256(path.read_bytes()).hexdigest())
             for path in self.service.files()

@@ -13,16 +13,20 @@ from typing import Any
 
 import pytest
 
-from nbexchange import database
+from nbexchange.database import engines
 from tests.support import course
 from tests.support.archives import tar_gz, tar_gz_of, upload_headers
 from tests.support.course import PS1, WORK, receipt, release, rows, submit
-from tests.support.process import ServiceProcess, missing, needs, wait_until
+from tests.support.parts import missing, needs
+from tests.support.process import ServiceProcess, wait_until
 from tests.support.raw import RawConnection
 from tests.support.service import Service, Wire
 
 TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6} UTC")
 LONG_AGO = "2001-01-01 00:00:00.000000 UTC"
+
+
+pytestmark = pytest.mark.sqlite  # whose clock is in our hands
 
 
 class Clock:
@@ -41,7 +45,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(database, "_machine_clock", lambda: clock())
+    monkeypatch.setattr(engines, "_machine_clock", lambda: clock())
     return clock
 
 
@@ -208,8 +212,8 @@ def test_what_arrived_and_what_was_corrected_are_both_on_record(
     receipt(submit(bob))
 
     _, row = rows(service, "submission")
-    assert row["arrived_at"] == "2026-11-20 11:00:00.000000"
-    assert row["timestamp"] == "2026-11-20 12:00:00.000001"
+    assert row["arrived_at"] == moment("2026-11-20 11:00:00.000000 UTC")
+    assert row["timestamp"] == moment("2026-11-20 12:00:00.000001 UTC")
 
 
 BACKDATING_HEADERS = (
@@ -282,7 +286,7 @@ def assert_all_of_today(service: Service, bob: Wire) -> None:
     assert listed
     assert all(time.startswith("2026-11-20 12:00:00.0000") for time in listed), listed
     for row in rows(service, "submission"):
-        assert row["arrived_at"] == row["stored_at"] == "2026-11-20 12:00:00.000000"
+        assert row["arrived_at"] == row["stored_at"] == moment("2026-11-20 12:00:00.000000 UTC")
 
 
 def test_every_time_has_one_fixed_width_and_is_utc(

@@ -278,6 +278,7 @@ def test_the_defaults_keep_data(tmp_path, monkeypatch):
     assert app.max_buffer_size == 5253530000
 
 
+@pytest.mark.sqlite
 def test_everything_lies_in_the_data_directory_readable_by_the_service_alone(tmp_path):
     data = tmp_path / "data"
     with Service(data) as service:

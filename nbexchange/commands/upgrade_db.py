@@ -14,8 +14,8 @@ class UpgradeDb(Command):
     def run(self) -> None:
         database = self.service.make_database()
         try:
-            before = database.schema_state()
-            database.upgrade()
-            print(f"The schema was {before}; it is {database.schema_state()} now.")
+            before = database.schema.state()
+            database.schema.upgrade()
+            print(f"The schema was {before}; it is {database.schema.state()} now.")
         finally:
             database.close()

@@ -19,7 +19,7 @@ class Readyz(BaseHandler):
 
     async def get(self) -> None:
         """Ready: the database has the right schema and the store takes bytes."""
-        state = await self.services.database.in_thread(self.services.database.schema_state)
+        state = await self.services.database.in_thread(self.services.database.schema.state)
         if state != "current":
             raise Unavailable(f"the database's schema is {state}; see `nbexchange upgrade-db`")
         await self.services.storage.check()

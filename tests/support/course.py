@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Any
 
 import requests
 
+from tests.support import databases
 from tests.support.archives import sha256, tar_gz, upload_headers
 from tests.support.service import Service, Wire
 
@@ -52,12 +52,7 @@ def collect(wire: Wire, submission_id: str) -> requests.Response:
 
 def rows(service: Service, table: str) -> list[dict[str, Any]]:
     """A table of the database, behind the service's back."""
-    database = sqlite3.connect(service.data / "nbexchange.sqlite")
-    try:
-        database.row_factory = sqlite3.Row
-        return [dict(row) for row in database.execute(f'SELECT * FROM "{table}" ORDER BY id')]
-    finally:
-        database.close()
+    return databases.rows(service.data, table)
 
 
 def blobs(service: Service) -> dict[str, str]:

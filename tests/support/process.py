@@ -16,7 +16,6 @@ import functools
 import multiprocessing
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -29,7 +28,8 @@ from typing import Any
 import pytest
 from sqlalchemy import exc
 
-from tests.support.service import PATIENCE, Service
+from tests.support.parts import missing
+from tests.support.service import PATIENCE, Service, parts_of
 
 PROGRAM = (sys.executable, "-c", "from nbexchange.app import main; main()")
 
@@ -44,21 +44,6 @@ c.NbExchange.port = 0
 """
 
 LISTENING = re.compile(r"on port ([0-9]+)(/\S*)")
-
-
-def needs(program: str) -> str:
-    """The program's path. Without it the test is skipped; where changes are judged, it fails."""
-    found = shutil.which(program)
-    if found is None:
-        missing(f"{program} is not installed")
-    assert found
-    return found
-
-
-def missing(reason: str) -> None:
-    if os.environ.get("NBEXCHANGE_CI"):
-        pytest.fail(f"needed here: {reason}")
-    pytest.skip(reason)
 
 
 def wait_until(condition: Callable[[], Any], what: str = "") -> Any:
@@ -120,7 +105,9 @@ class ServiceProcess(Service):
     ) -> None:
         super().__init__(data)
         self.config_file = data.parent / "nbexchange_config.py"
-        self.config_file.write_text(CONFIG.format(people=str(self.people), data=str(data)) + config)
+        usual = CONFIG.format(people=str(self.people), data=str(data))
+        usual += "".join(f"c.NbExchange.{name} = {value!r}\n" for name, value in parts_of(data))
+        self.config_file.write_text(usual + config)
         self._wrapper = wrapper
         self._env = env or {}
 

@@ -14,9 +14,15 @@ from traitlets.config import Config
 
 from nbexchange.app import NbExchange
 from nbexchange.handlers.auth.token_file import TokenFileUserHandler
+from tests.support import databases
 
 PATIENCE = 30
 """Seconds until a test gives up on an answer."""
+
+
+def parts_of(data: Path) -> list[tuple[str, Any]]:
+    """The options that name the database of a data directory, where it is not in there."""
+    return [] if databases.KIND == "sqlite" else [("db_url", databases.database_of(data))]
 
 
 class Wire:
@@ -60,6 +66,8 @@ class Service:
         options.NbExchange.base_storage_location = str(data)
         options.NbExchange.ip = "127.0.0.1"
         options.NbExchange.port = 0
+        for name, value in parts_of(data):
+            options.NbExchange[name] = value
         options.merge(config or {})
         self.app = NbExchange(config=options)
         self._ready = threading.Event()

@@ -1,0 +1,222 @@
+"""Engines: from a URL to connections that keep what they are told.
+
+What each needs, an operator may read in the words of a refusal: every new connection is asked
+whether its server is in a mode that loses what it has acknowledged, because a server may have
+been started anew with other settings.
+"""
+
+from __future__ import annotations
+
+import datetime
+import sqlite3
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, exc
+from sqlalchemy.engine import make_url
+
+from nbexchange.errors import Misconfigured
+
+SQLITE_BUSY_SECONDS = 20
+"""How long a write waits for another process; `connect_args` of db_kwargs may say otherwise."""
+
+CONNECTIONS = 8
+"""To a database server, from one process."""
+
+CONNECT_SECONDS = 5
+SILENCE_SECONDS = 60
+"""Until a server that says nothing is given up; a request has its answer long before."""
+
+_DRIVERS = {
+    "mysql": "mysql+pymysql",
+    "mariadb": "mariadb+pymysql",
+    "postgres": "postgresql+psycopg",
+    "postgresql": "postgresql+psycopg",
+}
+"""For URLs that name no driver; SQLAlchemy's own choice is one that is not here."""
+
+
+def make_engine(url: str, *, patient: bool = False, **options: Any) -> Engine:
+    """Raises Misconfigured for a URL that cannot be used.
+
+    A `patient` one is for migrations, during which a server may work in silence for hours.
+    """
+    try:
+        parsed = make_url(url)
+        parsed = parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
+        kind = _Kind.of(parsed)
+        connect_args = kind.connect_args | (kind.for_ever if patient else {})
+        connect_args |= options.get("connect_args", {})
+        engine = create_engine(
+            parsed, pool_pre_ping=True, **kind.options | options | {"connect_args": connect_args}
+        )
+    except (exc.ArgumentError, exc.NoSuchModuleError, ImportError, ValueError, TypeError) as error:
+        # The URL may hold a password; the error may hold the URL.
+        missing = getattr(error, "name", None) if isinstance(error, ImportError) else None
+        raise Misconfigured(
+            f"db_url needs the package {missing!r}: pip install 'nbexchange[postgresql]'"
+            if missing == "psycopg"
+            else f"db_url or db_kwargs is not usable ({type(error).__name__})"
+        ) from None
+    if "@" in (parsed.host or ""):
+        # Half of the password went into the host, and errors name the host.
+        raise Misconfigured("db_url is not usable: an @ in its password has to be written as %40")
+    event.listen(engine, "connect", kind.on_connect)
+    if kind is _SQLITE:
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+# -- SQLite
+
+
+def _refuse_memory(url: URL) -> None:
+    database = url.database or ":memory:"
+    if ":memory:" in database or "memory" in url.normalized_query.get("mode", ()):
+        raise Misconfigured(
+            "an SQLite database in memory loses all coursework at a restart; "
+            "let db_url name a file: sqlite:////path/to/nbexchange.sqlite"
+        )
+
+
+def _open_sqlite(connection: sqlite3.Connection, record: object) -> None:
+    # We say BEGIN ourselves: sqlite3 would begin late and as a reader, and a reader that turns
+    # writer can fail with SQLITE_BUSY at once, however long the timeout.
+    connection.isolation_level = None
+    connection.create_function("nbexchange_clock", 0, _machine_clock)
+    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise Misconfigured(f"SQLite cannot use a write-ahead log here (it stays in {mode!r} mode)")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _machine_clock() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("nbexchange_writes")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+# -- MariaDB and MySQL
+
+
+def _ask_mysql(connection: Any, record: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT @@SESSION.sql_mode, @@GLOBAL.innodb_flush_log_at_trx_commit")
+        mode, flush = cursor.fetchone()
+    if not {"STRICT_TRANS_TABLES", "STRICT_ALL_TABLES"} & set(mode.split(",")):
+        raise _lossy(
+            "without strict mode it cuts values that are too long, and says nothing",
+            "SET GLOBAL sql_mode = CONCAT(@@GLOBAL.sql_mode, ',STRICT_TRANS_TABLES')",
+            "sql_mode",
+        )
+    if int(flush) != 1:
+        raise _lossy(
+            f"innodb_flush_log_at_trx_commit is {flush}: it forgets what it has committed when "
+            "the machine stops",
+            "SET GLOBAL innodb_flush_log_at_trx_commit = 1",
+            "innodb_flush_log_at_trx_commit",
+        )
+
+
+def _lossy(what: str, statement: str, setting: str) -> Misconfigured:
+    return Misconfigured(
+        f"the database may lose coursework: {what}. As its administrator say `{statement}`, and "
+        f"write {setting} into the server's configuration, so that it stays"
+    )
+
+
+# -- PostgreSQL
+
+
+def _ask_postgresql(connection: Any, record: object) -> None:
+    settings = ("synchronous_commit", "fsync", "server_encoding")
+    columns = ", ".join(f"current_setting('{setting}')" for setting in settings)
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {columns}")
+        commit, fsync, encoding = cursor.fetchone()
+    connection.rollback()
+    if commit == "off":
+        raise _lossy(
+            "synchronous_commit is off: it forgets what it has committed when the machine stops",
+            "ALTER SYSTEM SET synchronous_commit = on; SELECT pg_reload_conf()",
+            "synchronous_commit = on",
+        )
+    if fsync == "off":
+        raise _lossy(
+            "fsync is off: what it has committed is not on the disk",
+            "ALTER SYSTEM SET fsync = on; SELECT pg_reload_conf()",
+            "fsync = on",
+        )
+    if encoding != "UTF8":
+        raise Misconfigured(
+            f"the database's encoding is {encoding}, which cannot hold everybody's name; make one "
+            "with: CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
+        )
+
+
+class _Kind:
+    """What is particular to one kind of database."""
+
+    def __init__(
+        self,
+        on_connect: Callable[[Any, object], None],
+        connect_args: dict[str, Any],
+        options: dict[str, Any] | None = None,
+        for_ever: dict[str, Any] | None = None,
+    ) -> None:
+        self.on_connect = on_connect
+        self.connect_args = connect_args
+        self.options = options or {}
+        self.for_ever = for_ever or {}
+
+    @staticmethod
+    def of(url: URL) -> _Kind:
+        """Raises Misconfigured for what cannot keep coursework, and for unknown kinds."""
+        name = url.get_backend_name()
+        if name == "sqlite":
+            _refuse_memory(url)
+        if name not in _KINDS:
+            raise Misconfigured(
+                "db_url has to name an SQLite file, a MariaDB or MySQL, or a PostgreSQL: "
+                "sqlite:////path, mysql://user:password@host/name, postgresql://..."
+            )
+        return _KINDS[name]
+
+
+_SERVER_OPTIONS: dict[str, Any] = {
+    # What was committed while a verb waited is seen by its next statement: that is how it finds
+    # the row that another inserted first. MariaDB would show the state at its first statement.
+    "isolation_level": "READ COMMITTED",
+    "pool_size": CONNECTIONS,
+    "pool_timeout": CONNECT_SECONDS,
+}
+
+_SQLITE = _Kind(_open_sqlite, {"timeout": SQLITE_BUSY_SECONDS})
+_MYSQL = _Kind(
+    _ask_mysql,
+    {
+        "connect_timeout": CONNECT_SECONDS,
+        "read_timeout": SILENCE_SECONDS,
+        "write_timeout": SILENCE_SECONDS,
+    },
+    _SERVER_OPTIONS,
+    {"read_timeout": None, "write_timeout": None},
+)
+_POSTGRESQL = _Kind(
+    _ask_postgresql,
+    {
+        "connect_timeout": CONNECT_SECONDS,
+        # Milliseconds, and seconds: until a server whose machine is gone is noticed.
+        "tcp_user_timeout": 1000 * SILENCE_SECONDS,
+        "keepalives_idle": 10,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
+        "application_name": "nbexchange",
+    },
+    _SERVER_OPTIONS,
+)
+_KINDS = {"sqlite": _SQLITE, "mysql": _MYSQL, "mariadb": _MYSQL, "postgresql": _POSTGRESQL}

@@ -1,0 +1,166 @@
+"""The schema: which one is there, and the way to another. Two never migrate at once."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, text
+
+from nbexchange.database.failures import known_errors
+from nbexchange.errors import Misconfigured
+
+log = logging.getLogger(__name__)
+
+LOCK = "nbexchange migration"
+LOCK_SECONDS = 3600
+"""How long to wait for somebody else's migration."""
+
+
+class Schema:
+    """Migrations go through an engine of their own, which waits for as long as one takes."""
+
+    def __init__(self, engine: Engine, make_patient: Callable[[], Engine]) -> None:
+        self._engine = engine
+        self._make_patient = make_patient
+
+    def prepare(self, *, upgrade: bool = False, reset: bool = False) -> None:
+        """Make the schema usable, or raise Misconfigured with the words that mend it.
+
+        A new SQLite file gets its schema; every other change of a schema is asked for.
+        """
+        if reset:
+            self.reset()
+        state = self.state()
+        if upgrade or (state == "empty" and self._engine.dialect.name == "sqlite"):
+            self.upgrade()
+        elif state != "current":
+            raise Misconfigured(_ADVICE[state])
+        if self._engine.dialect.name in ("mysql", "mariadb"):
+            with known_errors(), self._engine.connect() as connection:
+                _refuse_lossy_tables(connection)
+
+    def state(self) -> str:
+        """`current`, `empty`, `behind`, or `unknown`: made by a newer version or not by us."""
+        script = ScriptDirectory.from_config(alembic_config())
+        with known_errors(), self._engine.connect() as connection:
+            found = MigrationContext.configure(connection).get_current_heads()
+        if not found:
+            return "empty"
+        if set(found) == set(script.get_heads()):
+            return "current"
+        known = {revision.revision for revision in script.walk_revisions()}
+        return "behind" if set(found) <= known else "unknown"
+
+    def upgrade(self, revision: str = "head") -> None:
+        """Bring the schema up to date. Two at once: the second waits and finds nothing to do."""
+        self._migrate(command.upgrade, revision)
+
+    def downgrade(self, revision: str) -> None:
+        """Back to an older version's schema. What only the newer one holds is lost."""
+        self._migrate(command.downgrade, revision)
+
+    def reset(self) -> None:
+        # The URL itself may hold a password, also in its query.
+        log.warning("reset_db: throwing away every row of %s", self._engine.url.database)
+        self.downgrade("base")
+
+    def _migrate(self, direction: Callable[[Config, str], None], revision: str) -> None:
+        config = alembic_config()
+        patient = self._make_patient()
+        writing = patient.execution_options(nbexchange_writes=True)
+        try:
+            with known_errors(), writing.connect() as connection, _alone(connection):
+                config.attributes["connection"] = connection
+                direction(config, revision)
+        finally:
+            patient.dispose()
+
+
+@contextlib.contextmanager
+def _alone(connection: Connection) -> Iterator[None]:
+    """A transaction that nobody else's migration runs beside. Whoever dies lets go."""
+    dialect = connection.dialect.name
+    if dialect in ("mysql", "mariadb"):
+        with _mysql_lock(connection), connection.begin():
+            yield
+    else:
+        # SQLite's transaction for writing is alone already.
+        with connection.begin():
+            if dialect == "postgresql":
+                connection.execute(
+                    text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": LOCK}
+                )
+            yield
+
+
+@contextlib.contextmanager
+def _mysql_lock(connection: Connection) -> Iterator[None]:
+    """Held by the connection, since every change of a table there ends a transaction."""
+    # The name is the server's; several exchanges may live on it in databases of their own.
+    lock = {"name": LOCK, "seconds": LOCK_SECONDS}
+    name = "LEFT(CONCAT(:name, ' ', DATABASE()), 64)"
+    with connection.begin():
+        got = connection.execute(text(f"SELECT GET_LOCK({name}, :seconds)"), lock).scalar_one()
+    if got != 1:
+        raise Misconfigured("somebody else's migration does not end; look for it and try again")
+    yield
+    # After an error the connection goes, and the lock with it.
+    with connection.begin():
+        connection.execute(text(f"SELECT RELEASE_LOCK({name})"), lock)
+
+
+def _refuse_lossy_tables(connection: Connection) -> None:
+    """Tables may have been copied here by another program, which made of them what it liked."""
+    for table, engine in connection.execute(_OTHER_ENGINES):
+        raise Misconfigured(
+            f"table {table!r} is kept by {engine}, which cannot take back half of a change; mend "
+            f"it with: ALTER TABLE `{table}` ENGINE = InnoDB"
+        )
+    for table, column, kind in connection.execute(_LOSSY_COLUMNS):
+        raise Misconfigured(
+            f"column {column!r} of table {table!r} is {kind}, which does not keep every name and "
+            "every time as it is; restore the tables as `nbexchange upgrade-db` makes them "
+            "(VARBINARY, DATETIME(6), and text in utf8mb4)"
+        )
+
+
+_OTHER_ENGINES = text(
+    "SELECT table_name, engine FROM information_schema.tables"
+    " WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE' AND engine <> 'InnoDB'"
+)
+_LOSSY_COLUMNS = text(
+    "SELECT table_name, column_name, CONCAT_WS(' ', column_type, character_set_name)"
+    " FROM information_schema.columns"
+    " WHERE table_schema = DATABASE() AND table_name <> 'alembic_version' AND ("
+    " data_type IN ('char', 'varchar')"
+    " OR (data_type = 'datetime' AND datetime_precision <> 6)"
+    " OR character_set_name <> 'utf8mb4')"
+)
+
+_ADVICE = {
+    "empty": "the database has no tables yet; make them with `nbexchange upgrade-db`",
+    "behind": "the database was made by an older version; back it up, then run "
+    "`nbexchange upgrade-db` (or start once with --upgrade-db)",
+    "unknown": "the database has a schema that this version does not know, perhaps from a newer "
+    "one; run the version that made it, or restore a backup",
+}
+
+
+def migrations() -> Path:
+    """Where the migrations are: inside the installed package, or at the top of a checkout."""
+    package = Path(__file__).parent.parent
+    packed = package / "_alembic"
+    return packed if packed.is_dir() else package.parent / "alembic"
+
+
+def alembic_config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(migrations()).replace("%", "%%"))
+    return config

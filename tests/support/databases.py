@@ -1,0 +1,118 @@
+"""Databases to test with: the one of this run, and fresh ones on every server that is here.
+
+`NBEXCHANGE_TEST_DB` is what services under test use: `sqlite` (usual), `mariadb` or `postgresql`.
+`NBEXCHANGE_TEST_MARIADB` and `NBEXCHANGE_TEST_POSTGRESQL` name a server, as a SQLAlchemy URL of
+somebody who may create databases; the usual ones run on this machine.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, exc, make_url, select, text
+
+from nbexchange.database import Database
+from nbexchange.models import Base
+from tests.support.parts import missing
+
+KIND = os.environ.get("NBEXCHANGE_TEST_DB", "sqlite")
+
+SERVERS = {
+    "mariadb": ("NBEXCHANGE_TEST_MARIADB", "mysql+pymysql://root@127.0.0.1:3306"),
+    "postgresql": ("NBEXCHANGE_TEST_POSTGRESQL", "postgresql+psycopg://postgres@127.0.0.1:5432"),
+}
+
+
+@functools.cache
+def server(kind: str) -> Engine:
+    """Skips the test, or fails it where changes are judged, when there is no such server."""
+    variable, usual = SERVERS[kind]
+    url = make_url(os.environ.get(variable, usual))
+    database = url.database or ("postgres" if kind == "postgresql" else "")
+    engine = create_engine(url.set(database=database), isolation_level="AUTOCOMMIT")
+    try:
+        engine.connect().close()
+    except exc.OperationalError as error:
+        missing(f"no {kind} here ({error.orig}); {variable} may name one")
+    return engine
+
+
+def create(kind: str, directory: Path) -> str:
+    """The URL of a database of nobody else, with nothing in it."""
+    if kind == "sqlite":
+        return f"sqlite:///{directory}/nbexchange.sqlite"
+    name = f"nbexchange_test_{secrets.token_hex(6)}"
+    with server(kind).connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    return server(kind).url.set(database=name).render_as_string(hide_password=False)
+
+
+def drop(url: str) -> None:
+    """Whoever still uses it."""
+    kind, name = _kind_of(url), make_url(url).database
+    if kind != "sqlite":
+        force = " WITH (FORCE)" if kind == "postgresql" else ""
+        with server(kind).connect() as connection:
+            connection.execute(text(f"DROP DATABASE IF EXISTS {name}{force}"))
+
+
+def _kind_of(url: str) -> str:
+    name = make_url(url).get_backend_name()
+    return "mariadb" if name == "mysql" else name
+
+
+# -- those of services under test, one for each data directory
+
+_of: dict[Path, str] = {}
+_free: list[str] = []
+
+
+def database_of(data: Path) -> str:
+    """The URL of the database that belongs to a data directory, with the schema in it."""
+    if KIND == "sqlite":
+        return f"sqlite:///{data}/nbexchange.sqlite"
+    if data not in _of:
+        _of[data] = _emptied(_free.pop()) if _free else _made()
+    return _of[data]
+
+
+def give_back(data: Path) -> None:
+    """No test will use it any more; another may have its database."""
+    if data in _of:
+        _free.append(_of.pop(data))
+
+
+def _made() -> str:
+    url = create(KIND, Path())
+    atexit.register(drop, url)
+    database = Database(url)
+    database.prepare(upgrade=True)
+    database.close()
+    return url
+
+
+def _emptied(url: str) -> str:
+    engine = engine_of(url)
+    with engine.begin() as connection:
+        for table in reversed(Base.metadata.sorted_tables):
+            connection.execute(table.delete())
+    return url
+
+
+@functools.cache
+def engine_of(url: str) -> Engine:
+    """For a look behind the service's back."""
+    return Database(url).engine
+
+
+def rows(data: Path, table: str) -> list[dict[str, Any]]:
+    found = Base.metadata.tables[table]
+    with engine_of(database_of(data)).connect() as connection:
+        return [
+            dict(row) for row in connection.execute(select(found).order_by(found.c.id)).mappings()
+        ]
