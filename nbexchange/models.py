@@ -7,7 +7,8 @@
                            └─ event         who did what, when
 
 `release`, `submission` and `feedback` each own one blob. A row is written after its blob is
-durable, so every row has its blob; a blob without a row is litter.
+durable, so every row has its blob; a blob without a row is litter. `purge` stands alone, so that
+what was erased can be told for good.
 """
 
 from __future__ import annotations
@@ -206,6 +207,41 @@ class Event(Base):
 
     assignment: Mapped[Assignment | None] = relationship()
     user: Mapped[User] = relationship()
+
+
+class Purge(Base):
+    """What an operator asked to erase, and whether it was. It outlives what it speaks of, so it
+    names things and refers to nothing."""
+
+    __tablename__ = "purge"
+
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    code: Mapped[str] = mapped_column(Name(32), unique=True)
+    """Confirms it."""
+    org_id: Mapped[int]
+    course_id: Mapped[str | None] = mapped_column(Name())
+    """None, here and below, for all."""
+    assignment_id: Mapped[str | None] = mapped_column(Name())
+    student_id: Mapped[str | None] = mapped_column(Name())
+    counts: Mapped[dict[str, int]] = mapped_column(JSON())
+    """How much of what was there."""
+    fingerprint: Mapped[str] = mapped_column(Name(64))
+    """Of all that was there: another one means that something has come since."""
+    requested_at: Mapped[datetime.datetime] = mapped_column(Moment())
+    requested_by: Mapped[str] = mapped_column(Name())
+    """The operating system's user."""
+    erased_at: Mapped[datetime.datetime | None] = mapped_column(Moment())
+    erased_by: Mapped[str | None] = mapped_column(Name())
+
+
+class Compatibility(Base):
+    """One row, written by migrations: which versions of the program may use this schema."""
+
+    __tablename__ = "compatibility"
+
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    oldest: Mapped[str] = mapped_column(Name(32))
+    """The revision that a version has to know, to go on with a schema newer than its own."""
 
 
 STORED: tuple[type[Release] | type[Submission] | type[Feedback], ...] = (

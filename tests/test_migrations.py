@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import datetime
+import itertools
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import inspect
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, MetaData, event, exc, inspect, select, text
 
 from nbexchange.database import Database
 from nbexchange.database import schema as schema_module
-from nbexchange.errors import Misconfigured
+from nbexchange.errors import Misconfigured, Unavailable
 from nbexchange.models import Base
 from tests.support import course, databases
 from tests.support.course import receipt, release, submit
 from tests.support.databases import SERVERS
-from tests.support.process import FaultyService
+from tests.support.process import FaultyService, forked
+from tests.support.service import PATIENCE
 
 
 @pytest.fixture(params=["sqlite", *SERVERS])
@@ -58,15 +63,136 @@ def test_every_constraint_has_the_name_that_the_models_give_it(database: Databas
         assert said <= found, table.name
 
 
-def test_a_schema_goes_down_and_up_again(database: Database) -> None:
-    database.schema.upgrade()
-    config = schema_module.alembic_config()
+# -- up and down, with rows in it
+
+
+def revisions() -> list[str]:
+    """From the oldest on."""
+    script = ScriptDirectory.from_config(schema_module.alembic_config())
+    return [revision.revision for revision in script.walk_revisions()][::-1]
+
+
+NOW = datetime.datetime(2026, 11, 20, 12, 0, 0, 123456)
+TEXT = '"Zoë 😀"'  # JSON too, which is text in MariaDB
+SAMPLE = {
+    str: TEXT,
+    bytes: TEXT.encode(),
+    int: 1,
+    bool: True,
+    datetime.datetime: NOW,
+    object: ["p1", "é"],
+}
+
+
+def fill(database: Database) -> None:
+    """One row in every table there is, whatever its columns."""
     with database.engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.downgrade(config, "base")
-    assert database.schema.state() == "empty"
+        for table in tables(connection).sorted_tables:
+            columns = [column for column in table.columns if column.name != "id"]
+            row = {column.name: SAMPLE[column.type.python_type] for column in columns}
+            connection.execute(table.insert().values(row))
+
+
+def tables(connection: Connection) -> MetaData:
+    found = MetaData()
+    found.reflect(connection)
+    found.remove(found.tables["alembic_version"])
+    if "compatibility" in found.tables:
+        found.remove(found.tables["compatibility"])
+    return found
+
+
+def contents(database: Database) -> dict[str, list[Any]]:
+    with database.engine.connect() as connection:
+        return {
+            table.name: [dict(row) for row in connection.execute(select(table)).mappings()]
+            for table in tables(connection).sorted_tables
+        }
+
+
+def test_a_schema_goes_down_and_up_again_and_keeps_its_rows(database: Database) -> None:
+    oldest = revisions()[0]
+    database.schema.upgrade(oldest)
+    fill(database)
+    before = contents(database)
 
     database.schema.upgrade()
+    up = contents(database)
+    database.schema.downgrade(oldest)
+    down = contents(database)
+    database.schema.upgrade()
+
+    assert all(before.values())
+    assert {name: up[name] for name in before} == before
+    assert down == before
+    assert database.schema.state() == "current"
+    database.schema.downgrade("base")
+    assert database.schema.state() == "empty"
+
+
+def test_a_migration_that_is_killed_at_any_statement_is_run_again(
+    url: str, database: Database
+) -> None:
+    kills = killed_at_every_statement(url, "upgrade", "head")
+    assert database.schema.state() == "current"
+    fill(database)
+    before = contents(database)
+    kills += killed_at_every_statement(url, "downgrade", revisions()[0])
+    kills += killed_at_every_statement(url, "upgrade", "head")
+
+    after = contents(database)
+    assert kills > 20, "the fail points do not work"
+    assert {name: after[name] for name in FIRST_TABLES} == {n: before[n] for n in FIRST_TABLES}
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+FIRST_TABLES = ("course", "user", "assignment", "subscription", "event", "release", "submission")
+
+
+def killed_at_every_statement(url: str, direction: str, revision: str) -> int:
+    """Migrate, with a kill at the first statement that changes something, then at the second..."""
+    for number in itertools.count(1):
+        process = forked.Process(target=migrate_and_die, args=(url, direction, revision, number))
+        process.start()
+        process.join(PATIENCE)
+        if process.exitcode == 0:
+            return number - 1
+        assert process.exitcode == 9, process.exitcode
+    raise AssertionError
+
+
+def migrate_and_die(url: str, direction: str, revision: str, number: int) -> None:
+    left = itertools.count(number, -1)
+
+    def step(*said: Any) -> None:
+        if not said[2].lstrip().startswith(("SELECT", "SHOW", "PRAGMA")) and next(left) == 1:
+            os._exit(9)
+
+    event.listen(Engine, "before_cursor_execute", step)
+    getattr(Database(url).schema, direction)(revision)
+
+
+def test_tables_of_somebody_else_are_not_taken_for_ours(url: str, database: Database) -> None:
+    with database.engine.begin() as connection:
+        connection.execute(text("CREATE TABLE course (id INTEGER)"))
+
+    with pytest.raises((exc.DBAPIError, Unavailable)):
+        database.schema.upgrade()
+    assert database.schema.state() == "empty"
+
+
+def test_many_that_upgrade_at_once_make_one_schema(url: str, database: Database) -> None:
+    upgrades = [
+        forked.Process(target=migrate_and_die, args=(url, "upgrade", "head", 0)) for _ in range(4)
+    ]
+    for process in upgrades:
+        process.start()
+    for process in upgrades:
+        process.join(PATIENCE)
+
+    assert [process.exitcode for process in upgrades] == [0] * 4
     assert database.schema.state() == "current"
 
 
@@ -101,28 +227,36 @@ def set_revision(file: Path, revision: str) -> None:
     connection.close()
 
 
-@pytest.fixture
-def newer_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+NEWER = """\
+revision = "9999"
+down_revision = {head!r}
+import sqlalchemy as sa
+from alembic import op
+
+def upgrade():
+    op.create_table("one_more", sa.Column("id", sa.Integer()))
+    op.add_column("submission", sa.Column("one_more", sa.Text()))
+    {rest}
+
+def downgrade():
+    op.drop_table("one_more")
+    op.drop_column("submission", "one_more")
+"""
+
+
+@pytest.fixture(params=["pass"])
+def newer_code(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A version of the program that has one more migration than is there today."""
     original = schema_module.migrations()
     copy = tmp_path / "migrations"
     (copy / "versions").mkdir(parents=True)
     for script in [original / "env.py", *(original / "versions").glob("*.py")]:
         (copy / script.relative_to(original)).write_text(script.read_text())
-    (head,) = prepared_heads()
-    (copy / "versions" / "9999_one_more.py").write_text(
-        f'revision = "9999"\ndown_revision = "{head}"\n'
-        "from alembic import op\nimport sqlalchemy as sa\n"
-        'def upgrade(): op.create_table("one_more", sa.Column("id", sa.Integer()))\n'
-        'def downgrade(): op.drop_table("one_more")\n'
-    )
+    script = NEWER.format(head=revisions()[-1], rest=request.param)
+    (copy / "versions" / "9999_one_more.py").write_text(script)
     monkeypatch.setattr(schema_module, "migrations", lambda: copy)
-
-
-def prepared_heads() -> list[str]:
-    from alembic.script import ScriptDirectory
-
-    return ScriptDirectory.from_config(schema_module.alembic_config()).get_heads()
 
 
 def test_a_new_sqlite_file_gets_its_schema(file: Path) -> None:
@@ -152,14 +286,81 @@ def test_upgrade_db_mends_an_old_schema_and_keeps_the_rows(data: Path, file: Pat
     connection.close()
 
 
-def test_a_schema_of_a_newer_version_is_refused_and_not_touched(file: Path) -> None:
+def test_a_schema_that_is_not_known_is_refused_and_not_touched(file: Path) -> None:
     prepared(file)
     set_revision(file, "f00d")
+    connection = sqlite3.connect(file)
+    with connection:
+        connection.execute("UPDATE compatibility SET oldest = 'f00d'")
+    connection.close()
     before = file.read_bytes()
 
-    with pytest.raises(Misconfigured, match="newer"):
-        prepared(file)
+    for how in ({}, {"upgrade": True}):
+        with pytest.raises(Misconfigured, match="newer"):
+            prepared(file, **how)
     assert file.read_bytes() == before
+
+
+# -- an old version beside a new one
+
+EXPANDS = "pass"
+CONTRACTS = "op.execute(\"UPDATE compatibility SET oldest = '9999'\")"
+
+
+@pytest.fixture
+def old_service(data: Path) -> Iterator[FaultyService]:
+    """A service of today's version, in a process of its own."""
+    with FaultyService(data) as service:
+        receipt(release(service.instructor()))
+        yield service
+
+
+def upgraded(service: FaultyService) -> None:
+    """The database, by a newer version, while the service runs."""
+    database = Database(databases.database_of(service.data))
+    database.schema.upgrade()
+    database.close()
+
+
+def put_back(service: FaultyService) -> None:
+    database = Database(databases.database_of(service.data))
+    database.schema.downgrade(revisions()[-2])
+    database.close()
+
+
+@pytest.mark.parametrize("newer_code", [EXPANDS], indirect=True)
+def test_an_old_version_goes_on_and_starts_again_beside_a_newer_one_that_allows_it(
+    old_service: FaultyService, newer_code: None
+) -> None:
+    before = receipt(submit(old_service.student()))
+    upgraded(old_service)
+
+    assert old_service.student().get("readyz").status_code == 200
+    between = receipt(submit(old_service.student()))
+    old_service.kill()
+    old_service.start()
+    after = receipt(submit(old_service.student()))
+    listed = [record["submission_id"] for record in course.submissions(old_service.student())]
+    put_back(old_service)
+
+    given = [receipt["submission_id"] for receipt in (after, between, before)]
+    assert listed == given
+    assert "newer version" in str(old_service.output)
+
+
+@pytest.mark.parametrize("newer_code", [CONTRACTS], indirect=True)
+def test_an_old_version_stops_being_ready_where_a_newer_one_does_not_allow_it(
+    old_service: FaultyService, newer_code: None
+) -> None:
+    upgraded(old_service)
+
+    assert old_service.student().get("readyz").status_code == 503
+    old_service.kill()
+    code, said = old_service.run_command("check")
+    put_back(old_service)
+
+    assert code != 0
+    assert "run the version that made it" in said
 
 
 def test_only_an_sqlite_file_gets_its_tables_without_being_asked(

@@ -35,7 +35,7 @@ _DISK_FULL = (
 
 def lost_to_another_writer(error: exc.DBAPIError) -> bool:
     """Whether the same verb may well succeed when it runs again."""
-    return isinstance(error, exc.IntegrityError) or _code(error.orig) in _LOST_TO_ANOTHER
+    return isinstance(error, exc.IntegrityError) or _says(error.orig, _LOST_TO_ANOTHER)
 
 
 @contextlib.contextmanager
@@ -51,7 +51,7 @@ def known_errors() -> Iterator[None]:
     except (exc.OperationalError, exc.InterfaceError, exc.InternalError) as error:
         # InternalError is, besides faults of the database's own, one that may only be read
         # while another takes over.
-        if _code(error.orig) in _DISK_FULL:
+        if _says(error.orig, _DISK_FULL):
             log.error("the database's disk is full")
             raise StoreFull(
                 "the exchange's disk is full, so nothing was stored; tell your instructor"
@@ -70,9 +70,11 @@ def away() -> Unavailable:
     return Unavailable("the exchange's database is away for now; try again soon")
 
 
-def _code(orig: Any) -> Any:
-    """The driver's own: psycopg's `sqlstate`, sqlite3's number, pymysql's first argument."""
-    for name in ("sqlstate", "sqlite_errorcode"):
-        if getattr(orig, name, None) is not None:
-            return getattr(orig, name)
-    return orig.args[0] if getattr(orig, "args", None) else None
+def _says(orig: Any, codes: tuple[str | int, ...]) -> bool:
+    """psycopg has a `sqlstate`, sqlite3 a number, pymysql its number as the first argument."""
+    said = (
+        getattr(orig, "sqlstate", None),
+        getattr(orig, "sqlite_errorcode", None),
+        *getattr(orig, "args", ())[:1],
+    )
+    return any(code in codes for code in said)

@@ -7,16 +7,20 @@ import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import sqlalchemy
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, inspect, select, text
 
+from nbexchange.columns import Name
 from nbexchange.database.failures import known_errors
 from nbexchange.errors import Misconfigured
 
 log = logging.getLogger(__name__)
+
+USABLE = ("current", "ahead")
 
 LOCK = "nbexchange migration"
 LOCK_SECONDS = 3600
@@ -38,25 +42,32 @@ class Schema:
         if reset:
             self.reset()
         state = self.state()
-        if upgrade or (state == "empty" and self._engine.dialect.name == "sqlite"):
+        asked = upgrade or (state == "empty" and self._engine.dialect.name == "sqlite")
+        if asked and state in ("empty", "behind"):
             self.upgrade()
-        elif state != "current":
+        elif state not in USABLE:
             raise Misconfigured(_ADVICE[state])
+        elif state == "ahead":
+            log.warning("the database's schema is that of a newer version, which allows this one")
         if self._engine.dialect.name in ("mysql", "mariadb"):
             with known_errors(), self._engine.connect() as connection:
                 _refuse_lossy_tables(connection)
 
     def state(self) -> str:
-        """`current`, `empty`, `behind`, or `unknown`: made by a newer version or not by us."""
+        """`current`, `empty`, `behind`; `ahead`: made by a newer version that says that this one
+        may go on; or `unknown`: made by one that does not, or not by us.
+        """
         script = ScriptDirectory.from_config(alembic_config())
-        with known_errors(), self._engine.connect() as connection:
-            found = MigrationContext.configure(connection).get_current_heads()
-        if not found:
-            return "empty"
-        if set(found) == set(script.get_heads()):
-            return "current"
         known = {revision.revision for revision in script.walk_revisions()}
-        return "behind" if set(found) <= known else "unknown"
+        with known_errors(), self._engine.connect() as connection:
+            found = set(MigrationContext.configure(connection).get_current_heads())
+            if not found:
+                return "empty"
+            if found == set(script.get_heads()):
+                return "current"
+            if found <= known:
+                return "behind"
+            return "ahead" if _oldest(connection) in known else "unknown"
 
     def upgrade(self, revision: str = "head") -> None:
         """Bring the schema up to date. Two at once: the second waits and finds nothing to do."""
@@ -81,6 +92,15 @@ class Schema:
                 direction(config, revision)
         finally:
             patient.dispose()
+
+
+def _oldest(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("compatibility"):
+        return None
+    column = sqlalchemy.column("oldest", Name(32))
+    return connection.execute(
+        select(column).select_from(sqlalchemy.table("compatibility"))
+    ).scalar_one_or_none()
 
 
 @contextlib.contextmanager
@@ -148,8 +168,8 @@ _ADVICE = {
     "empty": "the database has no tables yet; make them with `nbexchange upgrade-db`",
     "behind": "the database was made by an older version; back it up, then run "
     "`nbexchange upgrade-db` (or start once with --upgrade-db)",
-    "unknown": "the database has a schema that this version does not know, perhaps from a newer "
-    "one; run the version that made it, or restore a backup",
+    "unknown": "the database has a schema that this version cannot use, perhaps from a newer one; "
+    "run the version that made it, or restore a backup",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nbexchange.database.schema import USABLE
 from nbexchange.errors import Unavailable
 from nbexchange.handlers.base import PUBLIC, BaseHandler, to_json
 
@@ -18,9 +19,14 @@ class Readyz(BaseHandler):
     verbs = {"GET": PUBLIC}
 
     async def get(self) -> None:
-        """Ready: the database has the right schema and the store takes bytes."""
+        """Ready: the database has a schema that fits, and the store takes bytes.
+
+        Not any more once the service was told to stop, so that requests go elsewhere.
+        """
+        if self.settings["stopping"].is_set():
+            raise Unavailable("this service is about to stop; ask another, or try again soon")
         state = await self.services.database.in_thread(self.services.database.schema.state)
-        if state != "current":
+        if state not in USABLE:
             raise Unavailable(f"the database's schema is {state}; see `nbexchange upgrade-db`")
         await self.services.storage.check()
         self.finish(to_json({"success": True}))

@@ -185,14 +185,14 @@ def run_program(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]
 
 # -- fail points
 
-_forked = multiprocessing.get_context("forkserver")
-_forked.set_forkserver_preload(["pytest", "requests", "nbexchange.app"])
+forked = multiprocessing.get_context("forkserver")
+forked.set_forkserver_preload(["pytest", "requests", "nbexchange.app"])
 
 
 class FaultyService(ServiceProcess):
     def _spawn(self, arguments: Sequence[str]) -> None:
-        reader, writer = _forked.Pipe(duplex=False)
-        self._process = _forked.Process(  # type: ignore[assignment]
+        reader, writer = forked.Pipe(duplex=False)
+        self._process = forked.Process(  # type: ignore[assignment]
             target=_serve, args=(writer, list(arguments)), daemon=True
         )
         self._process.start()  # type: ignore[attr-defined]
@@ -221,10 +221,10 @@ class FaultyService(ServiceProcess):
 
     def run_command(self, *arguments: str) -> tuple[int, str]:
         """`command`, forked too: its exit status and what it said."""
-        reader, writer = _forked.Pipe(duplex=False)
+        reader, writer = forked.Pipe(duplex=False)
         name, *rest = arguments
         argv = [name, f"--config-file={self.config_file}", *rest]
-        process = _forked.Process(target=_run, args=(writer, argv), daemon=True)
+        process = forked.Process(target=_run, args=(writer, argv), daemon=True)
         process.start()
         writer.close()
         output = Output(os.dup(reader.fileno()))
