@@ -13,7 +13,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from sqlalchemy import make_url
+
 from benchmarks import burst, cycle, lists, report, transfers
+from benchmarks.backing import Backing
 from benchmarks.ground import Ground
 from benchmarks.meters import Readings, Runs
 from benchmarks.people import make_tokens, read_tokens
@@ -30,6 +33,7 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
         "memory-crowd": transfers.crowded,
         "nginx": transfers.against_nginx,
         "burst": burst.burst,
+        "hour": burst.hour,
     }
 )
 
@@ -55,7 +59,10 @@ def _ground(arguments: argparse.Namespace, sizes: Sizes, directory: Path) -> Gro
     people = read_tokens(tokens)
     if len(people.students) < sizes.people:
         sys.exit(f"the token file needs {sizes.people} students; make one with --make-tokens")
-    return Ground(sizes, directory, tokens, people, arguments.url, tuple(arguments.options))
+    backing = Backing(arguments.server, arguments.bucket)
+    return Ground(
+        sizes, directory, tokens, people, arguments.url, tuple(arguments.options), backing
+    )
 
 
 def _measure(ground: Ground, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -70,6 +77,8 @@ def _measure(ground: Ground, arguments: argparse.Namespace) -> dict[str, Any]:
         "machine": report.machine(ground.directory),
         "service": ground.url or "started here",
         "options": ground.options,
+        "database": make_url(ground.backing.server or "sqlite:///").get_backend_name(),
+        "store": ground.backing.bucket or "directory",
         "repeat": arguments.repeat,
         "quick": arguments.quick,
         "scenarios": scenarios,
@@ -106,6 +115,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--url", help="measure a service that runs already, with --tokens")
     add("--tokens", type=Path, metavar="FILE", help="the token file that it uses")
     add("--make-tokens", type=Path, metavar="FILE", help="make one, and leave")
+    add("--server", metavar="URL", help="a database server; each service gets a database there")
+    add("--bucket", metavar="URL", help="an object store; each service gets a prefix there")
     add("options", nargs="*", help=argparse.SUPPRESS)
     return parser
 

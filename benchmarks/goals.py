@@ -65,4 +65,7 @@ GOALS: Mapping[str, Goal] = {
     "nginx.out.ratio": Goal("out, against nginx", "x", at_least=0.5),
     "burst.p95_ms": Goal("burst of an exam, p95", "ms", at_most=5000),
     "burst.lost": Goal("burst of an exam, lost", "", at_most=0),
+    "hour.p95_ms": Goal("the largest course, two replicas, p95", "ms", at_most=5000),
+    "hour.lost": Goal("the largest course, lost", "", at_most=0),
+    "hour.list_ms": Goal("its instructor's first page meanwhile, p95", "ms", at_most=300),
 }

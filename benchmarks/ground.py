@@ -8,10 +8,11 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import bodies, service
+from benchmarks.backing import Backing
 from benchmarks.bodies import Body
 from benchmarks.people import People
 from benchmarks.service import Service
@@ -29,18 +30,29 @@ class Ground:
     """Of a service that runs elsewhere."""
     options: tuple[str, ...] = ()
     """For the service that is started here."""
+    backing: Backing = field(default_factory=Backing)
 
     @contextlib.contextmanager
     def service(self) -> Iterator[Service]:
         """A fresh one, whose files are gone afterwards; or the one that runs elsewhere."""
-        if self.url is not None:
-            yield Service(self.url, self.people)
-            return
-        with (
-            self.empty_directory() as directory,
-            service.started(directory, self.tokens, self.people, self.options) as running,
-        ):
+        with self.replicas(1) as (running,):
             yield running
+
+    @contextlib.contextmanager
+    def replicas(self, number: int) -> Iterator[list[Service]]:
+        """Fresh ones that share a database and a store."""
+        if self.url is not None:
+            yield number * [Service(self.url, self.people)]
+            return
+        with contextlib.ExitStack() as stack:
+            directory = stack.enter_context(self.empty_directory())
+            options = [*stack.enter_context(self.backing.options()), *self.options]
+            yield [
+                stack.enter_context(
+                    service.started(directory, self.tokens, self.people, options, f"log-{replica}")
+                )
+                for replica in range(number)
+            ]
 
     @contextlib.contextmanager
     def empty_directory(self) -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""The service that is measured: started here on SQLite and local disk, or running elsewhere."""
+"""The service that is measured: started here, or running elsewhere."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class Service:
 
 @contextlib.contextmanager
 def started(
-    directory: Path, tokens: Path, people: People, options: Sequence[str]
+    directory: Path, tokens: Path, people: People, options: Sequence[str], log_name: str
 ) -> Iterator[Service]:
-    """A service with nothing in it, as `nbexchange` starts it, with its log in a file."""
+    """A service as `nbexchange` starts it, with its data and its log in a directory."""
     port = free_port()
     config = directory / "nbexchange_config.py"
     config.write_text(_CONFIG.format(tokens=str(tokens), data=str(directory / "data")))
@@ -60,11 +60,11 @@ def started(
     # Without it, a Python of its own would find another nbexchange than ours, or none.
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     with (
-        (directory / "log").open("wb") as log,
+        (directory / log_name).open("wb") as log,
         subprocess.Popen(command, stdout=log, stderr=log, env=environment) as process,
     ):
         try:
-            _wait_until_ready(process, url, directory / "log")
+            _wait_until_ready(process, url, directory / log_name)
             yield Service(url, people, psutil.Process(process.pid))
         finally:
             process.send_signal(signal.SIGTERM)

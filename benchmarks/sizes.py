@@ -34,11 +34,17 @@ class Sizes:
     burst_students: int = 300
     burst_archive: int = MB
     burst_seconds: float = 10
+    hour_students: int = 1350
+    hour_archive: int = MB
+    hour_seconds: float = 300
+    hour_replicas: int = 2
 
     @property
     def people(self) -> int:
         """Students that have to exist."""
-        return max(self.students, self.burst_students, self.many // self.attempts)
+        return max(
+            self.students, self.burst_students, self.hour_students, self.many // self.attempts
+        )
 
 
 FULL = Sizes()
@@ -59,5 +65,8 @@ QUICK = Sizes(
     burst_students=4,
     burst_archive=50 * KB,
     burst_seconds=0.2,
+    hour_students=6,
+    hour_archive=50 * KB,
+    hour_seconds=0.3,
 )
 """Shows that every scenario works; its numbers mean nothing."""

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from benchmarks.__main__ import SCENARIOS
 from benchmarks.goals import GOALS
 from benchmarks.meters import percentile
 from benchmarks.people import make_tokens, read_tokens
 from benchmarks.sizes import QUICK
+from tests.support import databases
 from tests.support.service import Service
 
 TOP = Path(__file__).parent.parent
@@ -96,3 +98,16 @@ def test_so_many_percent_do_not_exceed_a_percentile(
     values: Sequence[float], percent: int, value: float
 ) -> None:
     assert percentile(values, percent) == value
+
+
+def test_each_service_gets_a_database_of_its_own_on_a_server(tmp_path: Path) -> None:
+    server = databases.server("postgresql")
+    url = server.url.render_as_string(hide_password=False)
+
+    found = run(tmp_path / "found.json", "--only=hour", f"--server={url}")
+
+    assert found["database"] == "postgresql"
+    assert found["scenarios"]["hour"]["numbers"]["hour.lost"] == 0
+    with server.connect() as connection:
+        left = connection.execute(text("SELECT datname FROM pg_database")).scalars()
+        assert not [name for name in left if name.startswith("nbexchange_benchmark")]
