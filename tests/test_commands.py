@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import os
 import re
 import socket
 import sqlite3
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nbexchange.app import NbExchange, main
+from nbexchange.app import NbExchange
 from tests.support import course
 from tests.support.archives import tar_gz
+from tests.support.commands import run
 from tests.support.course import give_feedback, receipt, release, submit
 from tests.support.process import run_program
 from tests.support.service import Service
@@ -31,19 +36,6 @@ def used(service: Service) -> Service:
         given = receipt(submit(bob, tar_gz(p1=f"work {number}".encode())))
     receipt(give_feedback(ada, given["submission_id"], b"good"))
     return service
-
-
-def run(*arguments: str) -> int | str | None:
-    """The program in this process: its exit status, or the words that it leaves with."""
-    try:
-        main(list(arguments))
-    except SystemExit as end:
-        return end.code
-    finally:
-        # traitlets keeps one subcommand for a whole process, and its log handlers.
-        for command, _ in NbExchange.subcommands.values():
-            command.clear_instance()
-    return 0
 
 
 def here(service: Service) -> str:
@@ -153,6 +145,170 @@ def test_check_looks_at_more_rows_than_one_batch(
     assert last in said
 
 
+# -- check --repair-report
+
+
+def harm(service: Service, number: int) -> dict[str, Path]:
+    """Harm so many submissions, in every way by turns; by key."""
+    wanted = keys(service, "submission")
+    step = len(wanted) // number
+    harmed = {key: blob(service, key) for key in wanted[::step][:number]}
+    for turn, path in enumerate(harmed.values()):
+        (flip_a_bit, cut, Path.unlink)[turn % 3](path)
+    return harmed
+
+
+def repair_report(service: Service, file: Path) -> dict[str, Any]:
+    assert run("check", here(service), f"--repair-report={file}") == 1
+    return json.loads(file.read_text())
+
+
+def assert_all_harm_is_found(service: Service, number: int, file: Path) -> None:
+    harmed = harm(service, number)
+    before = {path: path.read_bytes() for path in service.files()}, course.blobs(service)
+
+    report = repair_report(service, file)
+
+    assert {found["key"]: found["place"] for found in report["harmed"]} == {
+        key: str(path) for key, path in harmed.items()
+    }
+    assert ({path: path.read_bytes() for path in service.files()}, course.blobs(service)) == before
+
+
+def test_every_harmed_file_is_in_the_repair_report_and_none_is_deleted(
+    used: Service, tmp_path: Path
+) -> None:
+    assert_all_harm_is_found(used, 10, tmp_path / "report.json")
+
+
+@pytest.mark.slow
+def test_100_harmed_files_of_1000_are_in_the_repair_report(used: Service, tmp_path: Path) -> None:
+    bob = used.student()
+    for number in range(980):
+        receipt(submit(bob, tar_gz(p1=f"more work {number}".encode())))
+
+    assert_all_harm_is_found(used, 100, tmp_path / "report.json")
+
+
+def test_the_repair_report_says_whose_it_is_and_what_to_do(used: Service, tmp_path: Path) -> None:
+    first, *_ = course.rows(used, "submission")
+    cut(blob(used, first["key"]))
+
+    (found,) = repair_report(used, tmp_path / "report.json")["harmed"]
+
+    assert found | {"timestamp": "", "what_to_do": ""} == {
+        "what": "submission",
+        "organisation": 1,
+        "course_id": "physics",
+        "assignment_id": "ps1",
+        "person": "bob",
+        "timestamp": "",
+        "id": first["token"],
+        "notebook_id": None,
+        "version": 1,
+        "key": first["key"],
+        "sha256": first["sha256"],
+        "size": first["size"],
+        "place": str(blob(used, first["key"])),
+        "state": "wrong size",
+        "found_size": first["size"] - 1,
+        "what_to_do": "",
+    }
+    assert found["timestamp"].endswith(" UTC")
+    assert "submit again" in " ".join(found["what_to_do"])
+
+
+@pytest.mark.parametrize(
+    ("harm", "state"),
+    [(flip_a_bit, "wrong bytes"), (cut, "wrong size"), (Path.unlink, "missing")],
+    ids=["a flipped bit", "cut", "deleted"],
+)
+def test_the_repair_report_tells_kinds_of_harm_apart(
+    used: Service, tmp_path: Path, harm: Any, state: str
+) -> None:
+    (key,) = keys(used, "feedback")
+    harm(blob(used, key))
+
+    (found,) = repair_report(used, tmp_path / "report.json")["harmed"]
+
+    assert (found["state"], found["notebook_id"], found["person"]) == (state, "p1", "bob")
+
+
+def test_what_the_repair_report_asks_for_mends_the_harm(used: Service, tmp_path: Path) -> None:
+    (key,) = keys(used, "release")
+    backup = blob(used, key).read_bytes()
+    flip_a_bit(blob(used, key))
+    (found,) = repair_report(used, tmp_path / "report.json")["harmed"]
+    assert hashlib.sha256(backup).hexdigest() == found["sha256"]
+
+    Path(found["place"]).write_bytes(backup)
+
+    assert run("check", here(used)) == 0
+
+
+def test_a_file_that_cannot_be_read_is_named_and_the_others_are_looked_at(
+    used: Service, tmp_path: Path
+) -> None:
+    first, *_, last = keys(used, "submission")
+    blob(used, first).unlink()
+    blob(used, first).mkdir()
+    cut(blob(used, last))
+
+    found = repair_report(used, tmp_path / "report.json")["harmed"]
+
+    assert [one["key"] for one in found] == [first, last]
+
+
+def test_the_repair_report_counts_litter(
+    used: Service, litter: dict[str, Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "report.json"
+
+    assert run("check", here(used), f"--repair-report={file}") == 0
+    assert json.loads(file.read_text()) == {
+        "looked_at": 22,
+        "harmed": [],
+        "litter": {"files": 2, "bytes": 12},
+    }
+
+
+def test_a_repair_report_that_cannot_be_written_is_said_before_the_work(
+    used: Service, tmp_path: Path, capsys: Said
+) -> None:
+    assert run("check", here(used), f"--repair-report={tmp_path}/nowhere/report.json") == 2
+    said = capsys.readouterr()
+    assert "cannot write the report" in said.err
+    assert "looked at" not in said.out
+
+
+# -- progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+LONG: dict[str, list[str]] = {
+    "check": ["check"],
+    "gc": ["gc", "--older-than=0"],
+}
+
+
+@pytest.mark.parametrize("command", LONG.values(), ids=LONG)
+def test_a_terminal_shows_how_far_it_is_and_a_pipe_does_not(
+    used: Service, monkeypatch: pytest.MonkeyPatch, capsys: Said, command: list[str]
+) -> None:
+    run(*command, here(used))
+    assert "\r" not in capsys.readouterr().err
+
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    run(*command, here(used))
+
+    assert "\r\x1b[KLooking at files: " in terminal.getvalue()
+    assert "\r" not in capsys.readouterr().out
+
+
 # -- gc
 
 
@@ -210,7 +366,7 @@ def test_gc_can_be_told_how_old_litter_has_to_be(used: Service, litter: dict[str
 def test_gc_looks_at_more_files_than_one_batch(
     used: Service, litter: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nbexchange.commands.gc.BATCH", 3)
+    monkeypatch.setattr("nbexchange.commands.litter.BATCH", 3)
 
     run("gc", "--delete", "--older-than=0", here(used))
 
@@ -283,8 +439,8 @@ REFUSED: dict[str, tuple[list[str], str]] = {
         ["--db-url=sqlite:///file:x?mode=memory&cache=shared&uri=true"],
         "in memory",
     ),
-    "no URL at all": (["--db-url=nonsense"], "db_url is not usable"),
-    "an unknown database": (["--db-url=nosuchdb://x/y"], "db_url is not usable"),
+    "no URL at all": (["--db-url=nonsense"], "is not usable"),
+    "an unknown database": (["--db-url=nosuchdb://x/y"], "db_url has to name"),
     "no such configuration file": (["--config-file=/no/such.py"], "no configuration file"),
 }
 

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pwd
+import sys
+from collections.abc import Iterator
 from typing import Any, Protocol
 
+from traitlets import Integer, Unicode
 from traitlets.config import Application, Config, catch_config_error
 
+from nbexchange.archive import Limits
 from nbexchange.database import Database
+from nbexchange.errors import Malformed, NotFound, StoreFull
+from nbexchange.identity import DEFAULT_ORGANISATION
 from nbexchange.storage import Storage
+
+WRONG_USE = 2
+"""The exit status when the words of the command make no sense, or name what is not there."""
 
 
 class Service(Protocol):
     """What a subcommand needs of the application that it belongs to."""
 
     upgrade_db: bool
+    max_buffer_size: int
+    max_entries: int
+    max_expanded_size: int
+    max_ratio: int
 
     def update_config(self, config: Config) -> None: ...
 
@@ -41,6 +57,15 @@ class Command(Application):
         service: Service = self.parent
         return service
 
+    @property
+    def limits(self) -> Limits:
+        """What archives may ask of the service."""
+        return Limits(
+            entries=self.service.max_entries,
+            expanded_size=self.service.max_expanded_size,
+            ratio=self.service.max_ratio,
+        )
+
     @catch_config_error
     def initialize(self, argv: list[str] | None = None) -> None:
         assert self.parent is not None
@@ -51,7 +76,54 @@ class Command(Application):
 
     def start(self) -> None:
         super().start()
-        self.run()
+        try:
+            self.run()
+        except (Malformed, NotFound) as error:
+            print(f"nbexchange: {error}", file=sys.stderr)
+            sys.exit(WRONG_USE)
 
     def run(self) -> Any:
         raise NotImplementedError
+
+    def only_options(self) -> None:
+        """Refuse words that are no options: most often a space where = should be."""
+        if self.extra_args:
+            raise Malformed(f"{self.extra_args[0]!r} is no option; write --option=value")
+
+    @contextlib.contextmanager
+    def parts(self) -> Iterator[tuple[Database, Storage]]:
+        """The service's database and store, ready to be used, and closed in the end."""
+        database, storage = self.service.make_database(), self.service.make_storage()
+        try:
+            database.prepare()
+            yield database, storage
+        finally:
+            storage.close()
+            database.close()
+
+
+class CourseCommand(Command):
+    """A subcommand about one organisation, and perhaps one course of it."""
+
+    aliases: dict[Any, Any] = {
+        **Command.aliases,
+        "org": "CourseCommand.org_id",
+        "course": "CourseCommand.course_id",
+    }
+
+    org_id = Integer(DEFAULT_ORGANISATION, min=1, help="The organisation.").tag(config=True)
+    course_id = Unicode(None, allow_none=True, help="The course; all if left out.").tag(config=True)
+
+
+async def refuse_absence(storage: Storage) -> None:
+    """Raise Unavailable if not one file cannot be read, but the whole store is away."""
+    with contextlib.suppress(StoreFull):
+        await storage.check()
+
+
+def operator() -> str:
+    """The operating system's user, as the record of what was done names him."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container may run as somebody whom its image does not know
+        return f"uid {os.getuid()}"

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
-from collections.abc import AsyncIterator
 from typing import Any
 
 from traitlets import Bool, Float
 
 from nbexchange.commands.base import Command
+from nbexchange.commands.litter import OLD, litter
 from nbexchange.database import Database
-from nbexchange.exchange.inventory import BATCH, known_keys
-from nbexchange.storage import Entry, Storage
+from nbexchange.progress import Progress
+from nbexchange.storage import Storage
 
 
 class Gc(Command):
@@ -30,46 +29,22 @@ class Gc(Command):
 
     delete = Bool(False, help="Delete what was found; without it, only tell.").tag(config=True)
     older_than = Float(
-        24, min=0, help="How old a file has to be, in hours. Keep it longer than an upload takes."
+        OLD, min=0, help="How old a file has to be, in hours. Keep it longer than an upload takes."
     ).tag(config=True)
 
     def run(self) -> None:
-        database, storage = self.service.make_database(), self.service.make_storage()
-        try:
-            database.prepare()
-            found = asyncio.run(self._sweep(database, storage))
-        finally:
-            storage.close()
-            database.close()
-        size = sum(entry.size for entry in found)
+        with self.parts() as (database, storage):
+            found, size = asyncio.run(self._sweep(database, storage))
         done = "deleted" if self.delete else "found; delete them with --delete"
-        print(f"{len(found)} files of {size:,} bytes {done}.")
+        print(f"{found} files of {size:,} bytes {done}.")
 
-    async def _sweep(self, database: Database, storage: Storage) -> list[Entry]:
-        found = []
-        async for batch in _batches(self._old(storage)):
-            known = await database.read(known_keys, [entry.key for entry in batch])
-            for entry in batch:
-                if entry.key not in known:
-                    found.append(entry)
-                    print(f"{entry.modified:%Y-%m-%d %H:%M} {entry.size:>12,} {entry.key}")
-                    if self.delete:
-                        await storage.sweep(entry)
-        return found
-
-    async def _old(self, storage: Storage) -> AsyncIterator[Entry]:
-        youngest = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=self.older_than)
-        async for entry in storage.entries():
-            if entry.modified <= youngest:
-                yield entry
-
-
-async def _batches(entries: AsyncIterator[Entry]) -> AsyncIterator[list[Entry]]:
-    batch: list[Entry] = []
-    async for entry in entries:
-        batch.append(entry)
-        if len(batch) == BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+    async def _sweep(self, database: Database, storage: Storage) -> tuple[int, int]:
+        """How many files of how many bytes were found, and deleted if that is wanted."""
+        found = size = 0
+        with Progress("Looking at files") as progress:
+            async for entry in litter(database, storage, self.older_than, progress):
+                found, size = found + 1, size + entry.size
+                progress.print(f"{entry.modified:%Y-%m-%d %H:%M} {entry.size:>12,} {entry.key}")
+                if self.delete:
+                    await storage.sweep(entry)
+        return found, size

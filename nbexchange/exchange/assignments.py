@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from nbexchange import models
 from nbexchange.database import clock, insert_if_absent
 from nbexchange.errors import AlreadyReleased, NotFound
+from nbexchange.exchange.erasing import erase_assignment
 from nbexchange.exchange.events import note
 from nbexchange.exchange.names import check_file_name
 from nbexchange.exchange.people import Place, remember
@@ -101,7 +102,7 @@ def purge(session: Session, user: User, course_id: str, assignment_id: str) -> l
     permit(user, Verb.PURGE, course_id)
     known = standing(session, user, course_id, assignment_id)
     place = remember(session, user, course_id, known)
-    keys = _erase(session, known.assignment_pk)
+    keys = erase_assignment(session, known.assignment_pk)
     note(session, place, Action.PURGED, None, detail=f"{assignment_id}: {len(keys)} files")
     return keys
 
@@ -178,24 +179,3 @@ def _add_version(
     assignment.released = True
     session.flush()
     return row
-
-
-def _erase(session: Session, assignment_pk: int) -> list[str]:
-    of_assignment = models.Submission.assignment_pk == assignment_pk
-    handed_in = select(models.Submission.id).where(of_assignment)
-    doomed = (
-        (models.Feedback, models.Feedback.submission_pk.in_(handed_in)),
-        (models.Submission, of_assignment),
-        (models.Release, models.Release.assignment_pk == assignment_pk),
-    )
-    keys: list[str] = []
-    for table, condition in doomed:
-        keys += session.execute(select(table.key).where(condition)).scalars()
-        session.execute(delete(table).where(condition))
-    session.execute(
-        update(models.Event)
-        .where(models.Event.assignment_pk == assignment_pk)
-        .values(assignment_pk=None)
-    )
-    session.execute(delete(models.Assignment).where(models.Assignment.id == assignment_pk))
-    return keys

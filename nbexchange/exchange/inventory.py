@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Row, Select, literal, select
+from sqlalchemy import Select, func, null, select
 from sqlalchemy.orm import Session
 
 from nbexchange import models
 from nbexchange.models import STORED
 from nbexchange.storage import Blob
 
-_Query = Select[int, str, str, int, int, str, str, str, str]
+_Query = Select[*tuple[Any, ...]]
 
 BATCH = 500
 """Rows or keys at a time."""
@@ -20,10 +22,28 @@ BATCH = 500
 
 @dataclass(frozen=True)
 class Owned:
-    """A blob and, in words, whose it is."""
+    """A blob, and whose it is: who released it, or handed in what it is or is about."""
 
     blob: Blob
-    owner: str
+    kind: str
+    org_id: int
+    course_id: str
+    assignment_id: str
+    person: str
+    token: str
+    """Of the release or the submission."""
+    timestamp: datetime.datetime
+    """The official time of the release or the submission, or when the feedback was given."""
+    part: str | None
+    """Of feedback: its notebook."""
+    version: int
+    """Of the release, of the one that was answered, or of the feedback."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.kind} of {self.person!r} in organisation {self.org_id}, "
+            f"course {self.course_id!r}, assignment {self.assignment_id!r}"
+        )
 
 
 @dataclass(frozen=True)
@@ -42,7 +62,7 @@ def owned_blobs(session: Session, position: Position) -> tuple[list[Owned], Posi
     rows = session.execute(
         _described(table).where(table.id > position.pk).order_by(table.id).limit(BATCH)
     ).all()
-    owned = [Owned(Blob(row.key, row.sha256, row.size), _words(row)) for row in rows]
+    owned = [Owned(Blob(*row[1:4]), table.__tablename__, *row[4:]) for row in rows]
     if len(rows) < BATCH:
         return owned, Position(position.table + 1)
     return owned, Position(position.table, rows[-1].id)
@@ -56,8 +76,16 @@ def known_keys(session: Session, keys: Collection[str]) -> set[str]:
     return known
 
 
+def how_many(session: Session) -> int:
+    """Rows that own a blob."""
+    counts = (session.execute(select(func.count(table.id))).scalar_one() for table in STORED)
+    return sum(counts)
+
+
 def _described(table: type[models.Release | models.Submission | models.Feedback]) -> _Query:
-    """The columns of an `Owned`; the person is who released or handed in."""
+    """The row's number, then the columns of a Blob and of an `Owned`."""
+    holder = models.Release if table is models.Release else models.Submission
+    versioned = models.Feedback if table is models.Feedback else models.Release
     query = select(
         table.id,
         table.key,
@@ -67,16 +95,13 @@ def _described(table: type[models.Release | models.Submission | models.Feedback]
         models.Course.course_id,
         models.Assignment.assignment_id,
         models.User.name,
-        literal(table.__tablename__).label("kind"),
+        holder.token,
+        table.timestamp,
+        models.Feedback.notebook_id if table is models.Feedback else null(),
+        versioned.version,
     ).select_from(table)
     if table is models.Feedback:
         query = query.join(models.Feedback.submission)
-    holder = models.Release if table is models.Release else models.Submission
+    if table is models.Submission:
+        query = query.join(models.Submission.release)
     return query.join(holder.user).join(holder.assignment).join(models.Assignment.course)
-
-
-def _words(row: Row[int, str, str, int, int, str, str, str, str]) -> str:
-    return (
-        f"{row.kind} of {row.name!r} in organisation {row.org_id}, "
-        f"course {row.course_id!r}, assignment {row.assignment_id!r}"
-    )

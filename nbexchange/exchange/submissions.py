@@ -102,7 +102,7 @@ def submit(
         return _receipt(session, user, course_id, assignment_id, row.token)
     if not _is_there(session, known.assignment_pk, admission):
         raise not_released(course_id, assignment_id)  # erased meanwhile, and made anew
-    notebooks = _listable(contents.notebooks)
+    notebooks = listable(contents.notebooks)
     place = remember(session, user, course_id, known)
     in_time = known.now - admission.arrived_at <= COMMITMENT
     if not known.released and not in_time:
@@ -233,7 +233,8 @@ def top_level(notebooks: Iterable[str]) -> list[str]:
     return [path for path in notebooks if "/" not in path]
 
 
-def _listable(paths: Iterable[str]) -> list[str]:
+def listable(paths: Iterable[str]) -> list[str]:
+    """The notebooks that lists show; BadArchive when they are too many."""
     notebooks = top_level(paths)
     if len(notebooks) > MOST_NOTEBOOKS or sum(map(len, notebooks)) > LONGEST_NOTEBOOKS:
         raise BadArchive(

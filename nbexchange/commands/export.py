@@ -1,0 +1,382 @@
+"""nbexchange export"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from sqlalchemy.orm import Session
+from traitlets import Unicode
+
+from nbexchange import archive
+from nbexchange.archive import Limits
+from nbexchange.commands import shared_folder
+from nbexchange.commands.base import CourseCommand, refuse_absence
+from nbexchange.commands.shared_folder import (
+    ARCHIVES,
+    FEEDBACK,
+    FORMAT,
+    INBOUND,
+    MANIFEST,
+    OUTBOUND,
+    RECEIPT,
+    SUMS,
+    TIMESTAMP,
+    FolderNames,
+)
+from nbexchange.database import Database, clock
+from nbexchange.errors import BadArchive, Damaged, Malformed, Misconfigured, Unavailable
+from nbexchange.exchange import holdings
+from nbexchange.exchange.erasing import Scope
+from nbexchange.exchange.holdings import CourseRow, FeedbackRow, ReleaseRow, SubmissionRow
+from nbexchange.progress import Progress
+from nbexchange.storage import Blob, Storage
+from nbexchange.timestamps import to_text
+
+Row = TypeVar("Row", holdings.EventRow, ReleaseRow, SubmissionRow)
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Export(CourseCommand):
+    """Copy a course, or all of an organisation, into a folder as nbgrader's own exchange has it.
+
+    Released assignments, submissions and feedback lie where nbgrader looks for them. Beside them
+    `archives` holds every version of everything as it was sent, `manifest.json` tells all that the
+    exchange knows of the course, and SHA256SUMS lets `sha256sum -c` check the files. The folder
+    appears when it is whole. What is damaged is named and left out; then the exit status is 1. The
+    service may go on meanwhile. `nbexchange import-folder` reads it back.
+    """
+
+    name = "nbexchange-export"
+    description = __doc__ or ""
+    examples = """
+    nbexchange export /backup/physics-2026 --org=1 --course=physics
+    nbexchange export --to=/backup/2026 --org=1
+    """
+    aliases: dict[Any, Any] = {**CourseCommand.aliases, "to": "Export.to"}
+
+    to = Unicode(help="The folder to make; may be said without --to.").tag(config=True)
+
+    def run(self) -> None:
+        destination = self._destination()
+        scope = Scope(self.org_id, self.course_id)
+        with self.parts() as (database, storage):
+            found = database.read_now(holdings.courses, scope)
+            with _appearing(destination) as folder:
+                exporter = _Exporter(database, storage, self.org_id, self.limits)
+                problems = asyncio.run(exporter.export(found, folder))
+        print(f"{len(found)} courses are in {destination}.")
+        if problems:
+            print(f"{problems} files are damaged or cannot be unpacked; they are named above.")
+            sys.exit(1)
+
+    def _destination(self) -> Path:
+        places = [*self.extra_args, *filter(None, [self.to])]
+        if len(places) != 1:
+            raise Malformed("say where to export to: nbexchange export FOLDER --course=...")
+        destination = Path(places[0]).absolute()
+        if os.path.lexists(destination):
+            raise Malformed(f"{destination} is there already; name a folder that is not")
+        if not destination.parent.is_dir():
+            raise Malformed(f"there is no folder {destination.parent}; make it first")
+        return destination
+
+
+@contextlib.contextmanager
+def _appearing(destination: Path) -> Iterator[Path]:
+    """A folder for the operator's eyes only, which becomes `destination` when all went well."""
+    try:
+        with tempfile.TemporaryDirectory(
+            prefix=".nbexchange-", dir=destination.parent, ignore_cleanup_errors=True
+        ) as workshop:
+            folder = Path(workshop, "export")
+            folder.mkdir(0o700)
+            yield folder
+            folder.rename(destination)
+    except OSError as error:
+        raise Misconfigured(
+            f"cannot write {destination}: {error.strerror}; nothing is left of it"
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Exporter:
+    database: Database
+    storage: Storage
+    org_id: int
+    limits: Limits
+
+    async def export(self, courses: Sequence[CourseRow], folder: Path) -> int:
+        """How many problems there were."""
+        names = FolderNames()
+        counts = [await self.database.read(holdings.how_many, course.pk) for course in courses]
+        with Progress("Exporting", sum(counts)) as progress:
+            copies = [
+                _Copy(self, course, folder / names.of(course.course_id), progress)
+                for course in courses
+            ]
+            return sum([await copy.make() for copy in copies])
+
+
+class _Copy:
+    """One course on its way out."""
+
+    def __init__(
+        self, exporter: _Exporter, course: CourseRow, folder: Path, progress: Progress
+    ) -> None:
+        self._database = exporter.database
+        self._storage = exporter.storage
+        self._org_id = exporter.org_id
+        self._limits = exporter.limits
+        self._course = course
+        self._folder = folder
+        self._progress = progress
+        self._assignments, self._students = FolderNames(), FolderNames()
+        self._problems = 0
+
+    async def make(self) -> int:
+        """How many problems there were."""
+        for name in ("", OUTBOUND, INBOUND, FEEDBACK, ARCHIVES):
+            (self._folder / name).mkdir(0o700)
+        with self._open(SUMS) as self._sums:
+            with self._open(MANIFEST) as file:
+                await self._tell(_Manifest(file))
+            self._sum(self._folder / MANIFEST, _sha256(self._folder / MANIFEST))
+        return self._problems
+
+    def _open(self, name: str) -> IO[str]:
+        return (self._folder / name).open("w", encoding="utf-8")
+
+    async def _tell(self, manifest: _Manifest) -> None:
+        """Submissions before releases, so that every release that one answers is there."""
+        pk = self._course.pk
+        visible = {
+            row.assignment_id
+            for row in await self._database.read(holdings.assignments, pk)
+            if row.released
+        }
+        manifest.say("format", FORMAT)
+        manifest.say("exported_at", to_text(await self._database.read(clock)))
+        manifest.say("organisation", self._org_id)
+        manifest.say("course_id", self._course.course_id)
+        manifest.say("title", self._course.title)
+        with manifest.list("submissions") as add:
+            async for handed_in in self._all(holdings.submissions):
+                add(await self._submission(handed_in))
+        with manifest.list("releases") as add:
+            async for release in self._all(holdings.releases):
+                add(await self._release(release, release.assignment_id in visible))
+        with manifest.list("assignments") as add:
+            for assignment in await self._database.read(holdings.assignments, pk):
+                add(assignment._asdict())
+        with manifest.list("people") as add:
+            for person in await self._database.read(holdings.people, pk):
+                add(_plain(person._asdict()))
+        with manifest.list("events") as add:
+            async for event in self._all(holdings.events):
+                add(_plain(event._asdict()))
+        manifest.say("renamed_assignments", self._assignments.changed)
+        manifest.say("renamed_students", self._students.changed)
+        manifest.end()
+
+    async def _all(self, verb: Callable[[Session, int, int], list[Row]]) -> AsyncIterator[Row]:
+        after = 0
+        while rows := await self._database.read(verb, self._course.pk, after):
+            for row in rows:
+                yield row
+            after = rows[-1].pk
+
+    # -- what lies where
+
+    async def _release(self, row: ReleaseRow, is_visible: bool) -> dict[str, Any]:  # noqa: FBT001
+        kept = await self._keep(row.blob, ".tar.gz", f"version {row.version} of {self._of(row)}")
+        folder = None
+        if kept and row.is_newest and is_visible:
+            place = self._folder / OUTBOUND / self._assignments.of(row.assignment_id)
+            folder = self._unpack(kept, place, {}, self._of(row))
+        self._progress.advance()
+        return _plain(row._asdict()) | {"archive": self._name(kept), "folder": self._name(folder)}
+
+    async def _submission(self, row: SubmissionRow) -> dict[str, Any]:
+        whose = f"submission {row.id} of {row.student!r} for {self._of(row)}"
+        kept = await self._keep(row.blob, ".tar.gz", whose)
+        folder = None
+        if kept:
+            place = self._folder / INBOUND / self._folder_name(row)
+            folder = self._unpack(kept, place, self._marks(row), whose)
+        newest = {one.notebook_id: one.version for one in row.feedback}
+        feedback = [
+            await self._feedback(
+                row, folder if one.version == newest[one.notebook_id] else None, one
+            )
+            for one in row.feedback
+        ]
+        self._progress.advance()
+        return _plain(row._asdict()) | {
+            "archive": self._name(kept),
+            "folder": self._name(folder),
+            "feedback": feedback,
+        }
+
+    async def _feedback(
+        self, row: SubmissionRow, folder: Path | None, one: FeedbackRow
+    ) -> dict[str, Any]:
+        whose = f"feedback on {one.notebook_id!r} of submission {row.id} of {row.student!r}"
+        kept = await self._keep(one.blob, ".html", whose)
+        file = self._publish(row, folder, one, kept) if kept and folder else None
+        said = _plain(one._asdict())
+        del said["submission_pk"]
+        return said | {"archive": self._name(kept), "file": self._name(file)}
+
+    def _publish(
+        self, row: SubmissionRow, folder: Path, one: FeedbackRow, kept: Path
+    ) -> Path | None:
+        """Where nbgrader looks for it. None if it would not, or if something else is there."""
+        names = shared_folder.feedback_names(
+            folder,
+            self._course.course_id,
+            row.assignment_id,
+            row.student,
+            to_text(row.timestamp),
+            one.notebook_id,
+        )
+        if not names:
+            return None
+        file = self._folder / FEEDBACK / names[0]
+        if file.exists():
+            return None
+        shutil.copyfile(kept, file)
+        self._sum(file, one.sha256)
+        return file
+
+    def _folder_name(self, row: SubmissionRow) -> str:
+        student, assignment = (
+            self._students.of(row.student),
+            self._assignments.of(row.assignment_id),
+        )
+        return f"{student}+{assignment}+{to_text(row.timestamp)}+{row.id[:12]}"
+
+    def _marks(self, row: SubmissionRow) -> dict[str, bytes]:
+        """As the plugin's collect leaves them."""
+        timestamp = to_text(row.timestamp)
+        receipt = {
+            "course_id": self._course.course_id,
+            "assignment_id": row.assignment_id,
+            "student": row.student,
+            "submission_id": row.id,
+            "timestamp": timestamp,
+            "sha256": row.sha256,
+            "size": row.size,
+        }
+        text = json.dumps(receipt, indent=1, ensure_ascii=False) + "\n"
+        return {TIMESTAMP: timestamp.encode(), RECEIPT: text.encode()}
+
+    # -- bytes
+
+    async def _keep(self, blob: Blob, suffix: str, whose: str) -> Path | None:
+        """The bytes as they were sent, in a file named by their hash; None if they are harmed."""
+        path = self._folder / ARCHIVES / f"{blob.sha256}{suffix}"
+        if path.exists():
+            return path
+        part = path.with_name("part")
+        try:
+            with part.open("wb") as file:
+                async for chunk in self._storage.read(blob):
+                    file.write(chunk)
+        except (Damaged, Unavailable) as error:
+            part.unlink()
+            if isinstance(error, Unavailable):
+                await refuse_absence(self._storage)
+            self._problem(f"HARMED: {whose}: file {blob.key}")
+            return None
+        part.rename(path)
+        self._sum(path, blob.sha256)
+        return path
+
+    def _unpack(
+        self, kept: Path, place: Path, marks: Mapping[str, bytes], whose: str
+    ) -> Path | None:
+        try:
+            with kept.open("rb") as file:
+                archive.unpack(file, place, self._limits, marks)
+        except (BadArchive, OSError) as error:
+            if isinstance(error, OSError) and error.errno in _NO_SPACE:
+                raise
+            self._problem(f"NOT UNPACKED: {whose}: {error}; it is in {self._name(kept)}")
+            return None
+        return place
+
+    def _problem(self, what: str) -> None:
+        self._problems += 1
+        self._progress.print(f"{self._course.course_id!r}: {what}")
+
+    def _sum(self, path: Path, sha256: str) -> None:
+        self._sums.write(f"{sha256}  {self._name(path)}\n")
+
+    def _name(self, path: Path | None) -> str | None:
+        return None if path is None else path.relative_to(self._folder).as_posix()
+
+    def _of(self, row: ReleaseRow | SubmissionRow) -> str:
+        return f"assignment {row.assignment_id!r}"
+
+
+class _Manifest:
+    """A JSON object that is written as it comes, one line for each thing, never held whole."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+        self._between = "{\n"
+
+    def say(self, key: str, value: Any) -> None:
+        self._key(key)
+        self._file.write(_json(value))
+
+    @contextlib.contextmanager
+    def list(self, key: str) -> Iterator[Callable[[Any], None]]:
+        self._key(key)
+        between = "[\n"
+
+        def add(value: Any) -> None:
+            nonlocal between
+            self._file.write(f"{between}{_json(value)}")
+            between = ",\n"
+
+        yield add
+        self._file.write("[]" if between == "[\n" else "\n]")
+
+    def end(self) -> None:
+        self._file.write("\n}\n")
+
+    def _key(self, key: str) -> None:
+        self._file.write(f"{self._between}{_json(key)}: ")
+        self._between = ",\n"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON: without numbers of rows, and with times as text."""
+    return {
+        key: to_text(value) if hasattr(value, "astimezone") else value
+        for key, value in row.items()
+        if key != "pk"
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

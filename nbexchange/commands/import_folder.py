@@ -1,0 +1,250 @@
+"""nbexchange import-folder"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from traitlets import Bool, Unicode
+
+from nbexchange import archive
+from nbexchange.archive import Limits
+from nbexchange.commands import old_exchange
+from nbexchange.commands.base import CourseCommand
+from nbexchange.commands.check import writable, write_report
+from nbexchange.commands.old_exchange import KINDS, Course, Item, Mystery, check_digest
+from nbexchange.database import Database
+from nbexchange.errors import Malformed, NbExchangeError, NotFound, StoreFull, TooLarge, Unavailable
+from nbexchange.exchange.importing import OldFeedback, OldRelease, OldSubmission, import_people
+from nbexchange.progress import Progress
+from nbexchange.storage import CHUNK, Blob, Storage
+from nbexchange.timestamps import to_text
+
+NEW, THERE, REFUSED = "imported", "already there", "refused"
+
+
+class ImportFolder(CourseCommand):
+    """Take over what lies in nbgrader's own exchange, or in an export of another nbexchange.
+
+    Released assignments, submissions with the time that nbgrader gave them, and feedback. Nothing
+    is imported twice, and nothing is changed in the folder or replaced here, so it can be run
+    again. What cannot be imported is named with the reason, the rest goes on, and the exit status
+    is 1. Let nobody use the old exchange meanwhile. With --dry-run it only tells.
+    """
+
+    name = "nbexchange-import-folder"
+    description = __doc__ or ""
+    examples = """
+    nbexchange import-folder /srv/nbgrader/exchange --instructor=ada --dry-run
+    nbexchange import-folder /srv/nbgrader/exchange --course=physics --instructor=ada
+    """
+    aliases: dict[Any, Any] = {
+        **CourseCommand.aliases,
+        "instructor": "ImportFolder.instructor",
+        "report": "ImportFolder.report",
+    }
+    flags: dict[Any, Any] = {
+        "dry-run": ({"ImportFolder": {"dry_run": True}}, "Only tell what would be imported.")
+    }
+
+    instructor = Unicode(
+        help="The name, as the exchange will know it, of who released assignments and feedback."
+    ).tag(config=True)
+    report = Unicode(
+        None, allow_none=True, help="Write what became of everything into this file, as JSON."
+    ).tag(config=True)
+    dry_run = Bool(False, help="Only tell what would be imported.").tag(config=True)
+
+    def run(self) -> None:
+        exchange, courses = self._courses()
+        if self.report is not None:
+            writable(self.report)
+        with self.parts() as (database, storage):
+            importer = _Importer(
+                database, storage, self.limits, self.service.max_buffer_size, self.dry_run
+            )
+            asyncio.run(importer.bring_all(courses))
+        _tell(importer.outcomes, dry_run=self.dry_run)
+        if self.report is not None:
+            write_report(self.report, self._report(exchange, importer.outcomes))
+        if any(one["outcome"] == REFUSED for one in importer.outcomes):
+            sys.exit(1)
+
+    def _courses(self) -> tuple[Path, list[Course]]:
+        if len(self.extra_args) != 1:
+            raise Malformed("say which exchange: nbexchange import-folder FOLDER --instructor=...")
+        if not self.instructor:
+            raise Malformed("say with --instructor who released the assignments and the feedback")
+        exchange = Path(self.extra_args[0]).absolute()
+        found = [
+            Course(folder, self.org_id, self.instructor, self.limits)
+            for folder in old_exchange.courses(exchange)
+        ]
+        wanted = [one for one in found if self.course_id in (None, one.course_id)]
+        if not wanted:
+            there = ", ".join(repr(one.course_id) for one in found)
+            raise Malformed(f"{exchange} has no course {self.course_id!r}; it has {there}")
+        return exchange, wanted
+
+    def _report(self, exchange: Path, outcomes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "exchange": str(exchange),
+            "organisation": self.org_id,
+            "dry_run": self.dry_run,
+            "counts": Counter(one["outcome"] for one in outcomes),
+            "items": outcomes,
+        }
+
+
+class _Importer:
+    def __init__(
+        self,
+        database: Database,
+        storage: Storage,
+        limits: Limits,
+        max_size: int,
+        dry_run: bool,  # noqa: FBT001
+    ) -> None:
+        self._database = database
+        self._storage = storage
+        self._limits = limits
+        self._max_size = max_size
+        self._dry_run = dry_run
+        self._missing: set[OldSubmission] = set()
+        self.outcomes: list[dict[str, Any]] = []
+
+    async def bring_all(self, courses: Sequence[Course]) -> None:
+        with Progress("Importing", sum(map(len, courses))) as progress:
+            for course in courses:
+                await self._introduce(course)
+                for item in course.items():
+                    outcome = await self._outcome(item)
+                    self._remember(course, item, outcome)
+                    if outcome["outcome"] == REFUSED:
+                        said = f"REFUSED: {outcome['place']}: {outcome['reason']}"
+                        progress.print(_harmless(said))
+                    progress.advance()
+
+    def _remember(self, course: Course, item: Item | Mystery, outcome: dict[str, Any]) -> None:
+        self.outcomes.append({"course_id": course.course_id, **outcome})
+        old = item.old if isinstance(item, Item) else None
+        if isinstance(old, OldRelease) and outcome["outcome"] != REFUSED:
+            course.released.add(old.assignment_id)
+        if isinstance(old, OldSubmission) and outcome["outcome"] == REFUSED:
+            self._missing.add(old)
+
+    async def _introduce(self, course: Course) -> None:
+        roster = course.roster
+        if roster is not None and not self._dry_run:
+            await self._database.write(
+                import_people, course.org_id, course.course_id, roster.title, roster.people
+            )
+
+    async def _outcome(self, item: Item | Mystery) -> dict[str, Any]:
+        if isinstance(item, Mystery):
+            return _refused({"what": item.what, "place": str(item.place)}, item.reason)
+        said = _described(item)
+        try:
+            return said | {"outcome": NEW if await self._bring(item) else THERE}
+        except (Unavailable, StoreFull):
+            raise  # nothing that comes later would fare better
+        except NbExchangeError as error:
+            return _refused(said, str(error))
+        except OSError as error:
+            return _refused(said, f"it cannot be read or copied: {error.strerror}")
+
+    async def _bring(self, item: Item) -> bool:
+        """Bytes first, row second; whether it is new."""
+        kind = KINDS[type(item.old)]
+        if isinstance(item.old, OldFeedback) and item.old.submission in self._missing:
+            raise NotFound("the submission that it is about was refused")
+        with item.opened() as file:
+            sha256 = self._measured(file)
+            check_digest(item, sha256)
+            contents = self._inspect(file) if kind.is_archive else None
+            if await self._database.read(kind.knows, item.old, sha256) is not None:
+                return False
+            if self._dry_run:
+                return True
+            blob = await self._store(file)
+        return await self._keep(kind.bring, item, blob, contents)
+
+    async def _keep(
+        self, bring: Callable[..., Any], item: Item, blob: Blob, contents: object
+    ) -> bool:
+        try:
+            kept = await self._database.write(bring, item.old, blob, contents)
+        except Unavailable:
+            # The database may have committed before it went away, so the bytes have to stay.
+            raise
+        except NbExchangeError:
+            await self._storage.delete(blob.key)
+            raise
+        if kept.key != blob.key:
+            await self._storage.delete(blob.key)
+        return bool(kept.is_new)
+
+    async def _store(self, file: BinaryIO) -> Blob:
+        file.seek(0)
+        upload = self._storage.open_upload()
+        try:
+            while chunk := file.read(CHUNK):
+                await upload.write(chunk)
+            blob = await upload.seal(lambda blob, _: blob)
+            await upload.commit()
+        finally:
+            await upload.abort()
+        return blob
+
+    def _measured(self, file: BinaryIO) -> str:
+        hasher = hashlib.sha256()
+        size = 0
+        while chunk := file.read(CHUNK):
+            hasher.update(chunk)
+            size += len(chunk)
+        if not 0 < size <= self._max_size:
+            raise TooLarge(f"it has {size:,} bytes, and 1 to {self._max_size:,} are allowed")
+        return hasher.hexdigest()
+
+    def _inspect(self, file: BinaryIO) -> archive.Contents:
+        file.seek(0)
+        return archive.inspect(file, self._limits)
+
+
+def _described(item: Item) -> dict[str, Any]:
+    old = item.old
+    said: dict[str, Any] = {"what": KINDS[type(old)].what, "place": str(item.place)}
+    if isinstance(old, OldFeedback):
+        said["notebook_id"] = old.notebook_id
+        old = old.submission
+    said["assignment_id"] = old.assignment_id
+    if isinstance(old, OldRelease):
+        said["stands_in"] = old.stands_in
+    else:
+        said |= {"student": old.student, "timestamp": to_text(old.timestamp)}
+    return said
+
+
+def _refused(said: dict[str, Any], reason: str) -> dict[str, Any]:
+    return said | {"outcome": REFUSED, "reason": reason}
+
+
+def _harmless(text: str) -> str:
+    """Names of folders are anybody's, and a terminal obeys some characters."""
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
+def _tell(outcomes: Sequence[dict[str, Any]], *, dry_run: bool) -> None:
+    counts = Counter((one["what"], one["outcome"]) for one in outcomes)
+    heads = ("would be imported" if dry_run else NEW, THERE, REFUSED)
+    print(f"{'':<12}" + "".join(f"{head:>19}" for head in heads))
+    for kind in KINDS.values():
+        row = [counts[kind.what, outcome] for outcome in (NEW, THERE, REFUSED)]
+        print(f"{kind.what:<12}" + "".join(f"{count:>19,}" for count in row))
+    if dry_run:
+        print("Nothing was imported: this was a dry run.")

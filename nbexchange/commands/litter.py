@@ -1,0 +1,38 @@
+"""Files that no row owns: for gc, which sweeps them up, and for check, which counts them."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import AsyncIterator
+
+from nbexchange.database import Database
+from nbexchange.exchange.inventory import BATCH, known_keys
+from nbexchange.progress import Progress
+from nbexchange.storage import Entry, Storage
+
+OLD = 24.0
+"""Hours after which no row will come any more for a file that has none."""
+
+
+async def litter(
+    database: Database, storage: Storage, older_than: float, progress: Progress
+) -> AsyncIterator[Entry]:
+    youngest = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=older_than)
+    async for batch in _batches(storage.entries()):
+        old = [entry for entry in batch if entry.modified <= youngest]
+        known = await database.read(known_keys, [entry.key for entry in old])
+        for entry in old:
+            if entry.key not in known:
+                yield entry
+        progress.advance(len(batch))
+
+
+async def _batches(entries: AsyncIterator[Entry]) -> AsyncIterator[list[Entry]]:
+    batch: list[Entry] = []
+    async for entry in entries:
+        batch.append(entry)
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

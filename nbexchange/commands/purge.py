@@ -1,0 +1,128 @@
+"""nbexchange purge"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from traitlets import Bool, Unicode
+
+from nbexchange.commands.base import CourseCommand, operator
+from nbexchange.database import Database
+from nbexchange.errors import Malformed, NbExchangeError
+from nbexchange.exchange.erasing import (
+    PurgeRecord,
+    Scope,
+    confirm_purge,
+    purges,
+    request_purge,
+)
+from nbexchange.progress import Progress
+from nbexchange.storage import Storage
+
+
+class Purge(CourseCommand):
+    """Erase a course, an assignment, or all of a student, for good; in two steps.
+
+    First this only tells what would be erased, and gives a code. With --confirm=CODE, within a
+    day, it erases exactly that; if anything has come or gone meanwhile, it erases nothing. Both
+    steps are recorded with the name of the operating system's user; --list shows them. Backups
+    keep what was erased for as long as you keep them.
+    """
+
+    name = "nbexchange-purge"
+    description = __doc__ or ""
+    examples = """
+    nbexchange purge --org=1 --course=physics
+    nbexchange purge --org=1 --course=physics --assignment=ps1
+    nbexchange purge --org=1 --student=bob                  # in all courses
+    nbexchange purge --confirm=CODE
+    nbexchange purge --list
+    """
+
+    aliases: dict[Any, Any] = {
+        **CourseCommand.aliases,
+        "assignment": "Purge.assignment_id",
+        "student": "Purge.student_id",
+        "confirm": "Purge.confirm",
+    }
+    flags: dict[Any, Any] = {"list": ({"Purge": {"list": True}}, "Show what was asked and erased.")}
+
+    assignment_id = Unicode(None, allow_none=True, help="Only this assignment of the course.").tag(
+        config=True
+    )
+    student_id = Unicode(
+        None, allow_none=True, help="Only what this person handed in, and feedback on it."
+    ).tag(config=True)
+    confirm = Unicode(None, allow_none=True, help="Erase what this code was given for.").tag(
+        config=True
+    )
+    list = Bool(False, help="Show what was asked for and what was erased.").tag(config=True)
+
+    def run(self) -> None:
+        self.only_options()
+        scope = Scope(self.org_id, self.course_id, self.assignment_id, self.student_id)
+        if self.confirm is None and not self.list:
+            _check(scope)
+        with self.parts() as (database, storage):
+            if self.list:
+                _show(database.read_now(purges))
+            elif self.confirm is None:
+                _tell(database.write_now(request_purge, scope, operator()))
+            else:
+                self._erase(database, storage, self.confirm)
+
+    def _erase(self, database: Database, storage: Storage, code: str) -> None:
+        record, keys = database.write_now(confirm_purge, code, operator())
+        print(f"Erased of {record.scope}: {_words(record.counts)}.")
+        left = asyncio.run(_delete(storage, sorted(set(keys))))
+        if left:
+            print(
+                f"{left:,} of the files could not be deleted, since the store is away. No row "
+                "knows them any more: `nbexchange gc --delete` sweeps them up when it is back.",
+                file=sys.stderr,
+            )
+            sys.exit(1)
+
+
+async def _delete(storage: Storage, keys: Sequence[str]) -> int:
+    """How many files are still there."""
+    left = 0
+    with Progress("Deleting files", len(keys)) as progress:
+        for key in keys:
+            try:
+                await storage.delete(key)
+            except NbExchangeError:
+                left += 1
+            progress.advance()
+    return left
+
+
+def _check(scope: Scope) -> None:
+    if scope.course_id is None and scope.assignment_id is not None:
+        raise Malformed("say with --course whose assignment that is")
+    if scope.course_id is None and scope.student_id is None:
+        raise Malformed("say what to erase with --course, --assignment or --student")
+
+
+def _tell(record: PurgeRecord) -> None:
+    print(f"Nothing is erased yet. This would go, of {record.scope}: {_words(record.counts)}.")
+    print("To erase it for good, within 24 hours and unless something comes or goes meanwhile:")
+    print(f"    nbexchange purge --confirm={record.code}")
+
+
+def _show(records: Sequence[PurgeRecord]) -> None:
+    for record in records:
+        print(f"{record.code}  {record.scope}: {_words(record.counts)}")
+        print(f"    asked for on {record.requested_at:%Y-%m-%d %H:%M} UTC by {record.requested_by}")
+        if record.erased_at:
+            print(f"    erased on {record.erased_at:%Y-%m-%d %H:%M} UTC by {record.erased_by}")
+        else:
+            print("    not erased")
+
+
+def _words(counts: Mapping[str, int]) -> str:
+    said = [f"{counts[name]:,} {name}" for name in ("releases", "submissions", "feedback")]
+    return f"{', '.join(said)}; {counts['files']:,} files of {counts['bytes']:,} bytes"

@@ -1,0 +1,269 @@
+"""All that the exchange holds of a course, a batch at a time: for `nbexchange export`.
+
+Each batch is a transaction of its own, and a row says by value what it refers to, so a copy that is
+made while people work is whole as far as it goes.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session
+
+from nbexchange import models
+from nbexchange.errors import NotFound
+from nbexchange.exchange.erasing import Scope
+from nbexchange.storage import Blob
+
+BATCH = 500
+
+
+class CourseRow(NamedTuple):
+    pk: int
+    course_id: str
+    title: str | None
+
+
+class AssignmentRow(NamedTuple):
+    assignment_id: str
+    released: bool
+
+
+class PersonRow(NamedTuple):
+    name: str
+    full_name: str | None
+    email: str | None
+    lms_user_id: str | None
+    role: str
+    last_seen: datetime.datetime
+
+
+class EventRow(NamedTuple):
+    pk: int
+    at: datetime.datetime
+    action: str
+    person: str
+    assignment_id: str | None
+    id: str | None
+    detail: str | None
+
+
+class ReleaseRow(NamedTuple):
+    pk: int
+    assignment_id: str
+    version: int
+    by: str
+    id: str
+    timestamp: datetime.datetime
+    notebooks: Sequence[str]
+    key: str
+    sha256: str
+    size: int
+    is_newest: bool
+
+    @property
+    def blob(self) -> Blob:
+        return Blob(self.key, self.sha256, self.size)
+
+
+class FeedbackRow(NamedTuple):
+    submission_pk: int
+    notebook_id: str
+    version: int
+    by: str
+    timestamp: datetime.datetime
+    checksum: str | None
+    key: str
+    sha256: str
+    size: int
+
+    @property
+    def blob(self) -> Blob:
+        return Blob(self.key, self.sha256, self.size)
+
+
+class SubmissionRow(NamedTuple):
+    pk: int
+    assignment_id: str
+    student: str
+    id: str
+    timestamp: datetime.datetime
+    arrived_at: datetime.datetime
+    stored_at: datetime.datetime
+    client_timestamp: str | None
+    release_version: int
+    notebooks: Sequence[str]
+    key: str
+    sha256: str
+    size: int
+    feedback: Sequence[FeedbackRow]
+    """Every version, by notebook, oldest first."""
+
+    @property
+    def blob(self) -> Blob:
+        return Blob(self.key, self.sha256, self.size)
+
+
+def courses(session: Session, scope: Scope) -> list[CourseRow]:
+    """Raises NotFound when there is none."""
+    query = select(models.Course.id, models.Course.course_id, models.Course.title).where(
+        models.Course.org_id == scope.org_id
+    )
+    if scope.course_id is not None:
+        query = query.where(models.Course.course_id == scope.course_id)
+    found = [CourseRow(*row) for row in session.execute(query.order_by(models.Course.id))]
+    if not found:
+        raise NotFound(f"there is nothing of {scope}")
+    return found
+
+
+def how_many(session: Session, course_pk: int) -> int:
+    """Releases and submissions."""
+    return sum(
+        session.execute(
+            select(func.count(table.id))
+            .join(table.assignment)
+            .where(models.Assignment.course_pk == course_pk)
+        ).scalar_one()
+        for table in (models.Release, models.Submission)
+    )
+
+
+def assignments(session: Session, course_pk: int) -> list[AssignmentRow]:
+    query = select(models.Assignment.assignment_id, models.Assignment.released).where(
+        models.Assignment.course_pk == course_pk
+    )
+    return [AssignmentRow(*row) for row in session.execute(query.order_by(models.Assignment.id))]
+
+
+def people(session: Session, course_pk: int) -> list[PersonRow]:
+    """The roster."""
+    query = (
+        select(
+            models.User.name,
+            models.User.full_name,
+            models.User.email,
+            models.User.lms_user_id,
+            models.Subscription.role,
+            models.Subscription.last_seen,
+        )
+        .join(models.Subscription, models.Subscription.user_pk == models.User.id)
+        .where(models.Subscription.course_pk == course_pk)
+    )
+    return [PersonRow(*row) for row in session.execute(query.order_by(models.User.id))]
+
+
+def events(session: Session, course_pk: int, after: int) -> list[EventRow]:
+    """The next batch after the row of this number; so below."""
+    query = (
+        select(
+            models.Event.id,
+            models.Event.at,
+            models.Event.action,
+            models.User.name,
+            models.Assignment.assignment_id,
+            models.Event.token,
+            models.Event.detail,
+        )
+        .join(models.Event.user)
+        .outerjoin(models.Event.assignment)
+        .where(models.Event.course_pk == course_pk, models.Event.id > after)
+    )
+    return [EventRow(*row) for row in session.execute(query.order_by(models.Event.id).limit(BATCH))]
+
+
+def releases(session: Session, course_pk: int, after: int) -> list[ReleaseRow]:
+    newest = (
+        select(func.max(models.Release.version))
+        .where(models.Release.assignment_pk == models.Assignment.id)
+        .correlate(models.Assignment)
+        .scalar_subquery()
+    )
+    query = _of_course(
+        select(
+            models.Release.id,
+            models.Assignment.assignment_id,
+            models.Release.version,
+            models.User.name,
+            models.Release.token,
+            models.Release.timestamp,
+            models.Release.notebooks,
+            models.Release.key,
+            models.Release.sha256,
+            models.Release.size,
+            models.Release.version == newest,
+        ),
+        models.Release,
+        course_pk,
+        after,
+    )
+    # MariaDB and MySQL have no truth values.
+    return [ReleaseRow._make((*row[:-1], bool(row[-1]))) for row in session.execute(query)]
+
+
+def submissions(session: Session, course_pk: int, after: int) -> list[SubmissionRow]:
+    query = _of_course(
+        select(
+            models.Submission.id,
+            models.Assignment.assignment_id,
+            models.User.name,
+            models.Submission.token,
+            models.Submission.timestamp,
+            models.Submission.arrived_at,
+            models.Submission.stored_at,
+            models.Submission.client_timestamp,
+            models.Release.version,
+            models.Submission.notebooks,
+            models.Submission.key,
+            models.Submission.sha256,
+            models.Submission.size,
+        ).join(models.Submission.release),
+        models.Submission,
+        course_pk,
+        after,
+    )
+    rows = session.execute(query).all()
+    feedback = _feedback(session, [row.id for row in rows])
+    return [SubmissionRow._make((*row, feedback[row.id])) for row in rows]
+
+
+def _feedback(session: Session, submission_pks: Sequence[int]) -> dict[int, list[FeedbackRow]]:
+    query = (
+        select(
+            models.Feedback.submission_pk,
+            models.Feedback.notebook_id,
+            models.Feedback.version,
+            models.User.name,
+            models.Feedback.timestamp,
+            models.Feedback.checksum,
+            models.Feedback.key,
+            models.Feedback.sha256,
+            models.Feedback.size,
+        )
+        .join(models.Feedback.user)
+        .where(models.Feedback.submission_pk.in_(submission_pks))
+        .order_by(models.Feedback.notebook_id, models.Feedback.version)
+    )
+    found: dict[int, list[FeedbackRow]] = defaultdict(list)
+    for row in session.execute(query):
+        found[row.submission_pk].append(FeedbackRow(*row))
+    return found
+
+
+def _of_course(
+    query: Select[*tuple[Any, ...]],
+    table: type[models.Release] | type[models.Submission],
+    course_pk: int,
+    after: int,
+) -> Select[*tuple[Any, ...]]:
+    return (
+        query.join(table.user)
+        .join(table.assignment)
+        .where(models.Assignment.course_pk == course_pk, table.id > after)
+        .order_by(table.id)
+        .limit(BATCH)
+    )

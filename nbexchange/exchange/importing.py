@@ -1,0 +1,369 @@
+"""What comes from another exchange: rows with its times, marked as imported.
+
+The same thing is never imported twice: each has a key made of where it comes from. What was done
+here since is never replaced; that is a Conflict.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session
+
+from nbexchange import models
+from nbexchange.archive import Contents
+from nbexchange.database import clock, insert_if_absent
+from nbexchange.errors import Conflict, Malformed, NotFound
+from nbexchange.exchange.events import note
+from nbexchange.exchange.names import check_file_name
+from nbexchange.exchange.people import Place
+from nbexchange.exchange.submissions import listable
+from nbexchange.identity import LONGEST_NAME, Role, is_name
+from nbexchange.models import Action
+from nbexchange.storage import Blob, new_key
+
+IMPORTED = "imported"
+"""What events say besides, and how the keys begin."""
+
+
+class Kept(NamedTuple):
+    """What is there now."""
+
+    is_new: bool
+    key: str
+    """Of its blob."""
+
+
+@dataclass(frozen=True)
+class OldRelease:
+    org_id: int
+    course_id: str
+    assignment_id: str
+    by: str
+    origin: str
+    """Tells it from everything else that is imported; so below."""
+    visible: bool = True
+    version: int | None = None
+    """As the other exchange numbered it; None if it has no numbers."""
+    timestamp: datetime.datetime | None = None
+    stands_in: bool = False
+    """For a release that is no more: without one there are no submissions."""
+
+
+@dataclass(frozen=True)
+class OldSubmission:
+    org_id: int
+    course_id: str
+    assignment_id: str
+    student: str
+    timestamp: datetime.datetime
+    origin: str
+    client_timestamp: str | None = None
+    release_version: int | None = None
+
+
+@dataclass(frozen=True)
+class OldFeedback:
+    submission: OldSubmission
+    notebook_id: str
+    by: str
+    origin: str
+    version: int | None = None
+    timestamp: datetime.datetime | None = None
+    checksum: str | None = None
+
+
+@dataclass(frozen=True)
+class OldPerson:
+    name: str
+    role: Role
+    last_seen: datetime.datetime
+    full_name: str | None = None
+    email: str | None = None
+    lms_user_id: str | None = None
+
+
+# -- is it here?
+
+
+def knows_release(session: Session, old: OldRelease, sha256: str) -> Kept | None:
+    """None if it has to be imported. Raises Conflict if it must not be; so below."""
+    _check_names(old.course_id, old.by)
+    check_file_name(old.assignment_id, "an assignment id")
+    row = _find_assignment(session, old.org_id, old.course_id, old.assignment_id)
+    versions = _releases(session, row)
+    if old.stands_in and versions:
+        return Kept(False, versions[-1].key)
+    return _known_version(versions, old.version, sha256, _key(old.origin, sha256))
+
+
+def knows_submission(session: Session, old: OldSubmission, sha256: str) -> Kept | None:
+    _check_names(old.course_id, old.student)
+    if old.timestamp > clock(session):
+        raise Conflict("it says that it was handed in at a time that has not come yet")
+    row = _find_submission(session, old)
+    if row is None:
+        return None
+    if row.sha256 != sha256 and row.idempotency_key != _key(old.origin):
+        raise Conflict("the student has another submission of the same moment here")
+    return Kept(False, row.key)
+
+
+def knows_feedback(session: Session, old: OldFeedback, sha256: str) -> Kept | None:
+    check_file_name(old.notebook_id, "a notebook")
+    _check_names(old.by)
+    row = _find_submission(session, old.submission)
+    versions = _feedback(session, row, old.notebook_id)
+    return _known_version(versions, old.version, sha256, _key(old.origin, sha256))
+
+
+# -- now it is
+
+
+def import_release(session: Session, old: OldRelease, blob: Blob, contents: Contents) -> Kept:
+    place = _place(session, old.org_id, old.course_id, old.by, Role.INSTRUCTOR)
+    keys = {"course_pk": place.course_pk, "assignment_id": old.assignment_id}
+    insert_if_absent(session, models.Assignment, **keys, released=False)
+    assignment = session.execute(
+        select(models.Assignment).filter_by(**keys).with_for_update()
+    ).scalar_one()
+    known = knows_release(session, old, blob.sha256)
+    if known is not None:
+        return known
+    versions = _releases(session, assignment)
+    row = models.Release(
+        token=new_key(),
+        assignment_pk=assignment.id,
+        user_pk=place.user_pk,
+        version=old.version or _next(versions),
+        notebooks=list(contents.notebooks),
+        key=blob.key,
+        sha256=blob.sha256,
+        size=blob.size,
+        timestamp=old.timestamp or clock(session),
+        idempotency_key=_key(old.origin, blob.sha256),
+    )
+    session.add(row)
+    assignment.released = old.visible
+    session.flush()
+    note(session, place, Action.RELEASED, assignment.id, row.token, IMPORTED)
+    return Kept(True, row.key)
+
+
+def import_submission(session: Session, old: OldSubmission, blob: Blob, contents: Contents) -> Kept:
+    """Raises NotFound when its assignment was never released."""
+    known = knows_submission(session, old, blob.sha256)
+    if known is not None:
+        return known
+    place = _place(session, old.org_id, old.course_id, old.student, Role.STUDENT)
+    release = _answered(session, old)
+    now = clock(session)
+    row = models.Submission(
+        token=new_key(),
+        assignment_pk=release.assignment_pk,
+        user_pk=place.user_pk,
+        release_pk=release.id,
+        key=blob.key,
+        sha256=blob.sha256,
+        size=blob.size,
+        timestamp=old.timestamp,
+        arrived_at=now,
+        stored_at=now,
+        client_timestamp=old.client_timestamp,
+        notebooks=listable(contents.notebooks),
+        idempotency_key=_key(old.origin),
+    )
+    session.add(row)
+    session.flush()
+    note(session, place, Action.SUBMITTED, release.assignment_pk, row.token, IMPORTED)
+    return Kept(True, row.key)
+
+
+def import_feedback(session: Session, old: OldFeedback, blob: Blob, _: None) -> Kept:
+    """Raises NotFound when the submission is not here."""
+    known = knows_feedback(session, old, blob.sha256)
+    if known is not None:
+        return known
+    submission = _find_submission(session, old.submission)
+    if submission is None:
+        raise NotFound("the submission that it is about is not here")
+    place = _place(
+        session, old.submission.org_id, old.submission.course_id, old.by, Role.INSTRUCTOR
+    )
+    versions = _feedback(session, submission, old.notebook_id)
+    same = [version for version in versions[-1:] if version.sha256 == blob.sha256]
+    row = models.Feedback(
+        submission_pk=submission.id,
+        user_pk=place.user_pk,
+        notebook_id=old.notebook_id,
+        version=old.version or _next(versions),
+        key=same[0].key if same else blob.key,
+        sha256=blob.sha256,
+        size=blob.size,
+        timestamp=old.timestamp or clock(session),
+        checksum=old.checksum,
+        idempotency_key=_key(old.origin, blob.sha256),
+    )
+    session.add(row)
+    session.flush()
+    note(
+        session,
+        place,
+        Action.FEEDBACK_RELEASED,
+        submission.assignment_pk,
+        submission.token,
+        IMPORTED,
+    )
+    return Kept(True, row.key)
+
+
+def import_people(
+    session: Session,
+    org_id: int,
+    course_id: str,
+    title: str | None,
+    people: Sequence[OldPerson],
+) -> None:
+    """The roster, for reports and lists. Whoever is known here is left as he is."""
+    _check_names(course_id, *(person.name for person in people))
+    insert_if_absent(session, models.Course, org_id=org_id, course_id=course_id, title=title)
+    for person in people:
+        insert_if_absent(
+            session,
+            models.User,
+            org_id=org_id,
+            name=person.name,
+            full_name=person.full_name,
+            email=person.email,
+            lms_user_id=person.lms_user_id,
+        )
+        _place(session, org_id, course_id, person.name, person.role, person.last_seen)
+
+
+# -- the rows
+
+
+def _place(
+    session: Session,
+    org_id: int,
+    course_id: str,
+    name: str,
+    role: Role,
+    last_seen: datetime.datetime | None = None,
+) -> Place:
+    """Made if they are new. What is known of a person is newer than what is imported."""
+    insert_if_absent(session, models.User, org_id=org_id, name=name)
+    insert_if_absent(session, models.Course, org_id=org_id, course_id=course_id)
+    person = select(models.User.id).filter_by(org_id=org_id, name=name)
+    course = select(models.Course.id).filter_by(org_id=org_id, course_id=course_id)
+    place = Place(session.execute(person).scalar_one(), session.execute(course).scalar_one())
+    insert_if_absent(
+        session,
+        models.Subscription,
+        course_pk=place.course_pk,
+        user_pk=place.user_pk,
+        role=role.value,
+        last_seen=last_seen or clock(session),
+    )
+    return place
+
+
+def _find_assignment(
+    session: Session, org_id: int, course_id: str, assignment_id: str
+) -> models.Assignment | None:
+    return session.execute(
+        select(models.Assignment)
+        .join(models.Assignment.course)
+        .where(
+            models.Course.org_id == org_id,
+            models.Course.course_id == course_id,
+            models.Assignment.assignment_id == assignment_id,
+        )
+    ).scalar_one_or_none()
+
+
+def _find_submission(session: Session, old: OldSubmission) -> models.Submission | None:
+    """The one of that moment, which is what an import and feedback mean by a submission."""
+    query: Select[models.Submission] = (
+        select(models.Submission)
+        .join(models.Submission.user)
+        .join(models.Submission.assignment)
+        .join(models.Assignment.course)
+        .where(
+            models.Course.org_id == old.org_id,
+            models.Course.course_id == old.course_id,
+            models.Assignment.assignment_id == old.assignment_id,
+            models.User.name == old.student,
+            models.Submission.timestamp == old.timestamp,
+        )
+    )
+    return session.execute(query).scalar_one_or_none()
+
+
+def _answered(session: Session, old: OldSubmission) -> models.Release:
+    """The release that it answers, or what comes nearest: the newest."""
+    row = _find_assignment(session, old.org_id, old.course_id, old.assignment_id)
+    versions = _releases(session, row)
+    if not versions:
+        raise NotFound(f"assignment {old.assignment_id!r} has no release here")
+    by_number = {version.version: version for version in versions}
+    return by_number.get(old.release_version or 0, versions[-1])
+
+
+def _releases(session: Session, assignment: models.Assignment | None) -> list[models.Release]:
+    """Oldest first; so below."""
+    if assignment is None:
+        return []
+    query = select(models.Release).filter_by(assignment_pk=assignment.id)
+    return list(session.execute(query.order_by(models.Release.version)).scalars())
+
+
+def _feedback(
+    session: Session, submission: models.Submission | None, notebook_id: str
+) -> list[models.Feedback]:
+    if submission is None:
+        return []
+    query = select(models.Feedback).filter_by(submission_pk=submission.id, notebook_id=notebook_id)
+    return list(session.execute(query.order_by(models.Feedback.version)).scalars())
+
+
+def _known_version(
+    versions: Sequence[models.Release] | Sequence[models.Feedback],
+    number: int | None,
+    sha256: str,
+    key: str,
+) -> Kept | None:
+    same_number = [row for row in versions if row.version == number]
+    known = [row for row in versions if row.idempotency_key == key]
+    if number is not None:
+        if same_number and same_number[0].sha256 != sha256:
+            raise Conflict(f"version {number} of it is another one here")
+        known = same_number
+    if number is None and versions:
+        newest = versions[-1]
+        if newest.sha256 == sha256:
+            known = [newest]
+        elif not known and not (newest.idempotency_key or "").startswith(IMPORTED):
+            raise Conflict("there is a newer one here, which is not replaced")
+    return Kept(False, known[0].key) if known else None
+
+
+def _next(versions: Sequence[models.Release] | Sequence[models.Feedback]) -> int:
+    return versions[-1].version + 1 if versions else 1
+
+
+def _key(origin: str, sha256: str = "") -> str:
+    return f"{IMPORTED}:{origin}:{sha256}"
+
+
+def _check_names(*names: str) -> None:
+    for name in names:
+        if not is_name(name):
+            raise Malformed(
+                f"{name!r} cannot be a name here: 1 to {LONGEST_NAME} characters, and none that "
+                "control"
+            )

@@ -1,0 +1,817 @@
+"""nbexchange import-folder: nbgrader's own exchange, or an export, becomes rows and blobs."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nbexchange.archive import Limits, unpack
+from nbexchange.commands.foreign import copy_plain
+from nbexchange.errors import BadArchive
+from tests.support import course
+from tests.support.archives import NOTEBOOK, sha256, tar_gz, tar_gz_of
+from tests.support.commands import run_for
+from tests.support.course import give_feedback, receipt, release, submit
+from tests.support.service import Service
+
+Said = pytest.CaptureFixture[str]
+
+FIRST, SECOND = "2026-03-01 10:00:00.000001 UTC", "2026-03-02 10:00:00.500000 UTC"
+
+
+class Exchange:
+    """A course in nbgrader's own exchange, as nbgrader leaves it."""
+
+    def __init__(self, root: Path, course_id: str = "physics") -> None:
+        self.root = root
+        self.course_id = course_id
+        self.folder = root / course_id
+        for name in ("outbound", "inbound", "feedback"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+
+    def release(self, assignment_id: str = "ps1", content: bytes = NOTEBOOK) -> Path:
+        folder = self.folder / "outbound" / assignment_id
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "p1.ipynb").write_bytes(content)
+        return folder
+
+    def hand_in(
+        self,
+        student: str,
+        timestamp: str = FIRST,
+        assignment_id: str = "ps1",
+        content: bytes = b"work",
+        *,
+        secret: str | None = None,
+        random: str = "+aB3_-c=",
+    ) -> Path:
+        folder = self.folder / "inbound" / f"{student}+{assignment_id}+{timestamp}{random}"
+        folder.mkdir()
+        (folder / "p1.ipynb").write_bytes(content)
+        (folder / "timestamp.txt").write_text(timestamp)
+        secret = secrets.token_hex(64) if secret is None else secret
+        if secret:
+            (folder / "submission_secret.txt").write_text(secret)
+        return folder
+
+    def give_feedback(self, submission: Path, html: bytes = b"<p>good</p>") -> Path:
+        secret = (submission / "submission_secret.txt").read_text()
+        return self.put_feedback(f"{secret}p1".encode(), html)
+
+    def put_feedback(self, hashed: bytes, html: bytes = b"<p>good</p>") -> Path:
+        path = self.folder / "feedback" / f"{hashlib.md5(hashed).hexdigest()}.html"
+        path.write_bytes(html)
+        return path
+
+
+@pytest.fixture
+def exchange(tmp_path: Path) -> Exchange:
+    """One assignment, three submissions of two students, and feedback on one of them."""
+    exchange = Exchange(tmp_path / "exchange")
+    exchange.release()
+    exchange.give_feedback(exchange.hand_in("bob", FIRST, content=b"first"))
+    exchange.hand_in("bob", SECOND, content=b"second")
+    exchange.hand_in("chloe", FIRST, content=b"chloe's")
+    return exchange
+
+
+def bring(
+    service: Service, exchange: Exchange | Path, *arguments: str, config: str = ""
+) -> int | str | None:
+    root = exchange.root if isinstance(exchange, Exchange) else exchange
+    return run_for(
+        service, "import-folder", str(root), "--instructor=ada", *arguments, config=config
+    )
+
+
+def counted(said: str) -> dict[str, list[int]]:
+    """The table: imported, already there, refused."""
+    return {
+        name: [int(number) for number in numbers.split()]
+        for name, numbers in re.findall(r"^(release|submission|feedback) +(.*)$", said, re.M)
+    }
+
+
+def collected(service: Service) -> dict[tuple[str, str], dict[str, bytes]]:
+    """What an instructor collects."""
+    ada = service.instructor()
+    return {
+        (row["student_id"], row["timestamp"]): files_of(course.collect(ada, row["path"]).content)
+        for row in course.submissions(ada)
+    }
+
+
+def files_of(body: bytes) -> dict[str, bytes]:
+    place = Path(os.environ["PYTEST_TMP"]) / secrets.token_hex(8)
+    unpack(io.BytesIO(body), place)
+    return files(place)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture(autouse=True)
+def _unpacking_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "unpacked").mkdir()
+    monkeypatch.setenv("PYTEST_TMP", str(tmp_path / "unpacked"))
+
+
+def rows(service: Service) -> dict[str, int]:
+    tables = ("release", "submission", "feedback", "event", "user")
+    return {table: len(course.rows(service, table)) for table in tables}
+
+
+# -- what comes over
+
+
+def test_every_submission_comes_over_with_its_files_and_its_time(
+    service: Service, exchange: Exchange, capsys: Said
+) -> None:
+    assert bring(service, exchange) == 0
+
+    assert counted(capsys.readouterr().out) == {
+        "release": [1, 0, 0],
+        "submission": [3, 0, 0],
+        "feedback": [1, 0, 0],
+    }
+    inbound = exchange.folder / "inbound"
+    expected = {
+        (folder.name.split("+")[0], folder.name.split("+")[2]): files(folder)
+        for folder in inbound.iterdir()
+    }
+    assert collected(service) == expected
+    course.assert_every_row_has_its_bytes(service)
+
+
+def test_students_fetch_the_release_and_their_feedback(
+    service: Service, exchange: Exchange
+) -> None:
+    bring(service, exchange)
+    bob, chloe = service.student(), service.student(name="chloe")
+
+    assert files_of(bob.get("assignment", **course.PS1).content) == {"p1.ipynb": NOTEBOOK}
+    (feedback,) = bob.get("feedback", **course.PS1).json()["feedback"]
+    assert (feedback["submission_timestamp"], feedback["filename"]) == (FIRST, "p1.html")
+    assert chloe.get("feedback", **course.PS1).json()["feedback"] == []
+
+
+def test_work_goes_on_after_what_was_imported(service: Service, exchange: Exchange) -> None:
+    bring(service, exchange)
+
+    said = receipt(submit(service.student()))
+
+    assert said["version"] == 1
+    assert said["timestamp"] > SECOND
+    times = [row["timestamp"] for row in course.submissions(service.student())]
+    assert times == [said["timestamp"], SECOND, FIRST]
+
+
+def test_events_say_that_it_was_imported(service: Service, exchange: Exchange) -> None:
+    bring(service, exchange)
+
+    events = course.rows(service, "event")
+    assert {event["detail"] for event in events} == {"imported"}
+    assert [event["action"] for event in events] == [
+        "released",
+        *["submitted"] * 3,
+        "feedback_released",
+    ]
+
+
+def test_running_it_again_imports_nothing_twice(
+    service: Service, exchange: Exchange, capsys: Said
+) -> None:
+    bring(service, exchange)
+    before, stored = rows(service), service.files()
+    capsys.readouterr()
+
+    assert bring(service, exchange) == 0
+
+    assert counted(capsys.readouterr().out) == {
+        "release": [0, 1, 0],
+        "submission": [0, 3, 0],
+        "feedback": [0, 1, 0],
+    }
+    assert (rows(service), service.files()) == (before, stored)
+
+
+def test_what_came_since_is_imported_the_next_time(
+    service: Service, exchange: Exchange, capsys: Said
+) -> None:
+    bring(service, exchange)
+    exchange.release(content=b'{"a": "better one"}')
+    exchange.give_feedback(exchange.hand_in("dmitri"))
+    (old,) = (exchange.folder / "inbound").glob(f"bob+ps1+{FIRST}*")
+    exchange.give_feedback(old, b"on second thoughts")
+    capsys.readouterr()
+
+    assert bring(service, exchange) == 0
+
+    assert counted(capsys.readouterr().out) == {
+        "release": [1, 0, 0],
+        "submission": [1, 3, 0],
+        "feedback": [2, 0, 0],
+    }
+    assert [row["version"] for row in course.rows(service, "release")] == [1, 2]
+    feedback = [(row["submission_pk"], row["version"]) for row in course.rows(service, "feedback")]
+    first, *_, last = [row["id"] for row in course.rows(service, "submission")]
+    assert sorted(feedback) == [(first, 1), (first, 2), (last, 1)]
+
+
+def test_a_dry_run_tells_the_same_and_writes_nothing(
+    service: Service, exchange: Exchange, capsys: Said
+) -> None:
+    (exchange.folder / "inbound" / "nonsense").mkdir()
+    before = rows(service), service.files()
+
+    assert bring(service, exchange, "--dry-run") == 1
+    dry = capsys.readouterr().out
+    assert "dry run" in dry
+    assert (rows(service), service.files()) == before
+
+    bring(service, exchange)
+    assert counted(capsys.readouterr().out) == counted(dry)
+
+
+def test_submissions_to_what_is_released_no_more_come_over_and_it_stays_hidden(
+    service: Service, exchange: Exchange
+) -> None:
+    shutil.rmtree(exchange.folder / "outbound" / "ps1")
+
+    assert bring(service, exchange) == 0
+
+    assert len(collected(service)) == 3
+    assert service.student().get("assignment", **course.PS1).status_code == 404
+
+
+def test_a_release_that_is_refused_holds_up_no_submission(
+    service: Service, exchange: Exchange, capsys: Said
+) -> None:
+    (exchange.folder / "outbound" / "ps1" / "link").symlink_to("/etc/passwd")
+
+    assert bring(service, exchange) == 1
+
+    assert counted(capsys.readouterr().out)["submission"] == [3, 0, 0]
+
+
+def test_only_the_course_that_is_named_comes_over(
+    service: Service, exchange: Exchange, capsys: Said
+) -> None:
+    Exchange(exchange.root, "maths").release()
+
+    bring(service, exchange, "--course=maths", "--org=3")
+
+    assert [(row["org_id"], row["course_id"]) for row in course.rows(service, "course")] == [
+        (3, "maths")
+    ]
+
+
+# -- what is done here is not replaced
+
+
+def test_a_release_that_was_made_here_is_not_replaced(
+    service: Service, exchange: Exchange, capsys: Said
+) -> None:
+    receipt(release(service.instructor(), tar_gz(p1=b"newer")))
+
+    assert bring(service, exchange) == 1
+
+    assert "newer one here, which is not replaced" in capsys.readouterr().out
+    assert len(course.rows(service, "release")) == 1
+
+
+def test_feedback_that_was_given_here_is_not_replaced(
+    service: Service, exchange: Exchange, capsys: Said
+) -> None:
+    bring(service, exchange)
+    ada = service.instructor()
+    (bobs,) = [
+        row
+        for row in course.submissions(ada)
+        if row["timestamp"] == FIRST and row["student_id"] == "bob"
+    ]
+    receipt(give_feedback(ada, bobs["path"], b"newer"))
+    (old,) = (exchange.folder / "inbound").glob(f"bob+ps1+{FIRST}*")
+    exchange.give_feedback(old, b"changed there too")
+
+    assert bring(service, exchange) == 1
+
+    assert "newer one here" in capsys.readouterr().out
+    assert len(course.rows(service, "feedback")) == 2
+
+
+def test_what_is_known_of_people_stays(service: Service, exchange: Exchange) -> None:
+    chloe = service.wire(service.enrol("chloe", {"physics": "Instructor"}, full_name="Chloe C"))
+    receipt(release(chloe, tar_gz_of({"p1.ipynb": NOTEBOOK})))
+
+    bring(service, exchange)
+
+    roles = {row["user_pk"]: row["role"] for row in course.rows(service, "subscription")}
+    known = {
+        row["name"]: (row["full_name"], roles[row["id"]]) for row in course.rows(service, "user")
+    }
+    assert known["chloe"] == ("Chloe C", "Instructor")
+    assert known["bob"] == (None, "Student")
+
+
+# -- feedback finds its submission
+
+
+def test_feedback_of_older_nbgraders_is_matched_by_the_notebook_and_the_names(
+    service: Service, exchange: Exchange
+) -> None:
+    exchange.hand_in("dmitri", content=b"dmitri's", secret="")
+    exchange.put_feedback(b"dmitri's" + f"physics+ps1+p1+dmitri+{FIRST}".encode())
+    exchange.hand_in("emmy", content=b"emmy's", secret="")
+    exchange.put_feedback(b"emmy's")
+
+    assert bring(service, exchange) == 0
+
+    for name in ("dmitri", "emmy"):
+        found = service.student(name=name).get("feedback", **course.PS1).json()["feedback"]
+        assert len(found) == 1, name
+
+
+def test_feedback_that_may_be_about_several_submissions_is_not_guessed(
+    service: Service, exchange: Exchange, capsys: Said
+) -> None:
+    for name in ("dmitri", "emmy"):
+        exchange.hand_in(name, content=b"copied", secret="")
+    path = exchange.put_feedback(b"copied")
+
+    assert bring(service, exchange) == 1
+
+    said = capsys.readouterr().out
+    assert f"REFUSED: {path}: it may belong to several submissions" in said
+    assert len(course.rows(service, "feedback")) == 1
+
+
+def test_feedback_on_nothing_is_refused_and_named(
+    service: Service, exchange: Exchange, capsys: Said
+) -> None:
+    path = exchange.put_feedback(b"whatever")
+
+    assert bring(service, exchange) == 1
+    assert f"REFUSED: {path}: it belongs to no submission" in capsys.readouterr().out
+
+
+def test_feedback_on_a_submission_that_was_refused_is_refused_too(
+    service: Service, exchange: Exchange, capsys: Said
+) -> None:
+    folder = exchange.hand_in("dmitri", "2099-01-01 00:00:00.000000 UTC")
+    exchange.give_feedback(folder)
+
+    assert bring(service, exchange, "--dry-run") == 1
+    dry = counted(capsys.readouterr().out)
+    assert bring(service, exchange) == 1
+
+    assert counted(capsys.readouterr().out) == dry
+    assert dry["submission"] == [3, 0, 1]
+    assert dry["feedback"] == [1, 0, 1]
+
+
+# -- one that is bad never stops the rest
+
+
+def link(folder: Path) -> None:
+    (folder / "answers").symlink_to("/etc/passwd")
+
+
+def link_to_a_folder(folder: Path) -> None:
+    (folder / "answers").symlink_to(folder.parent)
+
+
+def dangling(folder: Path) -> None:
+    (folder / "p1.ipynb").unlink()
+    (folder / "p1.ipynb").symlink_to("nowhere")
+
+
+def pipe(folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+
+
+def deep(folder: Path) -> None:
+    (folder / "/".join("d" * 70)).mkdir(parents=True)
+
+
+def twins(folder: Path) -> None:
+    (folder / "P1.ipynb").write_bytes(b"another")
+
+
+def backslash(folder: Path) -> None:
+    (folder / "a\\b").write_bytes(b"")
+
+
+def not_utf8(folder: Path) -> None:
+    os.mkdir(os.fsencode(folder) + b"/\xff")
+
+
+def too_many_notebooks(folder: Path) -> None:
+    for number in range(251):
+        (folder / f"n{number}.ipynb").touch()
+
+
+def too_many_files(folder: Path) -> None:
+    for number in range(400):
+        (folder / f"n{number}").touch()
+
+
+def too_large(folder: Path) -> None:
+    with (folder / "hole").open("wb") as file:
+        file.truncate(20 * 1024 * 1024)
+
+
+def itself_a_link(folder: Path) -> None:
+    shutil.move(folder, folder.parent.parent / "elsewhere")
+    folder.symlink_to(folder.parent.parent / "elsewhere")
+
+
+def renamed(name: str) -> Callable[[Path], None]:
+    return lambda folder: folder.rename(folder.with_name(name)) and None
+
+
+BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "a link": (link, "a symbolic link: 'answers'"),
+    "a link to a folder": (link_to_a_folder, "a symbolic link"),
+    "a link that leads nowhere": (dangling, "a symbolic link: 'p1.ipynb'"),
+    "a named pipe": (pipe, "something special: 'pipe'"),
+    "too deep": (deep, "folders deep"),
+    "names that are one on many disks": (twins, "many disks take the two for one"),
+    "a backslash": (backslash, "backslash"),
+    "a name that is not UTF-8": (not_utf8, "not UTF-8"),
+    "too many notebooks": (too_many_notebooks, "more than 250 notebooks"),
+    "too many files": (too_many_files, "more than 300 files and folders"),
+    "too large": (too_large, "more than 16 MiB"),
+    "a link itself": (itself_a_link, "cannot be read or copied"),
+    "no assignment": (renamed(f"dmitri+{FIRST}"), "does not tell where"),
+    "no time": (renamed("dmitri+ps1+yesterday"), "its name is not"),
+    "a time that does not exist": (
+        renamed("d+ps1+2026-02-30 10:00:00.000000 UTC"),
+        "does not exist",
+    ),
+    "a zone of several meanings": (renamed("d+ps1+2026-02-03 10:00:00.000000 IST"), "zone 'IST'"),
+    "a time to come": (renamed("d+ps1+2099-01-01 00:00:00.000000 UTC"), "has not come yet"),
+    "a plus in the name": (renamed(f"a+b+c+{FIRST}"), "does not tell where"),
+    "a student who cannot be": (renamed(f"{'d' * 201}+ps1+{FIRST}"), "cannot be a name here"),
+    "an escape for the terminal": (renamed(f"\x1b[2J+ps1+{FIRST}"), r"cannot be a name here"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "words"), BAD.values(), ids=BAD)
+def test_a_bad_folder_is_refused_and_named_and_the_rest_comes_over(
+    service: Service,
+    exchange: Exchange,
+    tmp_path: Path,
+    capsys: Said,
+    spoil: Callable[[Path], Any],
+    words: str,
+) -> None:
+    config = "c.NbExchange.max_entries = 300\nc.NbExchange.max_expanded_size = 16 * 1024 * 1024\n"
+    spoil(exchange.hand_in("dmitri"))
+    report = tmp_path / "report.json"
+
+    assert bring(service, exchange, f"--report={report}", config=config) == 1
+
+    said = capsys.readouterr().out
+    assert counted(said)["submission"] == [3, 0, 1]
+    assert "\x1b" not in said
+    (refused,) = [
+        one for one in json.loads(report.read_text())["items"] if one["outcome"] == "refused"
+    ]
+    assert words in refused["reason"]
+    assert len(collected(service)) == 3
+    assert len(service.files()) == len(course.blobs(service))
+
+
+def test_a_plus_in_a_name_is_read_by_the_assignments_that_are_there(
+    service: Service, exchange: Exchange
+) -> None:
+    exchange.hand_in("d+mitri")
+
+    assert bring(service, exchange) == 0
+
+    assert ("d+mitri", FIRST) in collected(service)
+
+
+TIMES = {
+    "2026-03-01 10:00:00.000001 UTC": "2026-03-01 10:00:00.000001 UTC",
+    "2026-03-01 10:00:00.5": "2026-03-01 10:00:00.500000 UTC",
+    "2026-03-01 10:00:00 Z": "2026-03-01 10:00:00.000000 UTC",
+    "2026-03-01 10:00:00.000001 -0500": "2026-03-01 15:00:00.000001 UTC",
+    "2026-03-01 10:00:00.000001 +0545": "2026-03-01 04:15:00.000001 UTC",
+}
+
+
+@pytest.mark.parametrize(("written", "meant"), TIMES.items(), ids=TIMES)
+@pytest.mark.parametrize("random", ["", "+aB3_-c="], ids=["without a random name", "with one"])
+def test_times_are_read_as_they_were_written(
+    service: Service, tmp_path: Path, written: str, meant: str, random: str
+) -> None:
+    exchange = Exchange(tmp_path / "exchange")
+    exchange.release()
+    exchange.hand_in("bob", written, random=random)
+
+    assert bring(service, exchange) == 0
+    assert [time for _, time in collected(service)] == [meant]
+
+
+def test_what_becomes_a_link_while_we_look_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A student may win the race between the look and the opening."""
+    secret, folder = tmp_path / "secret", tmp_path / "folder"
+    secret.write_text("for the operator only")
+    folder.mkdir()
+    (folder / "p1.ipynb").write_text("mine")
+    real = os.stat
+
+    def swapped(path: Any, **how: Any) -> os.stat_result:
+        found = real(path, **how)
+        if path == "p1.ipynb":
+            (folder / path).unlink()
+            (folder / path).symlink_to(secret)
+        return found
+
+    monkeypatch.setattr(os, "stat", swapped)
+    with pytest.raises((OSError, BadArchive)):
+        copy_plain(folder, tmp_path / "copy", Limits())
+    assert files(tmp_path / "copy") == {}
+
+
+ENDLESS = {
+    "large": (too_large, Limits(expanded_size=1024 * 1024)),
+    "many": (too_many_files, Limits(entries=10)),
+}
+
+
+@pytest.mark.parametrize(("spoil", "limits"), ENDLESS.values(), ids=ENDLESS)
+def test_a_folder_beyond_the_limits_does_not_fill_our_disk_before_it_is_refused(
+    tmp_path: Path, spoil: Callable[[Path], Any], limits: Limits
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    spoil(folder)
+
+    with pytest.raises(BadArchive):
+        copy_plain(folder, tmp_path / "copy", limits)
+
+    copied = list((tmp_path / "copy").iterdir())
+    assert len(copied) <= limits.entries
+    assert sum(path.stat().st_size for path in copied) <= limits.expanded_size
+
+
+# -- an export comes back
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Service]:
+    """Another, empty service."""
+    data = tmp_path / "elsewhere" / "data"
+    data.mkdir(parents=True)
+    with Service(data) as running:
+        yield running
+
+
+NAMES = ["bob", "Bob", "../up", "a+b", "🎓"]
+
+
+@pytest.fixture
+def used(service: Service) -> Service:
+    ada = service.instructor()
+    receipt(release(ada, tar_gz(p1=b"a first try")))
+    receipt(release(ada, tar_gz(p1=b"the second")))
+    receipt(release(ada, tar_gz(p1=b"a first try")))
+    for number, name in enumerate(NAMES):
+        token = service.enrol(name, {"physics": "Student"}, token=f"t{number}", email=f"{number}@x")
+        for work in range(2):
+            body = tar_gz_of({"p1.ipynb": f"{name} {work}".encode(), "empty": None})
+            given = receipt(submit(service.wire(token), body))
+        for html in (b"bad", b"good", b"good"):
+            receipt(give_feedback(ada, given["submission_id"], html))
+    return service
+
+
+@pytest.fixture
+def exported(used: Service, tmp_path: Path) -> Path:
+    place = tmp_path / "exported"
+    assert run_for(used, "export", str(place)) == 0
+    return place
+
+
+def facts(service: Service) -> dict[str, Any]:
+    """What is stored of the course, without what is only a number or a name of ours."""
+    names = {row["id"]: row["name"] for row in course.rows(service, "user")}
+    handed_in = {row["id"]: row for row in course.rows(service, "submission")}
+    versions = {row["id"]: row["version"] for row in course.rows(service, "release")}
+    return {
+        "releases": [
+            (row["version"], row["sha256"], row["timestamp"], names[row["user_pk"]])
+            for row in course.rows(service, "release")
+        ],
+        "submissions": sorted(
+            (
+                names[row["user_pk"]],
+                row["timestamp"],
+                row["sha256"],
+                row["client_timestamp"],
+                versions[row["release_pk"]],
+            )
+            for row in handed_in.values()
+        ),
+        "feedback": sorted(
+            (
+                names[handed_in[row["submission_pk"]]["user_pk"]],
+                handed_in[row["submission_pk"]]["timestamp"],
+                row["notebook_id"],
+                row["version"],
+                row["sha256"],
+                row["timestamp"],
+            )
+            for row in course.rows(service, "feedback")
+        ),
+        "people": sorted((row["name"], row["email"]) for row in course.rows(service, "user")),
+        "assignments": [
+            (row["assignment_id"], row["released"]) for row in course.rows(service, "assignment")
+        ],
+    }
+
+
+def test_an_export_gives_back_every_version_of_everything_byte_by_byte(
+    used: Service, exported: Path, elsewhere: Service, capsys: Said
+) -> None:
+    assert bring(elsewhere, exported) == 0
+
+    assert counted(capsys.readouterr().out) == {
+        "release": [3, 0, 0],
+        "submission": [10, 0, 0],
+        "feedback": [15, 0, 0],
+    }
+    assert facts(elsewhere) == facts(used)
+    course.assert_every_row_has_its_bytes(elsewhere)
+    assert {path.name for path in elsewhere.files()} == set(course.blobs(elsewhere))
+    assert contents(elsewhere) == contents(used)
+
+
+def contents(service: Service) -> list[str]:
+    return sorted(set(course.blobs(service).values()))
+
+
+def test_an_export_is_not_imported_twice_nor_where_it_came_from(
+    used: Service, exported: Path, elsewhere: Service, capsys: Said
+) -> None:
+    bring(elsewhere, exported)
+    for service in (elsewhere, used):
+        before = rows(service), service.files()
+        capsys.readouterr()
+
+        assert bring(service, exported) == 0
+
+        assert [row[0] for row in counted(capsys.readouterr().out).values()] == [0, 0, 0]
+        assert (rows(service), service.files()) == before
+
+
+def test_an_export_that_was_used_as_an_exchange_gives_back_what_came_since(
+    exported: Path, elsewhere: Service, capsys: Said
+) -> None:
+    exchange = Exchange(exported)
+    exchange.give_feedback(exchange.hand_in("zoe"))
+
+    assert bring(elsewhere, exchange) == 0
+
+    said = counted(capsys.readouterr().out)
+    assert (said["submission"], said["feedback"]) == ([11, 0, 0], [16, 0, 0])
+
+
+def test_without_its_manifest_an_export_is_an_exchange_like_any_other(
+    used: Service, exported: Path, elsewhere: Service
+) -> None:
+    (exported / "physics" / "manifest.json").unlink()
+
+    bring(elsewhere, exported)
+
+    expected = {("bob", row["timestamp"]) for row in course.submissions(used.student())}
+    assert expected <= set(collected(elsewhere))
+    body = elsewhere.student().get("assignment", **course.PS1).content
+    assert files_of(body) == {"p1.ipynb": b"a first try"}
+
+
+def test_an_altered_file_of_an_export_is_refused_and_the_rest_comes_over(
+    exported: Path, elsewhere: Service, capsys: Said
+) -> None:
+    manifest = json.loads((exported / "physics" / "manifest.json").read_text())
+    altered = exported / "physics" / manifest["submissions"][0]["archive"]
+    altered.write_bytes(tar_gz(p1=b"a better answer"))
+
+    assert bring(elsewhere, exported) == 1
+
+    said = capsys.readouterr().out
+    assert f"REFUSED: {altered}: its bytes are not those that manifest.json tells of" in said
+    assert counted(said)["submission"] == [9, 0, 1]
+
+
+HOSTILE_MANIFEST: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "a path to elsewhere": (lambda row: row | {"archive": "../../people.json"}, "nothing of ours"),
+    "an absolute path": (lambda row: row | {"archive": "/etc/passwd"}, "nothing of ours"),
+    "no time": (lambda row: row | {"timestamp": None}, "makes no sense"),
+    "nothing": (lambda row: {"feedback": []}, "makes no sense"),
+    "harmed then": (lambda row: row | {"archive": None}, "was harmed when it was exported"),
+    "a name with a line end": (lambda row: row | {"student": "b\nob"}, "cannot be a name"),
+}
+
+
+@pytest.mark.parametrize(("change", "words"), HOSTILE_MANIFEST.values(), ids=HOSTILE_MANIFEST)
+def test_a_manifest_is_not_believed_more_than_anything_else(
+    exported: Path, elsewhere: Service, capsys: Said, change: Callable[[Any], Any], words: str
+) -> None:
+    path = exported / "physics" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["submissions"][0] = change(manifest["submissions"][0])
+    path.write_text(json.dumps(manifest))
+
+    assert bring(elsewhere, exported) == 1
+
+    said = capsys.readouterr().out
+    assert words in said
+    assert counted(said)["release"] == [3, 0, 0]
+
+
+# -- what makes no sense
+
+WRONG: dict[str, tuple[list[str], str]] = {
+    "no exchange": (["--instructor=ada"], "say which exchange"),
+    "no instructor": (["{root}"], "--instructor"),
+    "no such folder": (["{root}/no", "--instructor=ada"], "there is no folder"),
+    "no exchange there": (["{root}/physics/inbound", "--instructor=ada"], "is no exchange"),
+    "one course": (["{root}/physics", "--instructor=ada"], "name the folder above"),
+    "no such course": (["{root}", "--instructor=ada", "--course=x"], "it has 'physics'"),
+    "a report nowhere": (["{root}", "--instructor=ada", "--report={root}/no/x"], "cannot write"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "words"), WRONG.values(), ids=WRONG)
+def test_what_makes_no_sense_is_said_and_nothing_is_imported(
+    service: Service, exchange: Exchange, capsys: Said, arguments: list[str], words: str
+) -> None:
+    told = [one.format(root=exchange.root) for one in arguments]
+
+    assert run_for(service, "import-folder", *told) == 2
+
+    assert words in capsys.readouterr().err
+    assert rows(service)["submission"] == 0
+
+
+# -- as nbgrader itself makes it
+
+
+@pytest.mark.slow
+def test_what_nbgrader_wrote_comes_over(service: Service, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / "release" / "ps1").mkdir(parents=True)
+    (home / "release" / "ps1" / "p1.ipynb").write_bytes(NOTEBOOK)
+    exchange = tmp_path / "shared"
+    exchange.mkdir(mode=0o777)
+    exchange.chmod(0o777)
+    (home / "nbgrader_config.py").write_text(
+        "c = get_config()\n"
+        f"c.Exchange.root = {str(exchange)!r}\n"
+        f"c.Exchange.cache = {str(tmp_path / 'cache')!r}\n"
+        "c.CourseDirectory.course_id = 'physics'\n"
+    )
+
+    def nbgrader(*words: str) -> None:
+        subprocess.run([sys.executable, "-m", "nbgrader", *words], cwd=home, check=True)
+
+    nbgrader("release_assignment", "ps1")
+    nbgrader("fetch_assignment", "ps1")
+    nbgrader("submit", "ps1")
+    (folder,) = (exchange / "physics" / "inbound").iterdir()
+    student, _, timestamp, _ = folder.name.split("+")
+    feedback = home / "feedback" / student / "ps1"
+    feedback.mkdir(parents=True)
+    for name in ("timestamp.txt", "submission_secret.txt"):
+        shutil.copy(folder / name, feedback)
+    (feedback / "p1.html").write_text("<p>good</p>")
+    nbgrader("release_feedback", "ps1")
+
+    assert bring(service, exchange) == 0
+
+    assert collected(service) == {(student, timestamp): files(folder)}
+    (given,) = course.rows(service, "feedback")
+    assert given["sha256"] == sha256(b"<p>good</p>")
