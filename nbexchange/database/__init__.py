@@ -11,6 +11,7 @@ SQLite has one writer at a time: its writes queue up in one thread instead of sp
     schema.py    migrations, one at a time
     sql.py       what each database says in words of its own
     failures.py  what its errors mean
+    threads.py   threads that wait for a server, and that nobody waits for
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from nbexchange.database.engines import CONNECTIONS, make_engine
 from nbexchange.database.failures import away, known_errors, log, lost_to_another_writer
 from nbexchange.database.schema import Schema
 from nbexchange.database.sql import DatabaseClock, clock, insert_if_absent
+from nbexchange.database.threads import ServerThreads
 
 __all__ = ["Database", "DatabaseClock", "clock", "insert_if_absent"]
 
@@ -58,10 +60,13 @@ class Database:
         self._writing = self.engine.execution_options(nbexchange_writes=True)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         self._patience = None if self.is_sqlite else ANSWER_SECONDS
-        self._readers = ThreadPoolExecutor(
-            SQLITE_READERS if self.is_sqlite else CONNECTIONS, "database-read"
-        )
-        self._writers = ThreadPoolExecutor(1, "database-write") if self.is_sqlite else self._readers
+        self._readers: Executor
+        self._writers: Executor
+        if self.is_sqlite:
+            self._readers = ThreadPoolExecutor(SQLITE_READERS, "database-read")
+            self._writers = ThreadPoolExecutor(1, "database-write")
+        else:
+            self._readers = self._writers = ServerThreads(CONNECTIONS, "database")
 
     async def read(
         self, verb: Callable[Concatenate[Session, P], T], /, *args: P.args, **kwargs: P.kwargs
@@ -118,7 +123,6 @@ class Database:
         self.schema.prepare(upgrade=upgrade, reset=reset)
 
     def close(self) -> None:
-        # A thread that waits for a server that is away is not waited for.
-        self._readers.shutdown(wait=self.is_sqlite, cancel_futures=True)
-        self._writers.shutdown(wait=self.is_sqlite, cancel_futures=True)
+        self._readers.shutdown(cancel_futures=True)
+        self._writers.shutdown(cancel_futures=True)
         self.engine.dispose()

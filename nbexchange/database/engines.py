@@ -216,6 +216,8 @@ _POSTGRESQL = _Kind(
         "keepalives_interval": 10,
         "keepalives_count": 3,
         "application_name": "nbexchange",
+        # A database in SQL_ASCII would hand out bytes, before it could be refused in words.
+        "client_encoding": "UTF8",
     },
     _SERVER_OPTIONS,
 )

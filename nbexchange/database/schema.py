@@ -71,6 +71,9 @@ class Schema:
 
     def upgrade(self, revision: str = "head") -> None:
         """Bring the schema up to date. Two at once: the second waits and finds nothing to do."""
+        if self._engine.dialect.name in ("mysql", "mariadb"):
+            with known_errors(), self._engine.connect() as connection:
+                _refuse_lossy_defaults(connection)
         self._migrate(command.upgrade, revision)
 
     def downgrade(self, revision: str) -> None:
@@ -136,6 +139,21 @@ def _mysql_lock(connection: Connection) -> Iterator[None]:
         connection.execute(text(f"SELECT RELEASE_LOCK({name})"), lock)
 
 
+def _refuse_lossy_defaults(connection: Connection) -> None:
+    """What new tables would be made of. Afterwards the words that mend them would be long."""
+    database, letters, engine = connection.execute(_DEFAULTS).one()
+    if letters != "utf8mb4":
+        raise Misconfigured(
+            f"the database's character set is {letters}, which cannot hold everybody's name; mend "
+            f"it with: ALTER DATABASE `{database}` CHARACTER SET utf8mb4"
+        )
+    if engine != "InnoDB":
+        raise Misconfigured(
+            f"new tables would be kept by {engine}, which cannot take back half of a change; mend "
+            "it with: SET GLOBAL default_storage_engine = InnoDB"
+        )
+
+
 def _refuse_lossy_tables(connection: Connection) -> None:
     """Tables may have been copied here by another program, which made of them what it liked."""
     for table, engine in connection.execute(_OTHER_ENGINES):
@@ -151,6 +169,7 @@ def _refuse_lossy_tables(connection: Connection) -> None:
         )
 
 
+_DEFAULTS = text("SELECT DATABASE(), @@character_set_database, @@SESSION.default_storage_engine")
 _OTHER_ENGINES = text(
     "SELECT table_name, engine FROM information_schema.tables"
     " WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE' AND engine <> 'InnoDB'"

@@ -22,6 +22,7 @@ from nbexchange.database import Database
 from nbexchange.errors import (
     Malformed,
     MalformedIdentity,
+    Misconfigured,
     NbExchangeError,
     NotAllowed,
     NotFound,
@@ -321,6 +322,9 @@ def _note(status_code: int, error: BaseException | None) -> str:
             "the exchange is set up in a way that it cannot tell who you are; "
             "tell the people who run it"
         )
+    if isinstance(error, Misconfigured):
+        # The words that mend it are the operator's, and in the log.
+        return "the exchange is not set up well; tell the people who run it"
     if isinstance(error, NbExchangeError):
         return str(error)[:LONGEST_NOTE]
     if status_code < 500:

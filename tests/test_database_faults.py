@@ -1,0 +1,862 @@
+"""A database server that dies, freezes, fills up, forgets, or is cut off at the worst moment.
+
+Each test has a server of its own. `NBEXCHANGE_FAULT_TRIALS` is how often each fault strikes (once);
+what was found goes to the file that `NBEXCHANGE_FAULT_REPORT` names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import random
+import re
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.support.archives import sha256, tar_gz
+from tests.support.course import PS1, WORK, collect, give_feedback, receipt, release, submit
+from tests.support.faults_report import TRIALS, report
+from tests.support.parts import missing, needs
+from tests.support.process import FaultyService, ServiceProcess, small_disk, wait_until
+from tests.support.proxy import Fate, Proxy
+from tests.support.servers import KINDS, DatabaseServer, make_server
+from tests.support.service import Wire
+
+# They bring their own servers and look at the disk, so one run asks them all.
+pytestmark = [pytest.mark.sqlite, pytest.mark.disk]
+
+UPLOADERS = 8
+SOON = 15
+"""Seconds within which a refusal has to come, on a busy machine; it takes 5 where there is room."""
+
+
+@pytest.fixture(params=KINDS)
+def server(request: pytest.FixtureRequest) -> Iterator[DatabaseServer]:
+    with make_server(request.param) as running:
+        yield running
+
+
+@pytest.fixture
+def mariadb() -> Iterator[DatabaseServer]:
+    with make_server("mariadb") as running:
+        yield running
+
+
+@pytest.fixture
+def postgresql() -> Iterator[DatabaseServer]:
+    with make_server("postgresql") as running:
+        yield running
+
+
+@pytest.fixture
+def faulty(data: Path, server: DatabaseServer) -> Iterator[FaultyService]:
+    with FaultyService(data, on(server.url())) as service:
+        yield service
+
+
+@pytest.fixture
+def proxy(server: DatabaseServer) -> Iterator[Proxy]:
+    with Proxy(server.port) as running:
+        yield running
+
+
+@pytest.fixture
+def behind_proxy(data: Path, server: DatabaseServer, proxy: Proxy) -> Iterator[FaultyService]:
+    with FaultyService(data, on(server.url(port=proxy.port))) as service:
+        yield service
+
+
+def on(url: str, **options: Any) -> str:
+    """Lines of a configuration."""
+    options = {"db_url": url, **options}
+    return "".join(f"c.NbExchange.{name} = {value!r}\n" for name, value in options.items())
+
+
+# -- away, under load
+
+
+class Crowd:
+    """Students who submit as the plugin does: until they have a receipt, and then again."""
+
+    def __init__(self, service: FaultyService) -> None:
+        self.receipts: list[tuple[dict[str, Any], str]] = []
+        self.refusals: list[float] = []
+        """How many seconds each took to come."""
+        self._news = threading.Condition()
+        self._over = threading.Event()
+        self._wires = [service.student(name=f"student{number}") for number in range(UPLOADERS)]
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        threads = [threading.Thread(target=self._work, args=(wire,)) for wire in self._wires]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            for thread in threads:
+                thread.join()
+
+    def wait_for(self, number: int, *, of: list[Any]) -> None:
+        with self._news:
+            wanted = len(of) + number
+            assert self._news.wait_for(lambda: len(of) >= wanted, 60)
+
+    def _work(self, wire: Wire) -> None:
+        number = 0
+        while not self._over.is_set():
+            number += 1
+            body = tar_gz(p1=os.urandom(random.choice((100, 50_000))))
+            given = self._submit(wire, body, f"work-{number}")
+            with self._news:
+                self.receipts.append((given, sha256(body)))
+                self._news.notify_all()
+
+    def _submit(self, wire: Wire, body: bytes, key: str) -> dict[str, Any]:
+        while True:
+            begun = time.monotonic()
+            answer = submit(wire, body, key)
+            if answer.status_code == 201:
+                return answer.json()
+            assert_away(answer)
+            with self._news:
+                self.refusals.append(time.monotonic() - begun)
+                self._news.notify_all()
+            # Sooner than Retry-After says, but not at once: the processor is for the others.
+            threading.Event().wait(0.05)
+
+
+def assert_away(answer: requests.Response) -> None:
+    assert answer.status_code == 503, answer.text
+    assert int(answer.headers["Retry-After"]) > 0
+    assert answer.json()["success"] is False
+
+
+def killed(server: DatabaseServer) -> None:
+    server.kill()
+
+
+def stopped(server: DatabaseServer) -> None:
+    server.stop()
+
+
+@pytest.mark.parametrize("gone", [killed, stopped])
+def test_away_under_load_everybody_is_told_and_nothing_acknowledged_is_lost(
+    server: DatabaseServer, faulty: FaultyService, gone: Callable[[DatabaseServer], None]
+) -> None:
+    receipt(release(faulty.instructor()))
+    crowd, recoveries = Crowd(faulty), []
+
+    with crowd.at_work():
+        for _ in range(TRIALS):
+            crowd.wait_for(random.randint(1, 2 * UPLOADERS), of=crowd.receipts)
+            gone(server)
+            crowd.wait_for(2 * UPLOADERS, of=crowd.refusals)
+            assert faulty.student().get("healthz").ok
+            server.start()
+            back = time.monotonic()
+            crowd.wait_for(1, of=crowd.receipts)
+            recoveries.append(time.monotonic() - back)
+        crowd.wait_for(UPLOADERS, of=crowd.receipts)
+
+    found = account(server, faulty, crowd.receipts)
+    tell(f"server {gone.__name__} under load", server, found, crowd.refusals, recoveries)
+    assert found == whole(crowd.receipts)
+    assert len(server.rows("submission")) == len(crowd.receipts)
+    assert max(crowd.refusals) < SOON
+    assert max(recoveries) < SOON
+    assert_store_is_sound(server, faulty)
+
+
+Given = list[tuple[dict[str, Any], str]]
+"""Receipts, each with the hash of what it is for."""
+
+
+def account(server: DatabaseServer, service: FaultyService, given: Given) -> dict[str, int]:
+    """What has become of the submissions that were acknowledged."""
+    ada = service.instructor()
+    read = [(collect(ada, one["submission_id"]), digest) for one, digest in given]
+    keys = [(row["user_pk"], row["idempotency_key"]) for row in server.rows("submission")]
+    return {
+        "acknowledged": len(given),
+        "lost": sum(not answer.ok for answer, _ in read),
+        "wrong": sum(answer.ok and sha256(answer.content) != digest for answer, digest in read),
+        "duplicates": len(keys) - len(set(keys)),
+    }
+
+
+def whole(given: Given) -> dict[str, int]:
+    return {"acknowledged": len(given), "lost": 0, "wrong": 0, "duplicates": 0}
+
+
+def tell(
+    fault: str,
+    server: DatabaseServer,
+    found: dict[str, int],
+    refusals: list[float] | None = None,
+    recoveries: list[float] | None = None,
+) -> None:
+    report(
+        fault=fault,
+        database=server.kind,
+        trials=TRIALS,
+        refusal=max(refusals or (), default=None),
+        recovery=max(recoveries or (), default=None),
+        **found,
+    )
+
+
+def assert_store_is_sound(server: DatabaseServer, service: FaultyService) -> None:
+    """Every row has its bytes, and `gc` finds what no row owns and nothing else."""
+    owned = keys_of_rows(server)
+    litter = {path.name for path in service.files()} - owned
+    code, said = service.run_command("check")
+    assert code == 0, said
+    code, said = service.run_command("gc", "--older-than=0", "--delete")
+    assert code == 0, said
+    assert f"{len(litter)} files of" in said
+    assert {path.name for path in service.files()} == owned
+
+
+def keys_of_rows(server: DatabaseServer) -> set[str]:
+    tables = ("release", "submission", "feedback")
+    return {row["key"] for table in tables for row in server.rows(table)}
+
+
+# -- frozen
+
+
+@pytest.mark.slow
+def test_a_frozen_server_is_a_503_while_the_service_lives_and_it_heals(
+    server: DatabaseServer, faulty: FaultyService
+) -> None:
+    receipt(release(faulty.instructor()))
+    students = [faulty.student(name=f"student{number}") for number in range(UPLOADERS)]
+    given: Given = [(receipt(submit(students[0], key="before")), sha256(WORK))]
+    refusals, recoveries = [], []
+
+    for trial in range(TRIALS):
+        server.freeze()
+        answers, alive = at_once(students, f"work-{trial}", faulty.student())
+        server.thaw()
+        back = time.monotonic()
+        given.append((until_receipt(students[0], f"work-{trial}"), sha256(WORK)))
+        recoveries.append(time.monotonic() - back)
+        for student in students[1:]:
+            given.append((until_receipt(student, f"work-{trial}"), sha256(WORK)))
+        for answer, seconds in answers:
+            assert_away(answer)
+            refusals.append(seconds)
+        assert alive < 3
+
+    found = account(server, faulty, given)
+    tell("server frozen", server, found, refusals, recoveries)
+    assert found == whole(given)
+    assert max(refusals) < SOON
+    assert_store_is_sound(server, faulty)
+
+
+def at_once(
+    students: list[Wire], key: str, other: Wire
+) -> tuple[list[tuple[requests.Response, float]], float]:
+    """All submit; each answer and its seconds, and the slowest `healthz` of the time."""
+    answers: list[tuple[requests.Response, float]] = []
+    slowest = 0.0
+
+    def send(wire: Wire) -> None:
+        begun = time.monotonic()
+        answer = submit(wire, WORK, key)
+        answers.append((answer, time.monotonic() - begun))
+
+    threads = [threading.Thread(target=send, args=(student,)) for student in students]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        begun = time.monotonic()
+        assert other.get("healthz").ok
+        slowest = max(slowest, time.monotonic() - begun)
+        threads[0].join(0.05)
+    return answers, slowest
+
+
+def until_receipt(wire: Wire, key: str, body: bytes = WORK) -> dict[str, Any]:
+    def attempt() -> dict[str, Any] | None:
+        answer = submit(wire, body, key)
+        if answer.status_code == 201:
+            return answer.json()
+        assert_away(answer)
+        return None
+
+    return wait_until(attempt, "a receipt")
+
+
+@pytest.mark.slow
+def test_what_is_committed_after_everybody_gave_up_is_what_a_retry_finds(
+    server: DatabaseServer, proxy: Proxy, behind_proxy: FaultyService
+) -> None:
+    """Refused after 5 seconds; the retry comes while the first one is still on its way."""
+    receipt(release(behind_proxy.instructor()))
+    bob = behind_proxy.student()
+    given: Given = []
+
+    for trial in range(TRIALS):
+        key, body = f"work-{trial}", tar_gz(p1=str(trial).encode())
+        proxy.arm(Fate.HELD)
+        refused = submit(bob, body, key)
+        before = len(server.rows("submission"))
+        retried = {path.name for path in behind_proxy.files()}
+        again = threading.Thread(
+            target=lambda key=key, body=body: given.append(
+                (until_receipt(bob, key, body), sha256(body))
+            )
+        )
+        again.start()
+        wait_until(lambda seen=retried: {path.name for path in behind_proxy.files()} - seen)
+        proxy.let_go()
+        again.join()
+        assert_away(refused)
+        assert before == trial
+
+    found = account(server, behind_proxy, given)
+    tell("commit held up", server, found)
+    assert found == whole(given)
+    assert len(server.rows("submission")) == TRIALS
+    assert_store_is_sound(server, behind_proxy)
+
+
+@pytest.mark.slow
+def test_sigterm_ends_a_service_whose_server_is_frozen(data: Path, server: DatabaseServer) -> None:
+    with ServiceProcess(data, on(server.url())) as service:
+        receipt(release(service.instructor()))
+        students = [service.student(name=f"student{number}") for number in range(UPLOADERS)]
+        server.freeze()
+        answers, _ = at_once(students, "work", service.student())
+        begun = time.monotonic()
+        service.terminate()
+        code = service.wait()
+        seconds = time.monotonic() - begun
+        server.thaw()
+
+    for answer, _ in answers:
+        assert_away(answer)
+    assert code == 0, service.output
+    assert "Traceback" not in str(service.output)
+    assert seconds < SOON
+
+
+# -- gone at COMMIT
+
+
+class Submitting:
+    table = "submission"
+
+    def __init__(self, service: FaultyService) -> None:
+        self.wire = service.student()
+
+    def send(self, body: bytes, key: str) -> requests.Response:
+        return submit(self.wire, body, key)
+
+    def body(self, number: int) -> bytes:
+        return tar_gz(p1=f"work {number}".encode())
+
+
+class Releasing(Submitting):
+    table = "release"
+
+    def __init__(self, service: FaultyService) -> None:
+        self.wire = service.instructor()
+
+    def send(self, body: bytes, key: str) -> requests.Response:
+        return release(self.wire, body, key)
+
+
+class GivingFeedback(Releasing):
+    table = "feedback"
+
+    def __init__(self, service: FaultyService) -> None:
+        super().__init__(service)
+        self.submission_id = receipt(submit(service.student()))["submission_id"]
+
+    def send(self, body: bytes, key: str) -> requests.Response:
+        return give_feedback(self.wire, self.submission_id, body, key)
+
+    def body(self, number: int) -> bytes:
+        return f"feedback {number}".encode()
+
+
+@pytest.mark.parametrize("fate", [Fate.ANSWER_LOST, Fate.NEVER_SENT], ids=lambda fate: fate.name)
+@pytest.mark.parametrize("act", [Submitting, Releasing, GivingFeedback])
+def test_gone_at_commit_a_retry_gives_exactly_one_row_with_its_bytes(
+    server: DatabaseServer,
+    proxy: Proxy,
+    behind_proxy: FaultyService,
+    act: type[Submitting],
+    fate: Fate,
+) -> None:
+    receipt(release(behind_proxy.instructor()))
+    verb = act(behind_proxy)
+    before, receipts = len(server.rows(verb.table)), []
+
+    for trial in range(TRIALS):
+        body, key = verb.body(trial), f"key-{trial}"
+        proxy.arm(fate)
+        assert_away(verb.send(body, key))
+        assert proxy.struck.is_set()
+        # The transaction that was cut off may need a moment to be taken back.
+        committed = len(server.rows(verb.table)) - before - trial
+        assert committed == (fate is Fate.ANSWER_LOST)
+        receipts.append(receipt(verb.send(body, key)))
+
+    rows = server.rows(verb.table)[before:]
+    wrong = sum(not is_whole(behind_proxy, row) for row in rows)
+    found = {
+        "acknowledged": len(receipts),
+        "lost": len(receipts) - len({row["idempotency_key"] for row in rows}),
+        "wrong": wrong,
+        "duplicates": len(rows) - len({row["idempotency_key"] for row in rows}),
+    }
+    tell(f"COMMIT of a {verb.table} {fate.value}", server, found)
+    assert found == {"acknowledged": TRIALS, "lost": 0, "wrong": 0, "duplicates": 0}
+    assert [row["sha256"] for row in rows] == [one["sha256"] for one in receipts]
+    assert_store_is_sound(server, behind_proxy)
+
+
+def is_whole(service: FaultyService, row: dict[str, Any]) -> bool:
+    key = row["key"]
+    return sha256((service.data / "blobs" / key[:2] / key).read_bytes()) == row["sha256"]
+
+
+def test_connections_that_were_cut_are_made_anew_before_anybody_notices(
+    proxy: Proxy, behind_proxy: FaultyService
+) -> None:
+    """Firewalls cut what was silent for long."""
+    bob = behind_proxy.student()
+    receipt(release(behind_proxy.instructor()))
+
+    for number in range(3):
+        proxy.cut()
+        receipt(submit(bob, key=f"work-{number}"))
+
+
+def test_a_server_that_refuses_connections_is_a_503_and_heals(
+    proxy: Proxy, behind_proxy: FaultyService
+) -> None:
+    bob = behind_proxy.student()
+    receipt(release(behind_proxy.instructor()))
+
+    proxy.refuse()
+    refused = submit(bob, key="work"), bob.get("assignments"), bob.get("readyz")
+    alive = bob.get("healthz")
+    proxy.accept()
+
+    for answer in refused:
+        assert_away(answer)
+    assert alive.ok
+    receipt(submit(bob, key="work"))
+    assert bob.get("readyz").ok
+
+
+# -- its disk is full
+
+
+def test_its_disk_full_says_so_and_keeps_what_was_acknowledged(
+    data: Path, disk_of: Callable[..., Any]
+) -> None:
+    """Nobody has to start anything again. PostgreSQL has its log (WAL) on another disk here."""
+    with disk_of() as (server, disk), FaultyService(data, on(server.url())) as service:
+        bob = service.student()
+        receipt(release(service.instructor()))
+        given, full = submit_until_full(bob, disk)
+        meanwhile = service.instructor().get("collections", **PS1), submit(bob, key="no room")
+        (disk / "ballast").unlink()
+        begun = time.monotonic()
+        given.append((until_room(bob, "no room"), sha256(WORK)))
+        recovery = time.monotonic() - begun
+        found = account(server, service, given)
+
+        assert full.status_code == 507, full.text
+        assert "full" in full.json()["note"]
+        assert meanwhile[0].ok
+        assert len(meanwhile[0].json()["value"]) == len(given) - 1
+        assert meanwhile[1].status_code in (503, 507)
+        assert found == whole(given)
+        assert_store_is_sound(server, service)
+        tell("disk full", server, found, recoveries=[recovery])
+
+
+@pytest.fixture(params=KINDS)
+def disk_of(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """A server on a small disk of its own."""
+
+    @contextlib.contextmanager
+    def made(*, log_elsewhere: bool = True) -> Iterator[tuple[DatabaseServer, Path]]:
+        place = Path(tempfile.mkdtemp(prefix="nbexchange-disk-"))
+        log = Path(tempfile.mkdtemp(prefix="nbexchange-wal-"))
+        try:
+            with small_disk(place, "64m"), make_server(request.param, place) as server:
+                if request.param == "postgresql" and log_elsewhere:
+                    move_log(server, log)
+                yield server, place
+        finally:
+            place.rmdir()
+            shutil.rmtree(log)
+
+    return made
+
+
+def move_log(server: DatabaseServer, place: Path) -> None:
+    server.stop()
+    place.chmod(0o755)
+    subprocess.run(["mv", server.files / "pg_wal", place], check=True)
+    (server.files / "pg_wal").symlink_to(place / "pg_wal")
+    server.start()
+
+
+def submit_until_full(wire: Wire, disk: Path) -> tuple[Given, requests.Response]:
+    """The receipts until then, and the first refusal."""
+    given: Given = [
+        (receipt(submit(wire, key=f"before-{number}")), sha256(WORK)) for number in range(20)
+    ]
+    with open(disk / "ballast", "wb", buffering=0) as ballast:
+        for number in range(5000):
+            with contextlib.suppress(OSError):
+                while ballast.write(bytes(4096)):
+                    pass
+            body = tar_gz(p1=str(number).encode())
+            answer = submit(wire, body, key=f"n{number}")
+            if answer.status_code != 201:
+                return given, answer
+            given.append((answer.json(), sha256(body)))
+    raise AssertionError("never full")
+
+
+def until_room(wire: Wire, key: str) -> dict[str, Any]:
+    def attempt() -> dict[str, Any] | None:
+        answer = submit(wire, WORK, key)
+        assert answer.status_code in (201, 503, 507), answer.text
+        return answer.json() if answer.status_code == 201 else None
+
+    return wait_until(attempt, "room")
+
+
+def test_the_disk_of_postgresqls_log_full_loses_nothing_once_it_is_started_again(
+    data: Path, tmp_path: Path
+) -> None:
+    """PostgreSQL itself gives up where its log (WAL) has no room, and may stay away until its
+    operator has made room and started it again. The service is not started again."""
+    place = Path(tempfile.mkdtemp(prefix="nbexchange-disk-"))
+    with (
+        small_disk(place, "64m") as disk,
+        make_server("postgresql", place) as server,
+        FaultyService(data, on(server.url())) as service,
+    ):
+        bob = service.student()
+        receipt(release(service.instructor()))
+        given, full = submit_until_full(bob, disk)
+        (disk / "ballast").unlink()
+        if not server.is_running():
+            server.start()
+        begun = time.monotonic()
+        given.append((until_room(bob, "no room"), sha256(WORK)))
+        recovery = time.monotonic() - begun
+        found = account(server, service, given)
+
+        assert full.status_code in (503, 507)
+        assert found == whole(given)
+        assert_store_is_sound(server, service)
+        tell("disk of the log full", server, found, recoveries=[recovery])
+    place.rmdir()
+
+
+# -- modes that lose
+
+LOSSY = {
+    "strict mode off": ("mariadb", "SET GLOBAL sql_mode = ''", "without strict mode"),
+    "commits forgotten": (
+        "mariadb",
+        "SET GLOBAL innodb_flush_log_at_trx_commit = 2",
+        "innodb_flush_log_at_trx_commit is 2",
+    ),
+    "commits forgotten sooner": (
+        "mariadb",
+        "SET GLOBAL innodb_flush_log_at_trx_commit = 0",
+        "innodb_flush_log_at_trx_commit is 0",
+    ),
+    "a table in MyISAM": ("mariadb", "ALTER TABLE `purge` ENGINE = MyISAM", "kept by MyISAM"),
+    "a table in Aria": ("mariadb", "ALTER TABLE alembic_version ENGINE = Aria", "kept by Aria"),
+    "a commit that does not wait": (
+        "postgresql",
+        "ALTER SYSTEM SET synchronous_commit = off; SELECT pg_reload_conf()",
+        "synchronous_commit is off",
+    ),
+    "no fsync": (
+        "postgresql",
+        "ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf()",
+        "fsync is off",
+    ),
+}
+
+STATEMENT = re.compile(r"say `(.+)`, and|with: (.+)$", re.MULTILINE)
+
+
+@pytest.mark.parametrize(("kind", "harm", "words"), LOSSY.values(), ids=LOSSY)
+def test_a_mode_that_loses_is_refused_at_the_start_with_the_words_that_mend_it(
+    data: Path, kind: str, harm: str, words: str
+) -> None:
+    with make_server(kind) as server, stopping(FaultyService(data, on(server.url()))) as service:
+        server.say(harm)
+        said = wait_until(lambda: refused_start(service))
+        server.say(statement_in(said))
+        wait_until(lambda: starts(service))
+
+        assert words in said
+        assert receipt(release(service.instructor()))
+
+
+@contextlib.contextmanager
+def stopping(service: FaultyService) -> Iterator[FaultyService]:
+    """One that has not started yet."""
+    try:
+        yield service
+    finally:
+        service.__exit__()
+
+
+def refused_start(service: FaultyService) -> str | None:
+    """What it says; None if it starts. A setting needs a moment to reach every process."""
+    if starts(service):
+        service.kill()
+        return None
+    assert service.wait() != 0
+    return str(service.output)
+
+
+def starts(service: FaultyService) -> bool:
+    try:
+        service.start()
+    except AssertionError:
+        return False
+    return True
+
+
+def statement_in(said: str) -> str:
+    found = STATEMENT.search(said)
+    assert found, said
+    return found[1] or found[2]
+
+
+COLUMNS = {
+    "names that ignore case": (
+        "ALTER TABLE `user` MODIFY name VARCHAR(255) NOT NULL",
+        "ALTER TABLE `user` MODIFY name VARBINARY(255) NOT NULL",
+        "column 'name' of table 'user' is varchar(255)",
+    ),
+    "times without microseconds": (
+        "ALTER TABLE event MODIFY at DATETIME NOT NULL",
+        "ALTER TABLE event MODIFY at DATETIME(6) NOT NULL",
+        "column 'at' of table 'event' is datetime",
+    ),
+    "text in utf8mb3": (
+        "ALTER TABLE course MODIFY title TEXT CHARACTER SET utf8mb3",
+        "ALTER TABLE course MODIFY title TEXT CHARACTER SET utf8mb4",
+        "utf8mb3",
+    ),
+    "text in latin1": (
+        "ALTER TABLE course MODIFY title TEXT CHARACTER SET latin1",
+        "ALTER TABLE course MODIFY title TEXT CHARACTER SET utf8mb4",
+        "latin1",
+    ),
+}
+
+
+@pytest.mark.parametrize(("harm", "mend", "words"), COLUMNS.values(), ids=COLUMNS)
+def test_a_column_that_does_not_keep_its_values_is_refused_at_the_start(
+    data: Path, mariadb: DatabaseServer, harm: str, mend: str, words: str
+) -> None:
+    with stopping(FaultyService(data, on(mariadb.url()))) as service:
+        mariadb.say(harm)
+        said = refused_start(service)
+        mariadb.say(mend)
+
+        assert said
+        assert words in said
+        assert starts(service)
+
+
+DEFAULTS = {
+    "letters": ("ALTER DATABASE fresh CHARACTER SET latin1", "character set is latin1"),
+    "engine": ("SET GLOBAL default_storage_engine = MyISAM", "kept by MyISAM"),
+}
+
+
+@pytest.mark.parametrize(("harm", "words"), DEFAULTS.values(), ids=DEFAULTS)
+def test_new_tables_that_would_lose_are_not_made(
+    data: Path, mariadb: DatabaseServer, harm: str, words: str
+) -> None:
+    mariadb.say("CREATE DATABASE fresh", harm)
+    with stopping(FaultyService(data, on(mariadb.url("fresh"), upgrade_db=True))) as service:
+        said = refused_start(service)
+        assert said
+        mariadb.say(statement_in(said))
+
+        assert words in said
+        assert starts(service)
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_postgresql_that_cannot_hold_every_name_is_refused_at_the_start(
+    data: Path, postgresql: DatabaseServer, encoding: str
+) -> None:
+    postgresql.say(f"CREATE DATABASE narrow ENCODING '{encoding}' TEMPLATE template0")
+    with stopping(FaultyService(data, on(postgresql.url("narrow"), upgrade_db=True))) as service:
+        said = refused_start(service)
+    assert said
+    postgresql.say(statement_in(said).replace("...", "wide"))
+    with stopping(FaultyService(data, on(postgresql.url("wide"), upgrade_db=True))) as service:
+        assert starts(service)
+
+    assert f"encoding is {encoding}" in said
+
+
+CHANGED = {name: LOSSY[name] for name in ("strict mode off", "a commit that does not wait")}
+
+
+@pytest.mark.parametrize(("kind", "harm", "words"), CHANGED.values(), ids=CHANGED)
+def test_a_mode_that_changes_later_is_found_by_the_next_connection(
+    data: Path, kind: str, harm: str, words: str
+) -> None:
+    with make_server(kind) as server, FaultyService(data, on(server.url())) as service:
+        bob = service.student()
+        receipt(release(service.instructor()))
+        server.say(harm)
+        (refused,) = wait_until(lambda: refusals_on_new_connections(server, bob))
+        stored = server.rows("submission")
+        server.say(statement_in(str(service.output)))
+        wait_until(lambda: submit(bob, key="after").status_code == 201)
+
+        assert refused.status_code in (500, 503)
+        assert refused.json()["success"] is False
+        assert [row for row in stored if row["idempotency_key"] == "work"] == []
+        assert words in str(service.output)
+
+
+def refusals_on_new_connections(server: DatabaseServer, wire: Wire) -> list[requests.Response]:
+    server.throw_out()
+    probe = wire.get("assignments", course_id=PS1["course_id"])
+    return [] if probe.ok else [submit(wire, key="work")]
+
+
+# -- addresses
+
+
+SCHEMES = [
+    ("mariadb", "mysql"),
+    ("mariadb", "mariadb"),
+    ("postgresql", "postgresql"),
+    ("postgresql", "postgres"),
+]
+
+
+@pytest.mark.parametrize(("kind", "scheme"), SCHEMES, ids=[scheme for _, scheme in SCHEMES])
+def test_an_address_needs_no_name_of_a_driver(data: Path, kind: str, scheme: str) -> None:
+    with make_server(kind) as server:
+        url = re.sub(r"^[^:]+", scheme, server.url())
+        with FaultyService(data, on(url)) as service:
+            receipt(release(service.instructor()))
+
+
+PASSWORD = "canary-of-a-password"
+
+
+def test_a_wrong_password_is_said_without_the_password(data: Path, server: DatabaseServer) -> None:
+    let_in(server, "exchange", "another")
+    url = server.url().replace(f"{server.administrator}@", f"exchange:{PASSWORD}@")
+    with stopping(FaultyService(data, on(url))) as service:
+        said = refused_start(service)
+
+    assert said
+    assert "exchange" in said
+    assert re.search("denied|authentication failed", said)
+    assert PASSWORD not in said
+
+
+def let_in(server: DatabaseServer, name: str, password: str) -> None:
+    if server.kind == "mariadb":
+        server.say(f"CREATE USER '{name}'@'127.0.0.1' IDENTIFIED BY '{password}'")
+        return
+    server.say(f"CREATE USER {name} PASSWORD '{password}'")
+    rules = server.files / "pg_hba.conf"
+    rules.write_text(f"host all {name} 127.0.0.1/32 scram-sha-256\n" + rules.read_text())
+    server.say("SELECT pg_reload_conf()")
+
+
+def test_a_database_that_is_not_there_is_said_without_the_password(
+    data: Path, server: DatabaseServer
+) -> None:
+    let_in(server, "exchange", PASSWORD)
+    url = server.url("absent").replace(f"{server.administrator}@", f"exchange:{PASSWORD}@")
+    with stopping(FaultyService(data, on(url))) as service:
+        said = refused_start(service)
+
+    assert said
+    assert "absent" in said
+    assert PASSWORD not in said
+
+
+# -- one clock
+
+
+@pytest.mark.slow
+def test_services_whose_clocks_differ_keep_the_order_and_the_databases_time(
+    data: Path, server: DatabaseServer
+) -> None:
+    library = faketime_library()
+    skews = ("+300", "-300")
+    with contextlib.ExitStack() as stack:
+        services = [
+            stack.enter_context(ServiceProcess(data, on(server.url()), env=skewed(library, skew)))
+            for skew in skews
+        ]
+        token = services[0].enrol("bob", {"physics": "Student"})
+        receipt(release(services[0].instructor()))
+        wires = [service.wire(token) for service in services]
+        given = [
+            receipt(submit(wires[number % 2], key=str(number)))["timestamp"]
+            for number in range(6 * TRIALS)
+        ]
+        dates = [wire.get("healthz").headers["Date"] for wire in wires]
+        listed = [
+            record["timestamp"] for record in wires[0].get("collections", **PS1).json()["value"]
+        ]
+
+    now = datetime.datetime.now(datetime.UTC)
+    assert dates[0] != dates[1], "the clocks did not differ"
+    assert given == sorted(set(given))
+    assert listed == given[::-1]
+    for timestamp in given:
+        official = datetime.datetime.fromisoformat(timestamp.replace(" UTC", "+00:00"))
+        assert abs(official - now) < datetime.timedelta(seconds=120)
+
+
+def faketime_library() -> Path:
+    needs("faketime")
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+    if library is None:
+        missing("there is no libfaketimeMT.so.1")
+    assert library
+    return library
+
+
+def skewed(library: Path, seconds: str) -> dict[str, str]:
+    return {"LD_PRELOAD": str(library), "FAKETIME": f"{seconds}s", "DONT_FAKE_MONOTONIC": "1"}
