@@ -19,14 +19,17 @@ from tornado.log import access_log, gen_log
 from tornado.netutil import bind_sockets
 from tornado.web import Application as TornadoApplication
 from tornado.web import RequestHandler
-from traitlets import Bool, Dict, Int, Integer, Type, Unicode, default, validate
+from traitlets import Bool, Dict, Float, Int, Integer, Type, Unicode, default, validate
 from traitlets.config import Application, Configurable, catch_config_error
 
 from nbexchange import __version__
 from nbexchange.archive import Limits
 from nbexchange.commands.check import Check
 from nbexchange.commands.demo import Demo
+from nbexchange.commands.export import Export
 from nbexchange.commands.gc import Gc
+from nbexchange.commands.import_folder import ImportFolder
+from nbexchange.commands.purge import Purge
 from nbexchange.commands.upgrade_db import UpgradeDb
 from nbexchange.database import Database
 from nbexchange.errors import Misconfigured, NbExchangeError
@@ -44,9 +47,6 @@ IDLE_SECONDS = 75
 
 READ_SIZE = 64 * 1024
 """Bytes asked of a socket at a time."""
-
-GRACE_SECONDS = 25
-"""How long the end waits for uploads that are being stored; Kubernetes kills after 30."""
 
 
 class NbExchange(Application):
@@ -69,6 +69,9 @@ class NbExchange(Application):
         "upgrade-db": (UpgradeDb, "Bring the database's schema up to date."),
         "check": (Check, "Find out whether every row has its bytes, unharmed."),
         "gc": (Gc, "Sweep up bytes that belong to nothing."),
+        "export": (Export, "Copy courses into a folder as nbgrader's own exchange has it."),
+        "import-folder": (ImportFolder, "Take over what lies in nbgrader's own exchange."),
+        "purge": (Purge, "Erase a course, an assignment or a student's work, in two steps."),
         "demo": (Demo, "Take one course through the exchange, step by step."),
     }
 
@@ -77,6 +80,7 @@ class NbExchange(Application):
         "port": "NbExchange.port",
         "base-url": "NbExchange.base_url",
         "base-storage-location": "NbExchange.base_storage_location",
+        "storage-url": "NbExchange.storage_url",
         "db-url": "NbExchange.db_url",
         "user-plugin-class": "NbExchange.user_plugin_class",
         ("f", "config-file"): "NbExchange.config_file",
@@ -121,7 +125,8 @@ class NbExchange(Application):
 
     base_storage_location = Unicode(
         help="""
-        The data directory: the store of files, and the database unless db_url says otherwise.
+        The data directory: the store of files unless storage_url says otherwise, and the database
+        unless db_url does.
         Default: $NBEXCHANGE_DATA, else nbexchange in $XDG_DATA_HOME, else
         ~/.local/share/nbexchange. Back it up.
         """,
@@ -131,6 +136,29 @@ class NbExchange(Application):
     def _data_directory(self) -> str:
         data_home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
         return os.environ.get("NBEXCHANGE_DATA") or str(Path(data_home) / "nbexchange")
+
+    storage_url = Unicode(
+        help="""
+        The object store that holds the files: s3://bucket/prefix, gs://bucket/prefix or
+        az://container/prefix. The bucket has to exist. Needs the extra `objects`.
+        Default: $NBEX_STORAGE_URL, else the files are in base_storage_location. Large uploads
+        gather in base_storage_location/spool before they are sent.
+        """,
+    ).tag(config=True)
+
+    @default("storage_url")
+    def _storage_url(self) -> str:
+        return os.environ.get("NBEX_STORAGE_URL", "")
+
+    storage_options = Dict(
+        help="""
+        How to reach the object store of storage_url, with the names that obstore gives them:
+        {"endpoint": "https://s3.example.org", "region": "...", "access_key_id": "...",
+        "secret_access_key": "..."} for S3, and "client_options" for its HTTP client. What is not
+        said here is taken from the environment, as usual (AWS_ACCESS_KEY_ID, ...), or from the
+        role of the machine.
+        """,
+    ).tag(config=True)
 
     db_url = Unicode(
         help="""
@@ -184,6 +212,25 @@ class NbExchange(Application):
         """,
     ).tag(config=True)
 
+    stop_delay = Float(
+        0,
+        min=0,
+        help="""
+        Seconds after SIGTERM during which all goes on, but readyz says 503, so that requests are
+        sent to other replicas. With several: as long as a load balancer needs to notice.
+        """,
+    ).tag(config=True)
+
+    stop_grace = Float(
+        25,
+        min=0,
+        help="""
+        Seconds that the end then waits for uploads that are under way; all else is broken off.
+        Kubernetes kills after terminationGracePeriodSeconds (30), which has to be longer than
+        stop_delay and this together.
+        """,
+    ).tag(config=True)
+
     debug = Bool(False, help="Log more.").tag(config=True)
 
     _log_formatter_cls = OneLineFormatter
@@ -231,7 +278,16 @@ class NbExchange(Application):
 
     def make_storage(self) -> Storage:
         self._make_data_directory()
-        return DiskStorage(Path(self.base_storage_location).absolute())
+        directory = Path(self.base_storage_location).absolute()
+        if not self.storage_url:
+            return DiskStorage(directory)
+        try:
+            from nbexchange.storage.objects import ObjectStorage
+        except ImportError as error:
+            raise Misconfigured(
+                "storage_url needs the library obstore: pip install 'nbexchange[objects]'"
+            ) from error
+        return ObjectStorage.from_url(self.storage_url, self.storage_options, directory / "spool")
 
     def _make_data_directory(self) -> None:
         directory = Path(self.base_storage_location)
@@ -269,6 +325,7 @@ class NbExchange(Application):
             default_handler_class=NothingHere,
             default_handler_args={"services": services},
             log_function=_log_request,
+            stopping=asyncio.Event(),
             under_way=set(),
             turns=weakref.WeakValueDictionary(),
         )
@@ -304,8 +361,8 @@ class NbExchange(Application):
     async def running(self) -> Any:
         """The service, listening; gives the port.
 
-        At the end uploads that have arrived get their answer. All else is broken off: it can be
-        asked for again.
+        At the end uploads that have begun get their answer, or `stop_grace` ends them. All else is
+        broken off: it can be asked for again.
         """
         database = self.make_database()
         try:
@@ -327,13 +384,20 @@ class NbExchange(Application):
             try:
                 yield sockets[0].getsockname()[1]
             finally:
+                app.settings["stopping"].set()
+                await asyncio.sleep(self.stop_delay)
                 server.stop()
-                await _finish(app)
+                await self._finish(app)
                 await server.close_all_connections()
-                await _finish(app)
+                await self._finish(app)
                 storage.close()
         finally:
             database.close()
+
+    async def _finish(self, app: TornadoApplication) -> None:
+        """Wait for uploads that arrive, are being stored, or whose leavings are being swept up."""
+        if app.settings["under_way"]:
+            await asyncio.wait(app.settings["under_way"], timeout=self.stop_grace)
 
     def _listen(self) -> list[Any]:
         try:
@@ -343,12 +407,6 @@ class NbExchange(Application):
                 f"cannot listen on {self.ip}:{self.port}: {error.strerror}; "
                 "choose another with --ip and --port"
             ) from error
-
-
-async def _finish(app: TornadoApplication) -> None:
-    """Wait for uploads that are being stored, or whose leavings are being swept up."""
-    if app.settings["under_way"]:
-        await asyncio.wait(app.settings["under_way"], timeout=GRACE_SECONDS)
 
 
 def _give_everybody_a_turn() -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from nbexchange.database import Database
-from tests.support import databases
+from tests.support import databases, places
 from tests.support.service import Service
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What is true of SQLite alone is no question for a run with another database."""
-    others = [] if databases.KIND == "sqlite" else ["sqlite"]
+    """What is true of SQLite or of a disk alone is no question for a run with others."""
+    others = [kind for kind in ("sqlite", "disk") if kind not in (databases.KIND, places.KIND)]
     gone = [item for item in items if any(item.get_closest_marker(name) for name in others)]
     config.hook.pytest_deselected(items=gone)
     items[:] = [item for item in items if item not in gone]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import os
 import random
 import re
 import shutil
@@ -24,7 +23,8 @@ import pytest
 import requests
 
 from tests.support.archives import sha256, tar_gz
-from tests.support.course import PS1, WORK, collect, give_feedback, receipt, release, submit
+from tests.support.course import PS1, WORK, give_feedback, receipt, release, submit
+from tests.support.crowd import UPLOADERS, Crowd, Given, account, whole
 from tests.support.faults_report import TRIALS, report
 from tests.support.parts import missing, needs
 from tests.support.process import FaultyService, ServiceProcess, small_disk, wait_until
@@ -35,7 +35,6 @@ from tests.support.service import Wire
 # They bring their own servers and look at the disk, so one run asks them all.
 pytestmark = [pytest.mark.sqlite, pytest.mark.disk]
 
-UPLOADERS = 8
 SOON = 15
 """Seconds within which a refusal has to come, on a busy machine; it takes 5 where there is room."""
 
@@ -85,58 +84,6 @@ def on(url: str, **options: Any) -> str:
 # -- away, under load
 
 
-class Crowd:
-    """Students who submit as the plugin does: until they have a receipt, and then again."""
-
-    def __init__(self, service: FaultyService) -> None:
-        self.receipts: list[tuple[dict[str, Any], str]] = []
-        self.refusals: list[float] = []
-        """How many seconds each took to come."""
-        self._news = threading.Condition()
-        self._over = threading.Event()
-        self._wires = [service.student(name=f"student{number}") for number in range(UPLOADERS)]
-
-    @contextlib.contextmanager
-    def at_work(self) -> Iterator[None]:
-        threads = [threading.Thread(target=self._work, args=(wire,)) for wire in self._wires]
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            self._over.set()
-            for thread in threads:
-                thread.join()
-
-    def wait_for(self, number: int, *, of: list[Any]) -> None:
-        with self._news:
-            wanted = len(of) + number
-            assert self._news.wait_for(lambda: len(of) >= wanted, 60)
-
-    def _work(self, wire: Wire) -> None:
-        number = 0
-        while not self._over.is_set():
-            number += 1
-            body = tar_gz(p1=os.urandom(random.choice((100, 50_000))))
-            given = self._submit(wire, body, f"work-{number}")
-            with self._news:
-                self.receipts.append((given, sha256(body)))
-                self._news.notify_all()
-
-    def _submit(self, wire: Wire, body: bytes, key: str) -> dict[str, Any]:
-        while True:
-            begun = time.monotonic()
-            answer = submit(wire, body, key)
-            if answer.status_code == 201:
-                return answer.json()
-            assert_away(answer)
-            with self._news:
-                self.refusals.append(time.monotonic() - begun)
-                self._news.notify_all()
-            # Sooner than Retry-After says, but not at once: the processor is for the others.
-            threading.Event().wait(0.05)
-
-
 def assert_away(answer: requests.Response) -> None:
     assert answer.status_code == 503, answer.text
     assert int(answer.headers["Retry-After"]) > 0
@@ -170,34 +117,13 @@ def test_away_under_load_everybody_is_told_and_nothing_acknowledged_is_lost(
             recoveries.append(time.monotonic() - back)
         crowd.wait_for(UPLOADERS, of=crowd.receipts)
 
-    found = account(server, faulty, crowd.receipts)
+    found = account(faulty, crowd.receipts, server.rows("submission"))
     tell(f"server {gone.__name__} under load", server, found, crowd.refusals, recoveries)
     assert found == whole(crowd.receipts)
     assert len(server.rows("submission")) == len(crowd.receipts)
     assert max(crowd.refusals) < SOON
     assert max(recoveries) < SOON
     assert_store_is_sound(server, faulty)
-
-
-Given = list[tuple[dict[str, Any], str]]
-"""Receipts, each with the hash of what it is for."""
-
-
-def account(server: DatabaseServer, service: FaultyService, given: Given) -> dict[str, int]:
-    """What has become of the submissions that were acknowledged."""
-    ada = service.instructor()
-    read = [(collect(ada, one["submission_id"]), digest) for one, digest in given]
-    keys = [(row["user_pk"], row["idempotency_key"]) for row in server.rows("submission")]
-    return {
-        "acknowledged": len(given),
-        "lost": sum(not answer.ok for answer, _ in read),
-        "wrong": sum(answer.ok and sha256(answer.content) != digest for answer, digest in read),
-        "duplicates": len(keys) - len(set(keys)),
-    }
-
-
-def whole(given: Given) -> dict[str, int]:
-    return {"acknowledged": len(given), "lost": 0, "wrong": 0, "duplicates": 0}
 
 
 def tell(
@@ -260,7 +186,7 @@ def test_a_frozen_server_is_a_503_while_the_service_lives_and_it_heals(
             refusals.append(seconds)
         assert alive < 3
 
-    found = account(server, faulty, given)
+    found = account(faulty, given, server.rows("submission"))
     tell("server frozen", server, found, refusals, recoveries)
     assert found == whole(given)
     assert max(refusals) < SOON
@@ -328,7 +254,7 @@ def test_what_is_committed_after_everybody_gave_up_is_what_a_retry_finds(
         assert_away(refused)
         assert before == trial
 
-    found = account(server, behind_proxy, given)
+    found = account(behind_proxy, given, server.rows("submission"))
     tell("commit held up", server, found)
     assert found == whole(given)
     assert len(server.rows("submission")) == TRIALS
@@ -483,7 +409,7 @@ def test_its_disk_full_says_so_and_keeps_what_was_acknowledged(
         begun = time.monotonic()
         given.append((until_room(bob, "no room"), sha256(WORK)))
         recovery = time.monotonic() - begun
-        found = account(server, service, given)
+        found = account(service, given, server.rows("submission"))
 
         assert full.status_code == 507, full.text
         assert "full" in full.json()["note"]
@@ -570,7 +496,7 @@ def test_the_disk_of_postgresqls_log_full_loses_nothing_once_it_is_started_again
         begun = time.monotonic()
         given.append((until_room(bob, "no room"), sha256(WORK)))
         recovery = time.monotonic() - begun
-        found = account(server, service, given)
+        found = account(service, given, server.rows("submission"))
 
         assert full.status_code in (503, 507)
         assert found == whole(given)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from tests.support import places
 from tests.support.archives import content_digest, sha256, tar_gz, upload_headers
 from tests.support.course import PS1, WORK, collect, give_feedback, receipt, release, rows, submit
 from tests.support.process import ServiceProcess, highest_memory
@@ -192,9 +193,9 @@ HARM: dict[str, Callable[[Path], None]] = {
 }
 
 
-def file_of(service: Service, table: str) -> Path:
+def harm_file(service: Service, table: str, harm: Callable[[Path], None]) -> None:
     (row,) = rows(service, table)
-    return service.data / "blobs" / row["key"][:2] / row["key"]
+    places.harm(service.data, row["key"], harm)
 
 
 @pytest.mark.parametrize("harm", HARM.values(), ids=HARM)
@@ -202,7 +203,7 @@ def test_a_small_damaged_file_is_refused_in_words(
     service: Service, ada: Wire, bob: Wire, harm: Callable[[Path], None]
 ) -> None:
     submission_id = receipt(submit(bob))["submission_id"]
-    harm(file_of(service, "submission"))
+    harm_file(service, "submission", harm)
 
     answer = collect(ada, submission_id)
 
@@ -218,7 +219,7 @@ def test_a_small_damaged_file_is_refused_in_words(
 def test_a_large_damaged_file_never_arrives_complete(
     service: Service, bob: Wire, harm: Callable[[Path], None]
 ) -> None:
-    harm(file_of(service, "release"))
+    harm_file(service, "release", harm)
 
     try:
         answer = fetch(bob)
@@ -235,7 +236,7 @@ def test_damaged_feedback_never_arrives_complete(
 ) -> None:
     submission_id = receipt(submit(bob))["submission_id"]
     receipt(give_feedback(ada, submission_id, os.urandom(2_500_000)))
-    harm(file_of(service, "feedback"))
+    harm_file(service, "feedback", harm)
 
     try:
         answer = bob.get("feedback", **PS1)
@@ -248,7 +249,7 @@ def test_damaged_feedback_never_arrives_complete(
 def test_small_damaged_feedback_is_refused_in_words(service: Service, ada: Wire, bob: Wire) -> None:
     submission_id = receipt(submit(bob))["submission_id"]
     receipt(give_feedback(ada, submission_id, b"good"))
-    flip_the_last_bit(file_of(service, "feedback"))
+    harm_file(service, "feedback", flip_the_last_bit)
 
     answer = bob.get("feedback", **PS1)
 
@@ -256,6 +257,7 @@ def test_small_damaged_feedback_is_refused_in_words(service: Service, ada: Wire,
     assert "damaged" in answer.json()["note"]
 
 
+@pytest.mark.disk
 def test_a_file_that_shrinks_while_it_is_sent_never_arrives_complete(
     service: Service, ada: Wire
 ) -> None:

@@ -1,6 +1,7 @@
 """What is left when something breaks at the worst moment: killed at every step, and under load.
 
-`NBEXCHANGE_KILLS` is how often the service is killed under load (10).
+`NBEXCHANGE_FAULT_TRIALS` times ten is how often the service is killed under load (10); what was
+found goes to the file that `NBEXCHANGE_FAULT_REPORT` names.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 import sqlite3
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,11 @@ from typing import Any
 import pytest
 import requests
 
-from tests.support import course
+from tests.support import course, databases, places
 from tests.support.archives import sha256, tar_gz, upload_headers
 from tests.support.course import PS1, collect, give_feedback, receipt, release, rows, submit
+from tests.support.crowd import UPLOADERS, Crowd, account, whole
+from tests.support.faults_report import TRIALS, report
 from tests.support.parts import needs
 from tests.support.process import (
     FaultyService,
@@ -29,11 +33,12 @@ from tests.support.process import (
     small_disk,
     wait_until,
 )
+from tests.support.proxy import Proxy
 from tests.support.raw import RawConnection
 from tests.support.service import Wire
+from tests.support.stores import s3_server
 
-KILLS = int(os.environ.get("NBEXCHANGE_KILLS", "10"))
-UPLOADERS = 8
+KILLS = 10 * TRIALS
 MOST_STEPS = 100
 
 Send = Callable[[bytes, str, str], requests.Response]
@@ -82,7 +87,7 @@ class Verbs:
             return sha256(collect(self.ada, given["submission_id"]).content)
         table = {row["sha256"]: row["key"] for row in rows(self.service, verb)}
         key = table[given["sha256"]]
-        return sha256((self.service.data / "blobs" / key[:2] / key).read_bytes())
+        return sha256(self.service.content(key))
 
 
 VERBS = ("submission", "release", "feedback")
@@ -108,13 +113,15 @@ def test_killed_at_any_step_a_retry_gives_exactly_one_result(
             break
 
     assert survived
-    assert step > 12, "the fail points do not work"
+    assert step > 8, "the fail points do not work"
     assert len(rows(faulty, verb)) == before + step
     for number, given in enumerate(receipts, 1):
         assert given["sha256"] == sha256(verbs.body(verb, number)) == verbs.read_back(verb, given)
     assert collect(verbs.bob, verbs.submission_id).content == course.WORK
     assert faulty.run_command("check")[0] == 0
     assert_gc_leaves_what_rows_own(faulty)
+    nothing = {"lost": 0, "wrong": 0, "duplicates": 0}
+    tell(f"killed at every step of a {verb}", step, {"acknowledged": len(receipts), **nothing})
 
 
 def send_and_die(
@@ -142,80 +149,91 @@ def test_killed_again_and_again_under_load_nothing_acknowledged_is_lost(
     faulty: FaultyService,
 ) -> None:
     receipt(release(faulty.instructor()))
-    crowd = Crowd(faulty)
+    crowd = Crowd(faulty, sizes=(100, 50_000, 2_000_000))
+    recoveries = []
 
     with crowd.at_work():
         for _ in range(KILLS):
-            crowd.wait_for_receipts(random.randint(1, 2 * UPLOADERS))
+            crowd.wait_for(random.randint(1, 2 * UPLOADERS), of=crowd.receipts)
             # Not always just after an answer: anywhere in what the others are doing.
             threading.Event().wait(random.uniform(0, 0.05))
             faulty.kill()
             course.assert_every_row_has_its_bytes(faulty)
+            killed = time.monotonic()
             faulty.start()
-        crowd.wait_for_receipts(UPLOADERS)
+            crowd.wait_for(1, of=crowd.receipts)
+            recoveries.append(time.monotonic() - killed)
+        crowd.wait_for(UPLOADERS, of=crowd.receipts)
 
-    ada = faulty.instructor()
-    listed = {record["submission_id"]: record["sha256"] for record in course.submissions(ada)}
+    stored = rows(faulty, "submission")
+    found = account(faulty, crowd.receipts, stored)
+    tell("service killed under load", KILLS, found, max(recoveries))
+    assert found == whole(crowd.receipts)
     # Everybody retried until there was an answer, so nothing else may be there.
-    assert listed == {given["submission_id"]: digest for given, digest in crowd.receipts}
-    for given, digest in crowd.receipts:
-        assert sha256(collect(ada, given["submission_id"]).content) == digest
+    assert len(stored) == len(crowd.receipts)
     assert faulty.run_command("check")[0] == 0
     assert_gc_leaves_what_rows_own(faulty)
 
 
-class Crowd:
-    """Students who submit until they have a receipt, and then again."""
+@pytest.mark.parametrize("gone", ["cut off", "unreachable"])
+def test_an_object_store_that_is_away_under_load_loses_nothing_acknowledged(
+    data: Path, gone: str
+) -> None:
+    server = s3_server()
+    with Proxy(int(server.endpoint.rpartition(":")[2])) as proxy:
+        options = server.options(f"http://127.0.0.1:{proxy.port}")
+        config = f"c.NbExchange.storage_url = 's3://{server.new_bucket()}/prefix'\n"
+        config += f"c.NbExchange.storage_options = {options!r}\n"
+        with FaultyService(data, config) as service:
+            receipt(release(service.instructor()))
+            crowd = Crowd(service)
+            with crowd.at_work():
+                crowd.wait_for(UPLOADERS, of=crowd.receipts)
+                if gone == "cut off":
+                    for _ in range(20 * TRIALS):
+                        crowd.wait_for(1, of=crowd.receipts)
+                        proxy.cut()
+                else:
+                    proxy.refuse()
+                    crowd.wait_for(UPLOADERS, of=crowd.refusals)
+                    assert service.student().get("readyz").status_code == 503
+                    assert service.student().get("healthz").status_code == 200
+                    proxy.accept()
+                back = time.monotonic()
+                crowd.wait_for(1, of=crowd.receipts)
+                recovery = time.monotonic() - back
+                crowd.wait_for(UPLOADERS, of=crowd.receipts)
 
-    def __init__(self, service: FaultyService) -> None:
-        self.service = service
-        self.receipts: list[tuple[dict[str, Any], str]] = []
-        self._news = threading.Condition()
-        self._over = False
-        self._tokens = [
-            service.enrol(f"student{number}", {"physics": "Student"}) for number in range(UPLOADERS)
-        ]
+            stored = rows(service, "submission")
+            found = account(service, crowd.receipts, stored)
+            trials = 20 * TRIALS if gone == "cut off" else 1
+            tell(f"object store {gone} under load", trials, found, recovery, store="s3")
+            assert found == whole(crowd.receipts)
+            assert len(stored) == len(crowd.receipts)
+            assert service.run_command("check")[0] == 0
 
-    @contextlib.contextmanager
-    def at_work(self) -> Iterator[None]:
-        threads = [threading.Thread(target=self._work, args=(token,)) for token in self._tokens]
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            self._over = True
-            for thread in threads:
-                thread.join()
 
-    def wait_for_receipts(self, number: int) -> None:
-        with self._news:
-            wanted = len(self.receipts) + number
-            assert self._news.wait_for(lambda: len(self.receipts) >= wanted, 30)
-
-    def _work(self, token: str) -> None:
-        number = 0
-        while not self._over:
-            number += 1
-            body = tar_gz(p1=os.urandom(random.choice((100, 50_000, 2_000_000))))
-            given = self._submit(token, body, f"work-{number}")
-            with self._news:
-                self.receipts.append((given, sha256(body)))
-                self._news.notify_all()
-
-    def _submit(self, token: str, body: bytes, key: str) -> dict[str, Any]:
-        def attempt() -> dict[str, Any] | None:
-            wire = Wire(self.service.url, token)
-            with contextlib.suppress(requests.ConnectionError), wire.session:
-                return receipt(submit(wire, body, key))
-            return None
-
-        return wait_until(attempt)
+def tell(
+    fault: str,
+    trials: int,
+    found: dict[str, int],
+    recovery: float | None = None,
+    store: str = places.KIND,
+) -> None:
+    report(
+        fault=fault,
+        trials=trials,
+        recovery=recovery,
+        database=databases.KIND,
+        store=store,
+        **found,
+    )
 
 
 # -- the operating system says no
 
 
+@pytest.mark.disk
 @pytest.mark.parametrize(("error", "status"), [("EIO", 503), ("ENOSPC", 507)])
 @pytest.mark.parametrize("verb", VERBS)
 def test_an_error_of_any_system_call_is_said_and_leaves_nothing(
@@ -369,6 +387,7 @@ def in_order(lines: list[str], patterns: list[str]) -> list[int]:
     return found
 
 
+@pytest.mark.disk
 def test_the_directories_of_the_store_are_durable_before_the_first_upload(
     data: Path, tmp_path: Path
 ) -> None:
@@ -388,6 +407,7 @@ def test_the_directories_of_the_store_are_durable_before_the_first_upload(
 # -- disks that are full
 
 
+@pytest.mark.disk
 def test_a_full_store_says_507_and_recovers_when_space_returns(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "8m") as disk, a_service_with_its_store_on(disk) as service:
         ada, bob = service.instructor(), service.student()
@@ -515,22 +535,60 @@ def test_a_database_that_is_only_busy_for_a_moment_is_waited_for(faulty: FaultyS
 # -- the end
 
 
-def test_sigterm_during_an_upload_ends_cleanly_and_leaves_nothing(faulty: FaultyService) -> None:
-    receipt(release(faulty.instructor()))
-    token = faulty.enrol("bob", {"physics": "Student"})
-    with RawConnection(faulty.url, token) as connection:
-        headers = upload_headers(course.WORK, "key", **{"Content-Length": "5000000"})
-        connection.send(connection.head("POST", "submission", headers, **PS1), bytes(2_000_000))
-        wait_until(lambda: list((faulty.data / "uploads").iterdir()))
-        faulty.terminate()
-        assert connection.is_closed()
+@contextlib.contextmanager
+def half_an_upload(service: FaultyService, body: bytes) -> Iterator[RawConnection]:
+    """The other half, from the first million bytes on, is the test's to send."""
+    receipt(release(service.instructor()))
+    token = service.enrol("bob", {"physics": "Student"})
+    with RawConnection(service.url, token) as connection:
+        headers = upload_headers(body, "key", **{"Content-Length": str(len(body))})
+        head = connection.head("POST", "submission", headers, **PS1)
+        connection.send(head, body[:1_000_000])
+        wait_until(lambda: course.uploads_in_flight(service.student()) == 1)
+        yield connection
 
+
+def test_sigterm_ends_an_upload_that_takes_too_long_and_leaves_nothing(data: Path) -> None:
+    with FaultyService(data, "c.NbExchange.stop_grace = 0.2\n") as service:
+        with half_an_upload(service, bytes(2_000_000)) as connection:
+            service.terminate()
+            assert connection.is_closed()
+
+        assert service.wait() == 0
+        assert "Traceback" not in str(service.output)
+        service.start()
+        assert [path for path in service.files() if "uploads" in path.parts] == []
+        assert submissions_of(service) == []
+        assert service.run_command("check")[0] == 0
+
+
+def test_sigterm_waits_for_an_upload_that_is_under_way(faulty: FaultyService) -> None:
+    body = tar_gz(p1=os.urandom(1_500_000))
+    with half_an_upload(faulty, body) as connection:
+        faulty.terminate()
+        faulty.output.wait_for("stopping")
+        connection.send(body[1_000_000:])
+        answer = connection.answer()
+
+    assert answer.status == 201
     assert faulty.wait() == 0
-    assert not list((faulty.data / "uploads").iterdir())
-    assert "Traceback" not in str(faulty.output)
     faulty.start()
-    assert submissions_of(faulty) == []
-    assert faulty.run_command("check")[0] == 0
+    (listed,) = submissions_of(faulty)
+    assert listed["submission_id"] == answer.json()["submission_id"]
+
+
+def test_readyz_goes_down_before_anything_else_does(data: Path) -> None:
+    with FaultyService(data, "c.NbExchange.stop_delay = 600\n") as service:
+        ada, bob = service.instructor(), service.student()
+        receipt(release(ada))
+        assert bob.get("readyz").status_code == 200
+
+        service.terminate()
+
+        wait_until(lambda: bob.get("readyz").status_code == 503)
+        assert "another" in bob.get("readyz").json()["note"]
+        assert service.wire(None).get("healthz").status_code == 200
+        receipt(submit(bob))
 
 
 def submissions_of(service: FaultyService) -> list[dict[str, Any]]:

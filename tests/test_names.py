@@ -103,7 +103,7 @@ def used(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iter
 
 OURS = re.compile(
     r"data|people\.json|data/nbexchange\.sqlite(-wal|-shm)?|data/blobs(/[0-9a-f]{2}"
-    r"(/[0-9a-f]{32})?)?|data/uploads(/[0-9a-f]{32})?"
+    r"(/[0-9a-f]{32})?)?|data/uploads(/[0-9a-f]{32})?|data/spool"
 )
 
 

@@ -5,7 +5,6 @@ The cells come from the policy table and the route table; only the callers are w
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,11 +46,7 @@ class Campus:
             course.rows(self.service, table)
             for table in ("assignment", "release", "submission", "feedback", "event", "user")
         ]
-        files = [
-            (str(path), hashlib.sha256(path.read_bytes()).hexdigest())
-            for path in self.service.files()
-        ]
-        return str(rows), files
+        return str(rows), self.service.fingerprints()
 
 
 def build_campus(service: Service) -> Campus:

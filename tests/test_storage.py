@@ -1,4 +1,4 @@
-"""What every storage back-end promises. A new one is one line in `make_storage`."""
+"""What every storage back-end promises. A new one is a line in `PLACES`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from typing import BinaryIO, TypeVar
 import pytest
 
 from nbexchange.errors import Damaged, Misconfigured, Unavailable
-from nbexchange.storage import CHUNK, Blob, Entry, Storage, Upload
+from nbexchange.storage import CHUNK, Blob, Storage
 from nbexchange.storage.disk import DiskStorage
+from tests.support.stores import entries, read, s3_server, sealed, stored
 
 T = TypeVar("T")
 Run = Callable[[Awaitable[T]], T]
 
 SIZES = {
+    "nothing": 0,
     "one byte": 1,
     "less than a chunk": 1000,
     "a byte less than a chunk": CHUNK - 1,
@@ -29,9 +31,32 @@ SIZES = {
 }
 
 
-@pytest.fixture(params=[DiskStorage], ids=["disk"])
+def on_disk(directory: Path) -> Callable[[], Storage]:
+    return lambda: DiskStorage(directory)
+
+
+def in_memory(directory: Path) -> Callable[[], Storage]:
+    objects = pytest.importorskip("nbexchange.storage.objects")
+    store = pytest.importorskip("obstore.store").MemoryStore()
+    return lambda: objects.ObjectStorage(store, directory / "spool")
+
+
+def on_s3(directory: Path) -> Callable[[], Storage]:
+    server = s3_server()
+    from nbexchange.storage.objects import ObjectStorage
+
+    url = server.new_place()
+    return lambda: ObjectStorage.from_url(url, server.options(), directory / "spool")
+
+
+PLACES = {"disk": on_disk, "memory": in_memory, "s3": on_s3}
+
+
+@pytest.fixture(params=PLACES.values(), ids=PLACES)
 def make_storage(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Storage]:
-    return lambda: request.param(tmp_path)
+    """Another process's view of one and the same store."""
+    make: Callable[[], Storage] = request.param(tmp_path)
+    return make
 
 
 @pytest.fixture
@@ -42,30 +67,16 @@ def storage(make_storage: Callable[[], Storage]) -> Iterator[Storage]:
 
 
 @pytest.fixture
+def disk(tmp_path: Path) -> Iterator[DiskStorage]:
+    storage = DiskStorage(tmp_path)
+    yield storage
+    storage.close()
+
+
+@pytest.fixture
 def run() -> Iterator[Run]:
     with asyncio.Runner() as runner:
         yield runner.run
-
-
-async def stored(storage: Storage, *pieces: bytes) -> Blob:
-    upload, blob = await sealed(storage, *pieces)
-    await upload.commit()
-    return blob
-
-
-async def sealed(storage: Storage, *pieces: bytes) -> tuple[Upload, Blob]:
-    upload = storage.open_upload()
-    for piece in pieces:
-        await upload.write(piece)
-    return upload, await upload.seal(lambda blob, file: blob)
-
-
-async def read(storage: Storage, blob: Blob, start: int = 0, stop: int | None = None) -> bytes:
-    return b"".join([chunk async for chunk in storage.read(blob, start, stop)])
-
-
-async def entries(storage: Storage) -> list[Entry]:
-    return [entry async for entry in storage.entries()]
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
@@ -245,22 +256,6 @@ def test_a_deleted_blob_is_gone_and_deleting_it_again_is_harmless(
         run(read(storage, blob))
 
 
-def test_an_unfinished_upload_can_be_found_and_deleted(storage: Storage, run: Run) -> None:
-    """Its process died; another one sweeps."""
-    upload, blob = run(sealed(storage, bytes(2 * CHUNK)))
-
-    (entry,) = run(entries(storage))
-    run(storage.delete(entry.key))
-
-    assert entry.unfinished
-    assert run(entries(storage)) == []
-    with pytest.raises(Unavailable):
-        run(upload.commit())
-    run(upload.abort())
-    with pytest.raises(Damaged):
-        run(read(storage, blob))
-
-
 def test_entries_tell_key_size_and_age(storage: Storage, run: Run) -> None:
     begun = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=2)
     blob = run(stored(storage, b"12345"))
@@ -320,7 +315,50 @@ def test_a_store_that_works_says_so_and_leaves_no_trace(storage: Storage, run: R
     assert run(entries(storage)) == []
 
 
+def test_what_was_listed_can_be_swept(storage: Storage, run: Run) -> None:
+    kept, swept = run(stored(storage, b"kept")), run(stored(storage, b"swept"))
+    (entry,) = [entry for entry in run(entries(storage)) if entry.key == swept.key]
+
+    run(storage.sweep(entry))
+    run(storage.sweep(entry))
+
+    assert [entry.key for entry in run(entries(storage))] == [kept.key]
+
+
 # -- the disk alone
+
+
+def test_an_unfinished_upload_can_be_found_and_deleted(disk: DiskStorage, run: Run) -> None:
+    """Its process died; another one sweeps."""
+    upload, blob = run(sealed(disk, bytes(2 * CHUNK)))
+
+    (entry,) = run(entries(disk))
+    run(disk.delete(entry.key))
+
+    assert entry.unfinished
+    assert run(entries(disk)) == []
+    with pytest.raises(Unavailable):
+        run(upload.commit())
+    run(upload.abort())
+    with pytest.raises(Damaged):
+        run(read(disk, blob))
+
+
+def test_a_sweep_spares_an_upload_that_was_committed_since_it_was_listed(
+    disk: DiskStorage, run: Run
+) -> None:
+    async def scenario() -> Blob:
+        upload = disk.open_upload()
+        await upload.write(bytes(CHUNK))
+        blob = await upload.seal(lambda blob, file: blob)
+        (listed,) = [entry async for entry in disk.entries()]
+        await upload.commit()
+        await disk.sweep(listed)
+        return blob
+
+    blob = run(scenario())
+
+    assert run(read(disk, blob)) == bytes(CHUNK)
 
 
 def test_a_store_that_is_gone_says_so(tmp_path: Path, run: Run) -> None:
@@ -347,20 +385,3 @@ def test_a_directory_that_cannot_be_made_is_said_in_words(tmp_path: Path) -> Non
 
     with pytest.raises(Misconfigured, match="base_storage_location"):
         DiskStorage(tmp_path / "file")
-
-
-def test_a_sweep_spares_an_upload_that_was_committed_since_it_was_listed(
-    storage: Storage, run: Run
-) -> None:
-    async def scenario() -> Blob:
-        upload = storage.open_upload()
-        await upload.write(bytes(CHUNK))
-        blob = await upload.seal(lambda blob, file: blob)
-        (listed,) = [entry async for entry in storage.entries()]
-        await upload.commit()
-        await storage.sweep(listed)
-        return blob
-
-    blob = run(scenario())
-
-    assert run(read(storage, blob)) == bytes(CHUNK)

@@ -447,6 +447,7 @@ def test_an_upload_cut_while_its_head_is_judged_leaves_nothing(service: Service,
     wait_until(lambda: len(service.files()) == 2)
 
 
+@pytest.mark.disk
 def test_a_large_upload_cut_after_bytes_reached_the_disk_leaves_nothing(
     service: Service, bob: Wire
 ) -> None:

@@ -58,6 +58,7 @@ class UploadHandler(BaseHandler):
     """What old clients call the file in their form."""
 
     _upload: Upload | None = None
+    _over: asyncio.Future[None]
     _form: MultipartFile | None = None
     _received = 0
     _kept = 0
@@ -99,7 +100,9 @@ class UploadHandler(BaseHandler):
         upload = self._whole_upload()
         # From here on it is finished even for a client that is gone: a retry will find it.
         self._storing = True
-        self._hold_the_end(asyncio.current_task())
+        task = asyncio.current_task()
+        assert task is not None
+        self._hold_the_end(task)
         async with self._own_turn():
             blob, found = await upload.seal(functools.partial(self._judge, check))
         await self._ask_again()
@@ -168,6 +171,8 @@ class UploadHandler(BaseHandler):
 
     def _open_upload(self) -> None:
         self._upload = self.services.storage.open_upload()
+        self._over = asyncio.get_running_loop().create_future()
+        self._hold_the_end(self._over)
         self.services.metrics.uploads_in_flight.inc()
         if self._content_type is not None:
             self._form = MultipartFile(self._content_type, self.form_file, self._keep)
@@ -220,12 +225,11 @@ class UploadHandler(BaseHandler):
 
     # -- the end
 
-    def _hold_the_end(self, task: asyncio.Task[Any] | None) -> None:
+    def _hold_the_end(self, work: asyncio.Future[Any]) -> None:
         """Let a service that is told to stop wait for this."""
-        assert task is not None
-        under_way: set[asyncio.Task[Any]] = self.settings["under_way"]
-        under_way.add(task)
-        task.add_done_callback(under_way.discard)
+        under_way: set[asyncio.Future[Any]] = self.settings["under_way"]
+        under_way.add(work)
+        work.add_done_callback(under_way.discard)
 
     def on_connection_close(self) -> None:
         super().on_connection_close()
@@ -244,7 +248,10 @@ class UploadHandler(BaseHandler):
         upload, self._upload = self._upload, None
         if upload is not None:
             self.services.metrics.uploads_in_flight.dec()
-            await upload.abort()
+            try:
+                await upload.abort()
+            finally:
+                self._over.set_result(None)
 
 
 class DownloadHandler(BaseHandler):

@@ -14,6 +14,7 @@ import datetime
 import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 T = TypeVar("T")
@@ -66,6 +67,10 @@ class Upload:
 
 
 class Storage:
+    def path(self, key: str) -> Path | str:
+        """Where an operator finds the blob: on the disk, or in the bucket."""
+        raise NotImplementedError
+
     def open_upload(self) -> Upload:
         """A new upload under a new key."""
         raise NotImplementedError

@@ -130,6 +130,10 @@ class Middleman(ThreadingHTTPServer):
         self._reactions: dict[str, deque[Reaction]] = defaultdict(deque)
         self._always: dict[str, Reaction] = {}
 
+    def next_url(self) -> str:
+        """Where the next request goes."""
+        return self.service_url
+
     def verify_request(self, request: Any, client_address: Any) -> bool:
         self.connections += 1
         return True
@@ -179,7 +183,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {key: value for key, value in seen.headers.items() if key != "host"}
         answer = requests.request(
             seen.method,
-            f"{self.server.service_url}/{seen.name}",
+            f"{self.server.next_url()}/{seen.name}",
             params=seen.params,
             headers=headers,
             data=seen.body,
@@ -215,10 +219,16 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def middleman(service_url: str) -> Iterator[Middleman]:
     server = Middleman(service_url)
+    with running(server):
+        yield server
+
+
+@contextmanager
+def running(server: Middleman) -> Iterator[None]:
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
-        yield server
+        yield
     finally:
         server.shutdown()
         thread.join()

@@ -7,6 +7,9 @@ import shutil
 
 import pytest
 
+PATIENCE = 30
+"""Seconds until a test gives up on an answer."""
+
 
 def needs(program: str) -> str:
     """The program's path. Without it the test is skipped; where changes are judged, it fails."""

@@ -19,7 +19,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from typing import Any
 import pytest
 from sqlalchemy import exc
 
+from tests.support.output import Output
 from tests.support.parts import missing
 from tests.support.service import PATIENCE, Service, parts_of
 
@@ -55,41 +55,6 @@ def wait_until(condition: Callable[[], Any], what: str = "") -> Any:
             return found
         time.sleep(0.005)
     raise AssertionError(f"never came: {what or condition}")
-
-
-class Output:
-    """What a process says, line by line, as it says it."""
-
-    def __init__(self, descriptor: int) -> None:
-        self.lines: list[str] = []
-        self.over = False
-        self._news = threading.Condition()
-        self._thread = threading.Thread(target=self._listen, args=(descriptor,), daemon=True)
-        self._thread.start()
-
-    def _listen(self, descriptor: int) -> None:
-        with open(descriptor, encoding="utf-8", errors="replace") as stream:
-            for line in stream:
-                with self._news:
-                    self.lines.append(line.rstrip("\n"))
-                    self._news.notify_all()
-        with self._news:
-            self.over = True
-            self._news.notify_all()
-
-    def wait_for(self, pattern: str | re.Pattern[str], start: int = 0) -> re.Match[str] | None:
-        """The first line from number `start` with the pattern; None if the process ended."""
-        wanted = re.compile(pattern)
-
-        def found() -> re.Match[str] | None:
-            return next(filter(None, map(wanted.search, self.lines[start:])), None)
-
-        with self._news:
-            assert self._news.wait_for(lambda: found() or self.over, PATIENCE), str(self)
-            return found()
-
-    def __str__(self) -> str:
-        return "\n".join(self.lines)
 
 
 class ServiceProcess(Service):
@@ -288,6 +253,7 @@ class _Plan:
 def _plant_faults() -> None:
     import io
 
+    import obstore
     from sqlalchemy import Engine, event
     from sqlalchemy.orm import Session
 
@@ -304,6 +270,8 @@ def _plant_faults() -> None:
             return super().write(data)
 
     io.FileIO = FileIO  # type: ignore[misc]
+    for name in ("put_async", "head_async", "delete_async"):
+        setattr(obstore, name, _around(getattr(obstore, name), functools.partial(plan.step, name)))
     event.listen(Engine, "before_cursor_execute", lambda *said: _statement(plan, said[2]))
     event.listen(Engine, "commit", lambda *_: plan.step("before_commit"))
     event.listen(Session, "after_commit", lambda *_: plan.step("after_commit"))
@@ -335,6 +303,19 @@ def _statement(plan: _Plan, statement: str) -> None:
 
 def _fail(plan: _Plan, name: str) -> None:
     plan.step(name, can_fail=True)
+
+
+def _around(function: Callable[..., Any], step: Callable[[], None]) -> Callable[..., Any]:
+    """The store may have got it, or have done it, when we die."""
+
+    @functools.wraps(function)
+    async def wrapped(*args: Any, **kwargs: Any) -> Any:
+        step()
+        result = await function(*args, **kwargs)
+        step()
+        return result
+
+    return wrapped
 
 
 def _before(function: Callable[..., Any], first: Callable[[], None]) -> Callable[..., Any]:

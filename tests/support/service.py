@@ -14,15 +14,15 @@ from traitlets.config import Config
 
 from nbexchange.app import NbExchange
 from nbexchange.handlers.auth.token_file import TokenFileUserHandler
-from tests.support import databases
-
-PATIENCE = 30
-"""Seconds until a test gives up on an answer."""
+from tests.support import databases, places
+from tests.support.parts import PATIENCE
 
 
 def parts_of(data: Path) -> list[tuple[str, Any]]:
-    """The options that name the database of a data directory, where it is not in there."""
-    return [] if databases.KIND == "sqlite" else [("db_url", databases.database_of(data))]
+    """The options that name the database and the store of a data directory, where they are not
+    in there."""
+    database = [] if databases.KIND == "sqlite" else [("db_url", databases.database_of(data))]
+    return [*database, *places.options(data)]
 
 
 class Wire:
@@ -157,5 +157,12 @@ class Service:
 
     def files(self) -> list[Path]:
         """Every file of the store, finished or not."""
-        places = (self.data / "blobs", self.data / "uploads")
-        return sorted(path for place in places for path in place.rglob("*") if path.is_file())
+        return sorted(places.files(self.data))
+
+    def fingerprints(self) -> dict[str, str]:
+        """Of each file of the store: another one where a byte has changed."""
+        return places.fingerprints(self.data)
+
+    def content(self, key: str) -> bytes:
+        """What the store has under a key."""
+        return places.content(self.data, key)

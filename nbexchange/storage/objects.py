@@ -1,0 +1,378 @@
+"""Blobs in a bucket: Amazon's S3 and what speaks like it; Google's and Azure's by the same library.
+
+What it needs: a bucket that exists, for the service alone, and the right to put, get and delete
+objects and to list the bucket (`s3:ListBucket`, without which S3 says "forbidden" of an object
+that is missing). The store has to be strongly consistent and to know `If-None-Match: *`, as S3,
+Ceph, Google and Azure do. Layout, below the prefix of the URL:
+
+    blobs/<key>     stored
+    probe           written and deleted by `readyz`
+
+Switch versioning off, or let the bucket expire old versions, for `purge` deletes one version only.
+
+An upload gathers in a directory on this machine, in a file without a name: a killed process leaves
+nothing. That directory needs room for all uploads that are under way. Commit sends it: up to PART
+in one request, which creates or fails, and more as a multipart upload, in parts of that size. The
+store checks the SHA-256 of every request, which is signed with it (S3), and of a multipart upload
+we ask the size afterwards. When it fails, the store is told to forget its parts; where even that is
+lost, nobody can list them but the bucket's owner, so give the bucket a lifecycle rule:
+AbortIncompleteMultipartUpload after one day.
+
+Credentials are the environment's (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, roles
+of machines and of pods) or the options', and never logged: of what a store says only a status, a
+code and a cause reach the log, since its words may quote the request. An endpoint without TLS is
+taken from the options; from the environment only with AWS_ALLOW_HTTP=true.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import io
+import logging
+import os
+import re
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import obstore
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    UnknownConfigurationKeyError,
+)
+from obstore.store import ObjectStore, from_url
+
+from nbexchange.errors import Damaged, Misconfigured, NbExchangeError, Unavailable
+from nbexchange.storage import CHUNK, Blob, Entry, Storage, Upload, new_key
+from nbexchange.storage.spool import (
+    SpooledUpload,
+    Threads,
+    broken_off,
+    cannot_make,
+    damaged,
+    store_away,
+    store_full,
+)
+
+log = logging.getLogger(__name__)
+
+SCHEMES = ("s3", "gs", "az")
+
+PART = 5 * CHUNK
+"""Bytes in one request. S3 takes no smaller parts, and 10,000 of them: enough for 50 GB."""
+
+PARTS_AT_A_TIME = 2
+
+PROBE = "probe"
+
+CLIENT: dict[str, Any] = {
+    "connect_timeout": "3s",
+    # From the request to the answer, and for each piece of that. No limit for the whole: a large
+    # download goes on for as long as the client takes.
+    "read_timeout": "20s",
+    "timeout": "30days",
+}
+
+# The library's own would try for three minutes, with somebody waiting.
+RETRY: Any = {
+    "max_retries": 4,
+    "retry_timeout": timedelta(seconds=5),
+    "backoff": {
+        "init_backoff": timedelta(milliseconds=100),
+        "max_backoff": timedelta(seconds=1),
+        "base": 2,
+    },
+}
+
+
+class ObjectStorage(Storage):
+    def __init__(self, store: ObjectStore, spool: Path) -> None:
+        self.store = store
+        self.threads = Threads()
+        self.spool = spool
+        self._forgetting: set[asyncio.Task[None]] = set()
+        try:
+            spool.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise cannot_make(spool, error) from error
+
+    @classmethod
+    def from_url(cls, url: str, options: Mapping[str, Any], spool: Path) -> ObjectStorage:
+        """Whether the bucket is there only `check` finds out."""
+        return cls(_store_at(url, options), spool)
+
+    def path(self, key: str) -> str:
+        return f"blobs/{key}"
+
+    def open_upload(self) -> Upload:
+        return ObjectUpload(self, new_key())
+
+    def make_file(self) -> io.FileIO:
+        """A file in the spool that has no name, and is gone when it is closed."""
+        return tempfile.TemporaryFile(dir=self.spool, buffering=0)
+
+    async def read(
+        self, blob: Blob, start: int = 0, stop: int | None = None
+    ) -> AsyncIterator[bytes]:
+        stop = blob.size if stop is None else stop
+        hasher = hashlib.sha256() if (start, stop) == (0, blob.size) else None
+        position = start
+        with _known_errors(blob):
+            found = await self._get(blob, start, stop)
+            if found.meta["size"] != blob.size:
+                raise damaged(blob)
+            if start == stop:
+                return
+            async for chunk in found.stream(CHUNK):
+                position += len(chunk)
+                if hasher:
+                    await self.threads.work(hasher.update, chunk)
+                last = position >= stop
+                if position > stop or (last and hasher and hasher.hexdigest() != blob.sha256):
+                    raise damaged(blob)
+                yield chunk
+            if position < stop:
+                raise damaged(blob)
+
+    async def _get(self, blob: Blob, start: int, stop: int) -> obstore.GetResult:
+        path = self.path(blob.key)
+        if (start, stop) == (0, blob.size):
+            return await obstore.get_async(self.store, path)
+        # Not HEAD where nothing is wanted: its answer does not say whether the bucket is there.
+        wanted = (start, stop) if start < stop else (0, 1)
+        return await obstore.get_async(self.store, path, options={"range": wanted})
+
+    async def delete(self, key: str) -> None:
+        await self._delete(self.path(key))
+
+    async def _delete(self, path: str) -> None:
+        with _known_errors():
+            try:
+                await obstore.delete_async(self.store, path)
+            except FileNotFoundError as error:
+                if not _is_missing(error):
+                    raise
+
+    async def sweep(self, entry: Entry) -> None:
+        # An upload that is under way is no entry, so nothing became something else.
+        await self.delete(entry.key)
+
+    async def entries(self) -> AsyncIterator[Entry]:
+        with _known_errors():
+            async for batch in obstore.list(self.store, "blobs", chunk_size=1000):
+                for found in batch:
+                    key = found["path"].rpartition("/")[2]
+                    yield Entry(key, found["size"], found["last_modified"])
+
+    async def check(self) -> None:
+        """One object, written and deleted: what is missing in rights or quota is found here."""
+        (await self.threads.work(self.make_file)).close()
+        with _known_errors():
+            await obstore.put_async(self.store, PROBE, b"nbexchange", mode="overwrite")
+        await self._delete(PROBE)
+
+    def forget(self, key: str) -> None:
+        """Delete what may have arrived all the same. Nobody waits for it: `gc` finds the rest."""
+        task = asyncio.ensure_future(self._forget(key))
+        self._forgetting.add(task)
+        task.add_done_callback(self._forgetting.discard)
+
+    async def _forget(self, key: str) -> None:
+        with contextlib.suppress(NbExchangeError):
+            await self.delete(key)
+
+    def close(self) -> None:
+        self.threads.close()
+
+
+class ObjectUpload(SpooledUpload):
+    in_memory = True
+
+    def __init__(self, storage: ObjectStorage, key: str) -> None:
+        super().__init__(key, storage.threads)
+        self._storage = storage
+        self._path = storage.path(key)
+
+    def make_file(self) -> io.FileIO:
+        return self._storage.make_file()
+
+    async def store(self, blob: Blob) -> None:
+        sending = asyncio.ensure_future(self._send(blob))
+        try:
+            await asyncio.shield(sending)
+        except _NotOurs:
+            raise
+        except BaseException:
+            # Also when we are cancelled: a multipart upload that nobody ends stays in the bucket.
+            self._aborted = True
+            await asyncio.gather(sending, return_exceptions=True)
+            self._storage.forget(self._key)
+            raise
+        finally:
+            self._over = True
+            await self._threads.work(self.close)
+
+    async def _send(self, blob: Blob) -> None:
+        with _known_errors():
+            if blob.size <= PART:
+                await self._send_whole(blob)
+            else:
+                await self._send_parts(blob)
+
+    async def _send_whole(self, blob: Blob) -> None:
+        body = bytes(self._waiting) if self._file is None else await self._piece(0, PART)
+        try:
+            await obstore.put_async(self._storage.store, self._path, body, mode="create")
+        except AlreadyExistsError:
+            # By an earlier try, whose answer was lost on its way? Then these are the bytes.
+            await self._compare(blob)
+
+    async def _compare(self, blob: Blob) -> None:
+        try:
+            async for _ in self._storage.read(blob):
+                pass
+        except Damaged as error:
+            raise _NotOurs("there is another file of that name; send yours again") from error
+
+    async def _send_parts(self, blob: Blob) -> None:
+        await obstore.put_async(
+            self._storage.store,
+            self._path,
+            self._pieces(blob.size),
+            use_multipart=True,
+            chunk_size=PART,
+            max_concurrency=PARTS_AT_A_TIME,
+        )
+        found = await obstore.head_async(self._storage.store, self._path)
+        if found["size"] != blob.size:
+            log.error("the store has %d of %d bytes of %s", found["size"], blob.size, blob.key)
+            raise store_away()
+
+    async def _pieces(self, size: int) -> AsyncIterator[bytes]:
+        for position in range(0, size, CHUNK):
+            piece = await self._piece(position, CHUNK)
+            if self._aborted or len(piece) != min(CHUNK, size - position):
+                raise broken_off()
+            yield piece
+
+    async def _piece(self, position: int, length: int) -> bytes:
+        assert self._file is not None
+        return await self._threads.work(os.pread, self._file.fileno(), length, position)
+
+
+class _NotOurs(Unavailable):
+    """Somebody else's object has our key, so it must stay."""
+
+
+# -- configuration
+
+
+def _store_at(url: str, options: Mapping[str, Any]) -> ObjectStore:
+    config = dict(options)
+    client = CLIENT | dict(config.pop("client_options", {}))
+    if any("endpoint" in key.lower() and str(config[key]).startswith("http:") for key in config):
+        client.setdefault("allow_http", True)
+    _judge_url(url)
+    try:
+        return from_url(url, config=config, client_options=client, retry_config=RETRY)  # type: ignore[call-overload,no-any-return] # the scheme decides which options there are
+    except UnknownConfigurationKeyError as error:
+        raise Misconfigured(
+            f"storage_options: {_first(_KEY, error)} is no option of {urlsplit(url).scheme}://"
+        ) from None
+    except (BaseError, TypeError, ValueError, OSError) as error:
+        raise Misconfigured(
+            f"storage_url and storage_options make no store: {_said(error)}; obstore's "
+            "documentation says what the options may be"
+        ) from None
+
+
+def _judge_url(url: str) -> None:
+    """Nothing of it is quoted, for people put credentials there."""
+    parts = urlsplit(url)
+    if parts.scheme not in SCHEMES or not parts.netloc:
+        raise Misconfigured(
+            "storage_url has to look like s3://bucket/prefix, gs://bucket/prefix or "
+            "az://container/prefix"
+        )
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise Misconfigured(
+            "storage_url is no place for credentials or options: put them into the environment "
+            "or into storage_options"
+        )
+
+
+_KEY = re.compile(r"key: '(\w+)'")
+
+
+# -- what a store says
+
+
+@contextlib.contextmanager
+def _known_errors(blob: Blob | None = None) -> Iterator[None]:
+    """Ours for theirs. `blob` is what is being read, if anything is."""
+    try:
+        yield
+    except (BaseError, OSError, ValueError) as error:
+        # Not `from error`: a trace would tell what theirs quotes.
+        raise _translated(error, blob) from None
+
+
+def _translated(error: Exception, blob: Blob | None) -> NbExchangeError:
+    if blob is not None and _is_missing(error):
+        return damaged(blob)
+    said = _said(error)
+    if _FULL.search(said):
+        log.error("the store is full: %s", said)
+        return store_full()
+    if _REFUSED.search(said):
+        said += "; look at its credentials, and at what they may do in the bucket"
+    log.error("the store failed: %s", said)
+    return store_away()
+
+
+def _is_missing(error: Exception) -> bool:
+    """Whether it is the object that is missing, and not the bucket, or the store behind a proxy."""
+    text = str(error)
+    return bool(_MISSING.search(text)) or (
+        isinstance(error, FileNotFoundError) and "status code" not in text
+    )
+
+
+def _said(error: Exception) -> str:
+    """What may be told: never a URL's query or the store's own words, which quote the request."""
+    text = str(error)
+    facts = [_first(fact, text) for fact in _FACTS]
+    return " ".join([type(error).__name__, *dict.fromkeys(filter(None, facts))])
+
+
+def _first(pattern: re.Pattern[str], text: object) -> str:
+    found = pattern.search(str(text))
+    return found[1] if found else ""
+
+
+_MISSING = re.compile("<Code>(NoSuchKey|BlobNotFound|InvalidRange)</Code>")
+_FULL = re.compile(r"\b(QuotaExceeded|XMinioStorageFull|507)\b")
+_REFUSED = re.compile("401 Unauthorized|403 Forbidden")
+_FACTS = [
+    re.compile(pattern)
+    for pattern in (
+        r"\bsource: ([A-Z]\w+)",
+        r"performing ([A-Z]+) ",
+        r"performing [A-Z]+ (https?://[\w.:\[\]-]+)/",
+        r"status code: (\d{3}[A-Za-z ]*)",
+        r"<Code>(\w{1,60})</Code>",
+        r"kind: (Connect|Timeout|Request|Interrupted|Decode)\b",
+        r"(TimedOut)\b",
+        r'"(tcp connect error|dns error)"',
+        r'message: "([A-Z][a-z ]+)"',
+        r"(InvalidCertificate)\b",
+        r"\((UnknownIssuer|Expired|NotValidForName)\w*",
+        r"(BadScheme)",
+    )
+]
