@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.support import course, databases, places
+from tests.support import course
 from tests.support.archives import sha256, tar_gz, upload_headers
 from tests.support.course import PS1, collect, give_feedback, receipt, release, rows, submit
 from tests.support.crowd import UPLOADERS, Crowd, account, whole
@@ -47,8 +47,11 @@ Send = Callable[[bytes, str, str], requests.Response]
 
 @pytest.fixture
 def faulty(data: Path) -> Iterator[FaultyService]:
+    """Whatever is done to it, every row has its bytes in the end."""
     with FaultyService(data) as service:
         yield service
+        code, said = service.run_command("check")
+        assert code == 0, said
 
 
 class Verbs:
@@ -118,10 +121,8 @@ def test_killed_at_any_step_a_retry_gives_exactly_one_result(
     for number, given in enumerate(receipts, 1):
         assert given["sha256"] == sha256(verbs.body(verb, number)) == verbs.read_back(verb, given)
     assert collect(verbs.bob, verbs.submission_id).content == course.WORK
-    assert faulty.run_command("check")[0] == 0
     assert_gc_leaves_what_rows_own(faulty)
-    nothing = {"lost": 0, "wrong": 0, "duplicates": 0}
-    tell(f"killed at every step of a {verb}", step, {"acknowledged": len(receipts), **nothing})
+    report(fault=f"killed at every step of a {verb}", trials=step, acknowledged=len(receipts))
 
 
 def send_and_die(
@@ -167,11 +168,10 @@ def test_killed_again_and_again_under_load_nothing_acknowledged_is_lost(
 
     stored = rows(faulty, "submission")
     found = account(faulty, crowd.receipts, stored)
-    tell("service killed under load", KILLS, found, max(recoveries))
+    report(fault="service killed under load", trials=KILLS, recovery=max(recoveries), **found)
     assert found == whole(crowd.receipts)
     # Everybody retried until there was an answer, so nothing else may be there.
     assert len(stored) == len(crowd.receipts)
-    assert faulty.run_command("check")[0] == 0
     assert_gc_leaves_what_rows_own(faulty)
 
 
@@ -207,27 +207,16 @@ def test_an_object_store_that_is_away_under_load_loses_nothing_acknowledged(
             stored = rows(service, "submission")
             found = account(service, crowd.receipts, stored)
             trials = 20 * TRIALS if gone == "cut off" else 1
-            tell(f"object store {gone} under load", trials, found, recovery, store="s3")
+            report(
+                fault=f"object store {gone} under load",
+                trials=trials,
+                recovery=recovery,
+                store="s3",
+                **found,
+            )
             assert found == whole(crowd.receipts)
             assert len(stored) == len(crowd.receipts)
             assert service.run_command("check")[0] == 0
-
-
-def tell(
-    fault: str,
-    trials: int,
-    found: dict[str, int],
-    recovery: float | None = None,
-    store: str = places.KIND,
-) -> None:
-    report(
-        fault=fault,
-        trials=trials,
-        recovery=recovery,
-        database=databases.KIND,
-        store=store,
-        **found,
-    )
 
 
 # -- the operating system says no
@@ -262,6 +251,7 @@ def test_an_error_of_any_system_call_is_said_and_leaves_nothing(
     assert answer.status_code == 201
     assert verbs.bob.get("readyz").status_code == 200
     assert_gc_leaves_what_rows_own(faulty)
+    report(fault=f"{error} at every call of a {verb}", trials=step - 1, acknowledged=step)
 
 
 @pytest.mark.sqlite
@@ -305,6 +295,7 @@ def test_a_commit_whose_answer_is_lost_keeps_its_bytes_and_a_retry_finds_it(
     assert answer.status_code == 503
     assert stored == len(rows(faulty, verb)) == before + 1
     assert given["sha256"] == verbs.read_back(verb, given)
+    report(fault=f"the answer to a COMMIT lost, {verb}", trials=1, acknowledged=1)
 
 
 @contextlib.contextmanager
@@ -427,6 +418,7 @@ def test_a_full_store_says_507_and_recovers_when_space_returns(tmp_path: Path) -
         assert "full" in full.json()["note"]
         assert meanwhile.content == course.WORK
         assert collect(ada, given["submission_id"]).content == work
+        report(fault="store's disk full", trials=1, acknowledged=2)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from tests.plugin.middleman import Answer, Middleman, Seen, running
-from tests.support import course, databases, places
+from tests.support import course
 from tests.support.course import PS1, collect, receipt, release, rows, submit
 from tests.support.crowd import Crowd, account, whole
 from tests.support.faults_report import report
@@ -131,7 +131,7 @@ def assert_all_is_kept(crowd: Crowd, service: FaultyService, fault: str, trials:
     """Nothing lost, nothing wrong, nothing twice."""
     stored = rows(service, "submission")
     found = account(service, crowd.receipts, stored)
-    report(fault=fault, trials=trials, database=databases.KIND, store=places.KIND, **found)
+    report(fault=fault, trials=trials, **found)
     assert found == whole(crowd.receipts)
     assert len(stored) == len(crowd.receipts)
     code, said = service.run_command("check")

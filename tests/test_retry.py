@@ -10,7 +10,9 @@ import requests
 
 from tests.support import course
 from tests.support.archives import sha256, tar_gz, upload_headers
+from tests.support.commands import run_for
 from tests.support.course import PS1, WORK, give_feedback, receipt, release, rows, submit
+from tests.support.faults_report import report
 from tests.support.process import wait_until
 from tests.support.raw import RawConnection
 from tests.support.service import Service, Wire
@@ -55,6 +57,8 @@ def test_the_same_submission_sent_in_parallel_is_one(service: Service, bob: Wire
     (stored,) = rows(service, "submission")
     assert [event["action"] for event in rows(service, "event")] == ["released", "submitted"]
     assert sha256(course.collect(bob, stored["token"]).content) == sha256(WORK)
+    assert run_for(service, "check") == 0
+    report(fault="one submission sent in parallel", trials=MANY, acknowledged=1)
 
 
 def test_the_same_release_sent_in_parallel_is_one(service: Service) -> None:

@@ -14,7 +14,9 @@ from traitlets.config import Config
 
 from tests.support import course
 from tests.support.archives import content_digest, sha256, tar_gz, tar_gz_of, upload_headers
+from tests.support.commands import run_for
 from tests.support.course import PS1, WORK, give_feedback, receipt, release, rows, submit
+from tests.support.faults_report import report
 from tests.support.process import wait_until
 from tests.support.raw import LAST_CHUNK, RawConnection, chunk
 from tests.support.service import Service, Wire
@@ -434,6 +436,8 @@ def test_an_upload_cut_anywhere_leaves_nothing(service: Service, bob: Wire) -> N
 
     assert_nothing_stored(service)
     assert course.submissions(bob) == []
+    assert run_for(service, "check") == 0
+    report(fault="upload cut at every boundary", trials=len(CUTS), acknowledged=0)
 
 
 def test_an_upload_cut_while_its_head_is_judged_leaves_nothing(service: Service, bob: Wire) -> None:

@@ -46,6 +46,7 @@ class Command(Application):
     aliases: dict[Any, Any] = {
         ("f", "config-file"): "NbExchange.config_file",
         "base-storage-location": "NbExchange.base_storage_location",
+        "storage-url": "NbExchange.storage_url",
         "db-url": "NbExchange.db_url",
         "log-level": "Application.log_level",
     }

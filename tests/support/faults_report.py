@@ -15,6 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tests.support import databases, places
+
 TRIALS = int(os.environ.get("NBEXCHANGE_FAULT_TRIALS", "1"))
 
 SUMS = ("trials", "acknowledged", "lost", "wrong", "duplicates")
@@ -31,8 +33,8 @@ def report(
     duplicates: int = 0,
     refusal: float | None = None,
     recovery: float | None = None,
-    database: str = "sqlite",
-    store: str = "disk",
+    database: str = databases.KIND,
+    store: str = places.KIND,
 ) -> None:
     """Uploads acknowledged; of those lost, with wrong bytes, there twice. Seconds: the slowest
     refusal while it lasted, and from the end of the fault to the first receipt."""
