@@ -9,9 +9,10 @@ import logging
 import os
 import signal
 import sys
+import time
 import weakref
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 from sqlalchemy import URL
 from tornado.httpserver import HTTPServer
@@ -19,7 +20,7 @@ from tornado.log import access_log, gen_log
 from tornado.netutil import bind_sockets
 from tornado.web import Application as TornadoApplication
 from tornado.web import RequestHandler
-from traitlets import Bool, Dict, Float, Int, Integer, Type, Unicode, default, validate
+from traitlets import Bool, Dict, Float, Int, Integer, TraitError, Type, Unicode, default, validate
 from traitlets.config import Application, Configurable, catch_config_error
 
 from nbexchange import __version__
@@ -45,8 +46,18 @@ from nbexchange.storage.disk import DiskStorage
 IDLE_SECONDS = 75
 """How long a kept connection may be silent; a little more than what proxies wait."""
 
+SWEEP_SECONDS = 3
+"""How long the very end waits for what broken-off uploads leave."""
+
 READ_SIZE = 64 * 1024
 """Bytes asked of a socket at a time."""
+
+
+class SecretDict(Dict):
+    """A mapping whose values are not quoted when it is none."""
+
+    def error(self, obj: Any, value: Any, error: Any = None, info: Any = None) -> Never:
+        raise TraitError(f"{self.name} has to be a mapping: {{'name': value, ...}}")
 
 
 class NbExchange(Application):
@@ -150,7 +161,7 @@ class NbExchange(Application):
     def _storage_url(self) -> str:
         return os.environ.get("NBEX_STORAGE_URL", "")
 
-    storage_options = Dict(
+    storage_options = SecretDict(
         help="""
         How to reach the object store of storage_url, with the names that obstore gives them:
         {"endpoint": "https://s3.example.org", "region": "...", "access_key_id": "...",
@@ -173,7 +184,7 @@ class NbExchange(Application):
         url = URL.create("sqlite", database=str(file))
         return os.environ.get("NBEX_DB_URL") or url.render_as_string()
 
-    db_kwargs = Dict(help="More arguments for sqlalchemy.create_engine.").tag(config=True)
+    db_kwargs = SecretDict(help="More arguments for sqlalchemy.create_engine.").tag(config=True)
 
     debug_db = Bool(False, help="Log every SQL statement.").tag(config=True)
 
@@ -222,12 +233,12 @@ class NbExchange(Application):
     ).tag(config=True)
 
     stop_grace = Float(
-        25,
+        20,
         min=0,
         help="""
         Seconds that the end then waits for uploads that are under way; all else is broken off.
-        Kubernetes kills after terminationGracePeriodSeconds (30), which has to be longer than
-        stop_delay and this together.
+        Kubernetes kills after terminationGracePeriodSeconds (30), which has to be five seconds
+        longer than stop_delay and this together.
         """,
     ).tag(config=True)
 
@@ -387,17 +398,12 @@ class NbExchange(Application):
                 app.settings["stopping"].set()
                 await asyncio.sleep(self.stop_delay)
                 server.stop()
-                await self._finish(app)
+                await _finish(app, self.stop_grace)
                 await server.close_all_connections()
-                await self._finish(app)
+                await _finish(app, SWEEP_SECONDS)
                 storage.close()
         finally:
             database.close()
-
-    async def _finish(self, app: TornadoApplication) -> None:
-        """Wait for uploads that arrive, are being stored, or whose leavings are being swept up."""
-        if app.settings["under_way"]:
-            await asyncio.wait(app.settings["under_way"], timeout=self.stop_grace)
 
     def _listen(self) -> list[Any]:
         try:
@@ -407,6 +413,14 @@ class NbExchange(Application):
                 f"cannot listen on {self.ip}:{self.port}: {error.strerror}; "
                 "choose another with --ip and --port"
             ) from error
+
+
+async def _finish(app: TornadoApplication, seconds: float) -> None:
+    """Wait for uploads that arrive, are being stored, or whose leavings are being swept up."""
+    end = time.monotonic() + seconds
+    # More may begin meanwhile, on connections that were kept.
+    while app.settings["under_way"] and time.monotonic() < end:
+        await asyncio.wait(app.settings["under_way"], timeout=end - time.monotonic())
 
 
 def _give_everybody_a_turn() -> None:

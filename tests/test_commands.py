@@ -17,12 +17,15 @@ from typing import Any
 import pytest
 
 from nbexchange.app import NbExchange
-from tests.support import course
+from nbexchange.models import Base
+from tests.support import course, databases
 from tests.support.archives import tar_gz
-from tests.support.commands import run
+from tests.support.commands import here, run
 from tests.support.course import give_feedback, receipt, release, submit
 from tests.support.process import run_program
 from tests.support.service import Service
+
+pytestmark = pytest.mark.disk  # files are harmed in place
 
 Said = pytest.CaptureFixture[str]
 
@@ -36,10 +39,6 @@ def used(service: Service) -> Service:
         given = receipt(submit(bob, tar_gz(p1=f"work {number}".encode())))
     receipt(give_feedback(ada, given["submission_id"], b"good"))
     return service
-
-
-def here(service: Service) -> str:
-    return f"--base-storage-location={service.data}"
 
 
 def keys(service: Service, table: str) -> list[str]:
@@ -384,6 +383,42 @@ def test_a_subcommand_ends_and_does_not_serve(used: Service) -> None:
     assert "22 files looked at" in done.stdout
 
 
+@pytest.mark.sqlite
+@pytest.mark.parametrize("command", ["check", "gc", "purge", "export"])
+def test_a_command_on_a_wrong_address_makes_no_database_that_looks_empty(
+    tmp_path: Path, command: str
+) -> None:
+    words = run(command, f"--base-storage-location={tmp_path}")
+
+    if command in ("check", "gc"):
+        assert "no tables yet" in str(words)
+    assert words != 0
+
+
+def test_gc_does_not_delete_every_file_unless_it_is_told_to(
+    used: Service, litter: dict[str, Path], capsys: Said
+) -> None:
+    for table in ("feedback", "submission", "event", "release"):
+        empty(used, table)
+    before = used.files()
+
+    refused = run("gc", "--delete", "--older-than=0", here(used))
+    spared = used.files()
+    told = run("gc", "--delete", "--everything", "--older-than=0", here(used))
+
+    assert refused == 2
+    assert "is it the right one?" in capsys.readouterr().err
+    assert spared == before
+    assert (told, used.files()) == (0, [])
+
+
+def empty(service: Service, table: str) -> None:
+    engine = databases.engine_of(databases.database_of(service.data))
+    with engine.begin() as connection:
+        connection.execute(Base.metadata.tables[table].delete())
+
+
+@pytest.mark.sqlite
 def test_a_subcommand_takes_the_options_of_the_service_from_its_file(
     used: Service, tmp_path: Path, capsys: Said
 ) -> None:
@@ -394,6 +429,7 @@ def test_a_subcommand_takes_the_options_of_the_service_from_its_file(
     assert "22 files" in capsys.readouterr().out
 
 
+@pytest.mark.sqlite
 def test_the_command_line_goes_over_the_file(used: Service, tmp_path: Path, capsys: Said) -> None:
     file = tmp_path / "config.py"
     file.write_text("c.NbExchange.base_storage_location = '/nowhere'\nc.Gc.older_than = 100\n")
@@ -401,7 +437,8 @@ def test_the_command_line_goes_over_the_file(used: Service, tmp_path: Path, caps
     orphan.touch()
     age(orphan, 48)
 
-    assert run("gc", f"--config-file={file}", here(used), "--older-than=47") == 0
+    place = f"--base-storage-location={used.data}"
+    assert run("gc", f"--config-file={file}", place, "--older-than=47") == 0
     assert "1 files" in capsys.readouterr().out
 
 
@@ -493,6 +530,7 @@ def test_a_database_that_is_no_database_is_said_without_a_trace(tmp_path: Path) 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.sqlite
 def test_reset_db_throws_away_every_row_and_says_so(used: Service) -> None:
     assert "reset_db" in str(run_reset(used))
     with sqlite3.connect(used.data / "nbexchange.sqlite") as database:

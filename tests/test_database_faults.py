@@ -160,6 +160,38 @@ def keys_of_rows(server: DatabaseServer) -> set[str]:
     return {row["key"] for table in tables for row in server.rows(table)}
 
 
+# -- locked
+
+
+def test_who_waits_for_a_lock_keeps_nobody_else_waiting(
+    server: DatabaseServer, faulty: FaultyService
+) -> None:
+    """A long purge of one course holds its rows; people of others go on."""
+    ada = faulty.instructor()
+    receipt(release(ada))
+    waiting = [faulty.student(name=f"student{number}") for number in range(2 * UPLOADERS)]
+    other = faulty.instructor("chemistry", "eve")
+    refused: list[requests.Response] = []
+    threads = [
+        threading.Thread(target=lambda wire=wire: refused.append(submit(wire, key="work")))
+        for wire in waiting
+    ]
+
+    with server.locked("SELECT id FROM course WHERE course_id = 'physics' FOR UPDATE"):
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            assert other.get("assignments", course_id="chemistry").ok
+            threads[0].join(0.05)
+    given = [(until_receipt(wire, "work"), sha256(WORK)) for wire in waiting]
+
+    for answer in refused:
+        assert_away(answer)
+    found = account(faulty, given, server.rows("submission"))
+    tell("a course's rows locked", server, found)
+    assert found == whole(given)
+
+
 # -- frozen
 
 

@@ -569,6 +569,30 @@ def test_sigterm_waits_for_an_upload_that_is_under_way(faulty: FaultyService) ->
     assert listed["submission_id"] == answer.json()["submission_id"]
 
 
+def test_sigterm_waits_for_an_upload_that_begins_on_a_connection_that_was_kept(
+    faulty: FaultyService,
+) -> None:
+    body = tar_gz(p1=os.urandom(1_500_000))
+    with (
+        half_an_upload(faulty, body) as first,
+        RawConnection(faulty.url, faulty.enrol("carl", {"physics": "Student"})) as kept,
+    ):
+        kept.send(kept.head("GET", "assignments"))
+        assert kept.answer().status == 200
+        faulty.terminate()
+        faulty.output.wait_for("stopping")
+        headers = upload_headers(body, "later", **{"Content-Length": str(len(body))})
+        kept.send(kept.head("POST", "submission", headers, **PS1), body[:1_000_000])
+        first.send(body[1_000_000:])
+        one = first.answer()
+        kept.send(body[1_000_000:])
+        other = kept.answer()
+
+    assert (one.status, other.status) == (201, 201)
+    assert other.headers["Connection"] == "close"
+    assert faulty.wait() == 0
+
+
 def test_readyz_goes_down_before_anything_else_does(data: Path) -> None:
     with FaultyService(data, "c.NbExchange.stop_delay = 600\n") as service:
         ada, bob = service.instructor(), service.student()

@@ -238,6 +238,17 @@ def test_a_database_that_cannot_be_used_is_named_without_its_password(tmp_path, 
     assert hits(stdout + stderr) == []
 
 
+def test_options_of_a_store_that_are_no_mapping_are_not_quoted(tmp_path):
+    config = tmp_path / "config.py"
+    config.write_text(f"c.NbExchange.storage_options = [('secret_access_key', {UNKNOWN!r})]\n")
+    process = start("--port=0", f"--config-file={config}")
+    stdout, stderr = process.communicate(timeout=PATIENCE)
+
+    assert process.returncode != 0
+    assert b"storage_options has to be a mapping" in stderr
+    assert hits(stdout + stderr) == []
+
+
 def test_throwing_away_the_rows_does_not_name_the_password(tmp_path):
     url = f"sqlite:///{tmp_path / 'x.sqlite'}?timeout=5&cached_statements=1&uri=false"
     running = Program(tmp_path, f"--db-url={url}", "--reset-db")

@@ -96,7 +96,8 @@ class Command(Application):
         """The service's database and store, ready to be used, and closed in the end."""
         database, storage = self.service.make_database(), self.service.make_storage()
         try:
-            database.prepare()
+            # Never on a new one: an address that is wrong would look like an empty service.
+            database.prepare(make=False)
             yield database, storage
         finally:
             storage.close()

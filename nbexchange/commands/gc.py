@@ -10,6 +10,8 @@ from traitlets import Bool, Float
 from nbexchange.commands.base import Command
 from nbexchange.commands.litter import OLD, litter
 from nbexchange.database import Database
+from nbexchange.errors import Malformed
+from nbexchange.exchange.inventory import owns_any
 from nbexchange.progress import Progress
 from nbexchange.storage import Storage
 
@@ -25,15 +27,30 @@ class Gc(Command):
     name = "nbexchange-gc"
     description = __doc__ or ""
     aliases: dict[Any, Any] = {**Command.aliases, "older-than": "Gc.older_than"}
-    flags: dict[Any, Any] = {"delete": ({"Gc": {"delete": True}}, "Delete what was found.")}
+    flags: dict[Any, Any] = {
+        "delete": ({"Gc": {"delete": True}}, "Delete what was found."),
+        "everything": (
+            {"Gc": {"everything": True}},
+            "Delete also where the database owns no file at all, as after --reset-db.",
+        ),
+    }
 
     delete = Bool(False, help="Delete what was found; without it, only tell.").tag(config=True)
     older_than = Float(
         OLD, min=0, help="How old a file has to be, in hours. Keep it longer than an upload takes."
     ).tag(config=True)
 
+    everything = Bool(
+        False, help="Delete also where the database owns no file at all, as after --reset-db."
+    ).tag(config=True)
+
     def run(self) -> None:
         with self.parts() as (database, storage):
+            if self.delete and not self.everything and not database.read_now(owns_any):
+                raise Malformed(
+                    "the database owns no file at all, so every file would be deleted; is it the "
+                    "right one? If it is, add --everything"
+                )
             found, size = asyncio.run(self._sweep(database, storage))
         done = "deleted" if self.delete else "found; delete them with --delete"
         print(f"{found} files of {size:,} bytes {done}.")

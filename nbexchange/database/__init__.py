@@ -26,7 +26,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from sqlalchemy import exc
 from sqlalchemy.orm import Session
 
-from nbexchange.database.engines import CONNECTIONS, make_engine
+from nbexchange.database.engines import READERS, WRITERS, make_engine
 from nbexchange.database.failures import away, known_errors, log, lost_to_another_writer
 from nbexchange.database.schema import Schema
 from nbexchange.database.sql import DatabaseClock, clock, insert_if_absent
@@ -66,7 +66,8 @@ class Database:
             self._readers = ThreadPoolExecutor(SQLITE_READERS, "database-read")
             self._writers = ThreadPoolExecutor(1, "database-write")
         else:
-            self._readers = self._writers = ServerThreads(CONNECTIONS, "database")
+            self._readers = ServerThreads(READERS, "database-read")
+            self._writers = ServerThreads(WRITERS, "database-write")
 
     async def read(
         self, verb: Callable[Concatenate[Session, P], T], /, *args: P.args, **kwargs: P.kwargs
@@ -118,9 +119,9 @@ class Database:
         with Session(self._writing, expire_on_commit=False) as session, session.begin():
             return verb(session, *args, **kwargs)
 
-    def prepare(self, *, upgrade: bool = False, reset: bool = False) -> None:
+    def prepare(self, *, upgrade: bool = False, reset: bool = False, make: bool = True) -> None:
         """Make the schema usable, or raise Misconfigured with the words that mend it."""
-        self.schema.prepare(upgrade=upgrade, reset=reset)
+        self.schema.prepare(upgrade=upgrade, reset=reset, make=make)
 
     def close(self) -> None:
         self._readers.shutdown(cancel_futures=True)

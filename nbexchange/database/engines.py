@@ -20,8 +20,14 @@ from nbexchange.errors import Misconfigured
 SQLITE_BUSY_SECONDS = 20
 """How long a write waits for another process; `connect_args` of db_kwargs may say otherwise."""
 
-CONNECTIONS = 8
-"""To a database server, from one process."""
+READERS = 6
+WRITERS = 6
+"""Connections to a database server, from one process: who waits for a lock keeps nobody from
+reading."""
+
+LOCK_SECONDS = 4
+"""How long a verb waits for a row that another one holds; shorter than a request waits, so that its
+thread is free again when it is refused."""
 
 CONNECT_SECONDS = 5
 SILENCE_SECONDS = 60
@@ -62,6 +68,8 @@ def make_engine(url: str, *, patient: bool = False, **options: Any) -> Engine:
         # Half of the password went into the host, and errors name the host.
         raise Misconfigured("db_url is not usable: an @ in its password has to be written as %40")
     event.listen(engine, "connect", kind.on_connect)
+    if kind.limit_locks and not patient:
+        event.listen(engine, "connect", kind.limit_locks)
     if kind is _SQLITE:
         event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -122,6 +130,12 @@ def _ask_mysql(connection: Any, record: object) -> None:
         )
 
 
+def _limit_mysql_locks(connection: Any, record: object) -> None:
+    with connection.cursor() as cursor:
+        for name in ("innodb_lock_wait_timeout", "lock_wait_timeout"):
+            cursor.execute(f"SET SESSION {name} = {LOCK_SECONDS}")
+
+
 def _lossy(what: str, statement: str, setting: str) -> Misconfigured:
     return Misconfigured(
         f"the database may lose coursework: {what}. As its administrator say `{statement}`, and "
@@ -158,6 +172,12 @@ def _ask_postgresql(connection: Any, record: object) -> None:
         )
 
 
+def _limit_postgresql_locks(connection: Any, record: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
+    connection.commit()
+
+
 class _Kind:
     """What is particular to one kind of database."""
 
@@ -167,11 +187,13 @@ class _Kind:
         connect_args: dict[str, Any],
         options: dict[str, Any] | None = None,
         for_ever: dict[str, Any] | None = None,
+        limit_locks: Callable[[Any, object], None] | None = None,
     ) -> None:
         self.on_connect = on_connect
         self.connect_args = connect_args
         self.options = options or {}
         self.for_ever = for_ever or {}
+        self.limit_locks = limit_locks
 
     @staticmethod
     def of(url: URL) -> _Kind:
@@ -191,7 +213,7 @@ _SERVER_OPTIONS: dict[str, Any] = {
     # What was committed while a verb waited is seen by its next statement: that is how it finds
     # the row that another inserted first. MariaDB would show the state at its first statement.
     "isolation_level": "READ COMMITTED",
-    "pool_size": CONNECTIONS,
+    "pool_size": READERS + WRITERS,
     "pool_timeout": CONNECT_SECONDS,
 }
 
@@ -205,6 +227,7 @@ _MYSQL = _Kind(
     },
     _SERVER_OPTIONS,
     {"read_timeout": None, "write_timeout": None},
+    _limit_mysql_locks,
 )
 _POSTGRESQL = _Kind(
     _ask_postgresql,
@@ -220,5 +243,6 @@ _POSTGRESQL = _Kind(
         "client_encoding": "UTF8",
     },
     _SERVER_OPTIONS,
+    limit_locks=_limit_postgresql_locks,
 )
 _KINDS = {"sqlite": _SQLITE, "mysql": _MYSQL, "mariadb": _MYSQL, "postgresql": _POSTGRESQL}

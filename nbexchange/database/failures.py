@@ -18,7 +18,6 @@ _LOST_TO_ANOTHER = (
     "40001",  # PostgreSQL: serialization failure
     "40P01",  # PostgreSQL: deadlock
     1020,  # MariaDB: the row has changed since it was read
-    1205,  # MariaDB, MySQL: waited too long for a lock
     1213,  # MariaDB, MySQL: deadlock
 )
 

@@ -68,6 +68,11 @@ def owned_blobs(session: Session, position: Position) -> tuple[list[Owned], Posi
     return owned, Position(position.table, rows[-1].id)
 
 
+def owns_any(session: Session) -> bool:
+    """Whether any row owns a blob."""
+    return any(session.execute(select(table.id).limit(1)).first() for table in STORED)
+
+
 def known_keys(session: Session, keys: Collection[str]) -> set[str]:
     """Those of at most BATCH `keys` that some row owns."""
     known: set[str] = set()

@@ -99,6 +99,8 @@ class BaseHandler(RequestHandler):
             "Content-Security-Policy", "sandbox; default-src 'none'; frame-ancestors 'none'"
         )
         self.set_header("Cache-Control", "no-store")
+        if self.settings["stopping"].is_set():
+            self.set_header("Connection", "close")
 
     async def prepare(self) -> None:
         try:

@@ -58,7 +58,7 @@ class UploadHandler(BaseHandler):
     """What old clients call the file in their form."""
 
     _upload: Upload | None = None
-    _over: asyncio.Future[None]
+    _over: asyncio.Future[None] | None = None
     _form: MultipartFile | None = None
     _received = 0
     _kept = 0
@@ -70,6 +70,9 @@ class UploadHandler(BaseHandler):
         raise NotImplementedError
 
     async def judge(self) -> None:
+        if self.request.method == "POST":
+            self._over = asyncio.get_running_loop().create_future()
+            self._hold_the_end(self._over)
         await super().judge()
         self._asked_at = time.monotonic()
         if self.request.method == "POST":
@@ -171,8 +174,6 @@ class UploadHandler(BaseHandler):
 
     def _open_upload(self) -> None:
         self._upload = self.services.storage.open_upload()
-        self._over = asyncio.get_running_loop().create_future()
-        self._hold_the_end(self._over)
         self.services.metrics.uploads_in_flight.inc()
         if self._content_type is not None:
             self._form = MultipartFile(self._content_type, self.form_file, self._keep)
@@ -241,17 +242,20 @@ class UploadHandler(BaseHandler):
         self._leave_nothing()
 
     def _leave_nothing(self) -> None:
-        if self._upload is not None:
-            self._hold_the_end(asyncio.ensure_future(self._abort()))
+        self._hold_the_end(asyncio.ensure_future(self._end()))
+
+    async def _end(self) -> None:
+        try:
+            await self._abort()
+        finally:
+            if self._over is not None and not self._over.done():
+                self._over.set_result(None)
 
     async def _abort(self) -> None:
         upload, self._upload = self._upload, None
         if upload is not None:
             self.services.metrics.uploads_in_flight.dec()
-            try:
-                await upload.abort()
-            finally:
-                self._over.set_result(None)
+            await upload.abort()
 
 
 class DownloadHandler(BaseHandler):

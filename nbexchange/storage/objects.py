@@ -68,6 +68,10 @@ PART = 5 * CHUNK
 """Bytes in one request. S3 takes no smaller parts, and 10,000 of them: enough for 50 GB."""
 
 PARTS_AT_A_TIME = 2
+UPLOADS_AT_A_TIME = 8
+
+TURN_SECONDS = 20
+"""How long an upload waits for its turn, before the store counts as away."""
 
 PROBE = "probe"
 
@@ -96,6 +100,8 @@ class ObjectStorage(Storage):
         self.store = store
         self.threads = Threads()
         self.spool = spool
+        # Each holds a part or two in memory; who waits here has the bytes in the spool.
+        self.sending = asyncio.Semaphore(UPLOADS_AT_A_TIME)
         self._forgetting: set[asyncio.Task[None]] = set()
         try:
             spool.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -219,6 +225,17 @@ class ObjectUpload(SpooledUpload):
             await self._threads.work(self.close)
 
     async def _send(self, blob: Blob) -> None:
+        try:
+            async with asyncio.timeout(TURN_SECONDS):
+                await self._storage.sending.acquire()
+        except TimeoutError as error:
+            raise store_away() from error
+        try:
+            await self._send_now(blob)
+        finally:
+            self._storage.sending.release()
+
+    async def _send_now(self, blob: Blob) -> None:
         with _known_errors():
             if blob.size <= PART:
                 await self._send_whole(blob)

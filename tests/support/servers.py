@@ -15,7 +15,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -157,6 +157,15 @@ class DatabaseServer:
             for statement in statements:
                 for one in filter(None, map(str.strip, statement.split(";"))):
                     connection.execute(text(one.replace(":", r"\:")))
+
+    @contextlib.contextmanager
+    def locked(self, statement: str) -> Iterator[None]:
+        """What a SELECT ... FOR UPDATE locks stays locked."""
+        engine = create_engine(self.url())
+        with engine.begin() as connection:
+            connection.execute(text(statement))
+            yield
+        engine.dispose()
 
     def rows(self, table: str) -> list[dict[str, Any]]:
         found = Base.metadata.tables[table]
