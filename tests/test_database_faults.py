@@ -98,6 +98,7 @@ def stopped(server: DatabaseServer) -> None:
     server.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gone", [killed, stopped])
 def test_away_under_load_everybody_is_told_and_nothing_acknowledged_is_lost(
     server: DatabaseServer, faulty: FaultyService, gone: Callable[[DatabaseServer], None]
@@ -163,6 +164,7 @@ def keys_of_rows(server: DatabaseServer) -> set[str]:
 # -- locked
 
 
+@pytest.mark.slow
 def test_who_waits_for_a_lock_keeps_nobody_else_waiting(
     server: DatabaseServer, faulty: FaultyService
 ) -> None:
@@ -428,6 +430,7 @@ def test_a_server_that_refuses_connections_is_a_503_and_heals(
 # -- its disk is full
 
 
+@pytest.mark.slow
 def test_its_disk_full_says_so_and_keeps_what_was_acknowledged(
     data: Path, disk_of: Callable[..., Any]
 ) -> None:
@@ -508,6 +511,7 @@ def until_room(wire: Wire, key: str) -> dict[str, Any]:
     return wait_until(attempt, "room")
 
 
+@pytest.mark.slow
 def test_the_disk_of_postgresqls_log_full_loses_nothing_once_it_is_started_again(
     data: Path, tmp_path: Path
 ) -> None:
@@ -658,6 +662,7 @@ DEFAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("harm", "words"), DEFAULTS.values(), ids=DEFAULTS)
 def test_new_tables_that_would_lose_are_not_made(
     data: Path, mariadb: DatabaseServer, harm: str, words: str
@@ -690,6 +695,7 @@ def test_a_postgresql_that_cannot_hold_every_name_is_refused_at_the_start(
 CHANGED = {name: LOSSY[name] for name in ("strict mode off", "a commit that does not wait")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "harm", "words"), CHANGED.values(), ids=CHANGED)
 def test_a_mode_that_changes_later_is_found_by_the_next_connection(
     data: Path, kind: str, harm: str, words: str
