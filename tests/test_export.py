@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
+import os
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from nbgrader.utils import notebook_hash
 
-from tests.support import course
+from nbexchange.database import Database
+from nbexchange.exchange import holdings
+from nbexchange.exchange.erasing import Scope
+from nbexchange.exchange.holdings import CourseRow
+from tests.support import course, databases
 from tests.support.archives import sha256, tar_gz, tar_gz_of, upload_headers
 from tests.support.commands import run_for
 from tests.support.course import PS1, give_feedback, receipt, release, submit
@@ -266,6 +273,83 @@ def test_hostile_names_stay_inside_and_apart_and_the_manifest_tells_them(
         assert (told["physics"] / folder / "p1.ipynb").read_text() == name
         assert (name in said["renamed_students"]) == (f"/{name}+" not in folder)
     assert "🎓 graduate" not in said["renamed_students"]
+
+
+# -- while people work
+
+
+def test_a_number_that_another_course_got_meanwhile_exports_nothing_of_it(used: Service) -> None:
+    """SQLite gives the number of a purged course to the next one, of whatever organisation."""
+    with contextlib.closing(Database(databases.database_of(used.data))) as database:
+        (ours,) = database.read_now(holdings.courses, Scope(1, "physics"))
+
+        def held(course: CourseRow) -> list[int]:
+            batches = (holdings.submissions, holdings.releases, holdings.events)
+            lists = (holdings.assignments, holdings.people)
+            return [
+                database.read_now(holdings.how_many, course),
+                *(len(database.read_now(verb, course, 0)) for verb in batches),
+                *(len(database.read_now(verb, course)) for verb in lists),
+            ]
+
+        assert held(ours) == [5, 3, 2, 7, 1, 3]
+        assert held(ours._replace(org_id=2)) == [0] * 6
+        assert held(ours._replace(course_id="secret")) == [0] * 6
+
+
+@pytest.fixture
+def drive(tmp_path: Path) -> Path:
+    (drive := tmp_path / "drive").mkdir()
+    return drive
+
+
+def inodes(*paths: Path) -> set[int]:
+    return {path.stat().st_ino for path in paths}
+
+
+def test_all_of_it_is_on_the_disk_before_it_appears(
+    used: Service, drive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = drive / "exported"
+    durable: set[int] = set()
+    real = os.fsync
+
+    def noting(descriptor: int) -> None:
+        inode = os.fstat(descriptor).st_ino
+        if inode in inodes(drive):
+            assert inodes(place, *place.rglob("*")) <= durable
+        durable.add(inode)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+
+    assert export(used, place) == 0
+
+    assert inodes(drive) <= durable
+
+
+FORGETFUL: dict[str, Callable[[Path], list[Path]]] = {
+    "a file": lambda drive: list(drive.rglob("manifest.json")),
+    "a folder": lambda drive: list(drive.rglob("inbound")),
+    "the folder where it appears": lambda drive: [drive],
+}
+
+
+@pytest.mark.parametrize("what", FORGETFUL.values(), ids=FORGETFUL)
+def test_nothing_is_left_when_the_disk_cannot_keep_it(
+    used: Service, drive: Path, monkeypatch: pytest.MonkeyPatch, what: Callable[[Path], list[Path]]
+) -> None:
+    real = os.fsync
+
+    def failing(descriptor: int) -> None:
+        if os.fstat(descriptor).st_ino in inodes(*what(drive)):
+            raise OSError(5, "Input/output error")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", failing)
+
+    assert "Input/output error; nothing is left of it" in str(export(used, drive / "exported"))
+    assert list(drive.iterdir()) == []
 
 
 # -- when something is wrong

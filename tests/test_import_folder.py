@@ -18,10 +18,11 @@ from typing import Any
 import pytest
 
 from nbexchange.archive import Limits, unpack
-from nbexchange.commands.foreign import copy_plain
-from nbexchange.errors import BadArchive
+from nbexchange.commands.foreign import check_owner, copy_plain
+from nbexchange.errors import BadArchive, Forbidden
+from nbexchange.exchange.importing import import_people
 from tests.support import course
-from tests.support.archives import NOTEBOOK, sha256, tar_gz, tar_gz_of
+from tests.support.archives import NOTEBOOK, sha256, tar_gz, tar_gz_of, upload_headers
 from tests.support.commands import run_for
 from tests.support.course import give_feedback, receipt, release, submit
 from tests.support.service import Service
@@ -331,6 +332,127 @@ def test_what_is_known_of_people_stays(service: Service, exchange: Exchange) -> 
     assert known["bob"] == (None, "Student")
 
 
+def forged_key(exchange: Exchange, name: str) -> str:
+    origin = sha256("\0".join((exchange.course_id, name)).encode())
+    return f"imported:{origin}:"
+
+
+@pytest.mark.parametrize("sign", ["", "§"], ids=["as it once was", "as it is"])
+def test_no_client_can_take_the_key_of_something_to_import(
+    service: Service, exchange: Exchange, capsys: Said, sign: str
+) -> None:
+    receipt(release(service.instructor(), body := tar_gz(p1=NOTEBOOK)))
+    (old,) = (exchange.folder / "inbound").glob("chloe+*")
+    chloe = service.student(name="chloe")
+    key = (sign + forged_key(exchange, old.name)).encode("latin-1")
+    given = chloe.post("submission", body, upload_headers(body, key=key), **course.PS1)
+    assert given.status_code == (400 if sign else 201)
+
+    bring(service, exchange)
+
+    assert counted(capsys.readouterr().out)["submission"] == [3, 0, 0]
+
+
+def test_a_release_that_was_taken_back_here_stays_so(service: Service, exchange: Exchange) -> None:
+    bring(service, exchange)
+    service.instructor().delete("assignment", **course.PS1)
+    exchange.release(content=b'{"a": "better one"}')
+
+    assert bring(service, exchange) == 0
+
+    assert len(course.rows(service, "release")) == 2
+    assert service.student().get("assignment", **course.PS1).status_code == 404
+
+
+# -- whose folders count
+
+
+def strangers(folder: Path) -> None:
+    """Give it to somebody else, with all that is in it."""
+    if os.geteuid():
+        pytest.skip("only root can give a folder away")
+    for path in (folder, *folder.rglob("*")):
+        os.lchown(path, 54321, 54321)
+
+
+def course_in_an_open_root(exchange: Exchange) -> Path:
+    exchange.root.chmod(0o777)
+    return exchange.folder
+
+
+def course_in_a_root_open_to_a_group(exchange: Exchange) -> Path:
+    exchange.root.chmod(0o770)
+    return exchange.folder
+
+
+def outbound_in_an_open_course(exchange: Exchange) -> Path:
+    exchange.folder.chmod(0o777)
+    return exchange.folder / "outbound"
+
+
+def feedback_in_an_open_course(exchange: Exchange) -> Path:
+    exchange.folder.chmod(0o777)
+    return exchange.folder / "feedback"
+
+
+def release_in_an_open_outbound(exchange: Exchange) -> Path:
+    (exchange.folder / "outbound").chmod(0o777)
+    return exchange.folder / "outbound" / "ps1"
+
+
+def file_in_an_open_feedback(exchange: Exchange) -> Path:
+    (exchange.folder / "feedback").chmod(0o777)
+    return next((exchange.folder / "feedback").iterdir())
+
+
+STRANGERS: dict[str, Callable[[Exchange], Path]] = {
+    "a course": course_in_an_open_root,
+    "a course, where a group may write": course_in_a_root_open_to_a_group,
+    "outbound": outbound_in_an_open_course,
+    "feedback": feedback_in_an_open_course,
+    "a release": release_in_an_open_outbound,
+    "a file of feedback": file_in_an_open_feedback,
+}
+
+
+@pytest.mark.parametrize("what", STRANGERS.values(), ids=STRANGERS)
+def test_what_a_stranger_may_have_put_there_is_refused_until_he_is_named_an_owner(
+    service: Service, exchange: Exchange, capsys: Said, what: Callable[[Exchange], Path]
+) -> None:
+    strangers(what(exchange))
+
+    assert bring(service, exchange) == 1
+    said = capsys.readouterr().out
+    assert re.search("REFUSED: .*it belongs to 54321, .* say --owner=54321", said)
+
+    assert bring(service, exchange, "--owner=root", "--owner=54321") == 0
+    assert {name: len(course.rows(service, name)) for name in ("release", "submission")} == {
+        "release": 2 if what is release_in_an_open_outbound else 1,
+        "submission": 3,
+    }
+
+
+def test_where_only_the_owner_may_write_all_courses_are_his(
+    service: Service, exchange: Exchange
+) -> None:
+    strangers(exchange.folder)
+
+    assert bring(service, exchange) == 0
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o775, 0o770, 0o755])
+def test_an_owner_counts_only_where_others_may_write(tmp_path: Path, mode: int) -> None:
+    (path := tmp_path / "open" / "course").mkdir(parents=True)
+    path.parent.chmod(mode)
+
+    check_owner(path, {path.stat().st_uid}, group_too=True)
+    if mode == 0o755:
+        check_owner(path, (), group_too=True)
+    else:
+        with pytest.raises(Forbidden, match="say --owner="):
+            check_owner(path, (), group_too=True)
+
+
 # -- feedback finds its submission
 
 
@@ -423,6 +545,17 @@ def not_utf8(folder: Path) -> None:
     os.mkdir(os.fsencode(folder) + b"/\xff")
 
 
+def notebook_not_utf8(folder: Path) -> None:
+    """As nbgrader on a disk of another time leaves it; its feedback has the old name."""
+    (folder / "submission_secret.txt").unlink()
+    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.ipynb")).touch()
+
+
+def itself_not_utf8(folder: Path) -> None:
+    (folder / "submission_secret.txt").unlink()
+    os.rename(folder, os.fsencode(folder.parent) + f"/d\xe9+ps1+{FIRST}".encode("latin-1"))
+
+
 def too_many_notebooks(folder: Path) -> None:
     for number in range(251):
         (folder / f"n{number}.ipynb").touch()
@@ -456,6 +589,8 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "names that are one on many disks": (twins, "many disks take the two for one"),
     "a backslash": (backslash, "backslash"),
     "a name that is not UTF-8": (not_utf8, "not UTF-8"),
+    "a notebook's name that is not UTF-8": (notebook_not_utf8, "not UTF-8"),
+    "its own name that is not UTF-8": (itself_not_utf8, "its name is not UTF-8"),
     "too many notebooks": (too_many_notebooks, "more than 250 notebooks"),
     "too many files": (too_many_files, "more than 300 files and folders"),
     "too large": (too_large, "more than 16 MiB"),
@@ -656,7 +791,7 @@ def facts(service: Service) -> dict[str, Any]:
 def test_an_export_gives_back_every_version_of_everything_byte_by_byte(
     used: Service, exported: Path, elsewhere: Service, capsys: Said
 ) -> None:
-    assert bring(elsewhere, exported) == 0
+    assert bring(elsewhere, exported, "--from-export") == 0
 
     assert counted(capsys.readouterr().out) == {
         "release": [3, 0, 0],
@@ -676,12 +811,12 @@ def contents(service: Service) -> list[str]:
 def test_an_export_is_not_imported_twice_nor_where_it_came_from(
     used: Service, exported: Path, elsewhere: Service, capsys: Said
 ) -> None:
-    bring(elsewhere, exported)
+    bring(elsewhere, exported, "--from-export")
     for service in (elsewhere, used):
         before = rows(service), service.files()
         capsys.readouterr()
 
-        assert bring(service, exported) == 0
+        assert bring(service, exported, "--from-export") == 0
 
         assert [row[0] for row in counted(capsys.readouterr().out).values()] == [0, 0, 0]
         assert (rows(service), service.files()) == before
@@ -693,18 +828,17 @@ def test_an_export_that_was_used_as_an_exchange_gives_back_what_came_since(
     exchange = Exchange(exported)
     exchange.give_feedback(exchange.hand_in("zoe"))
 
-    assert bring(elsewhere, exchange) == 0
+    assert bring(elsewhere, exchange, "--from-export") == 0
 
     said = counted(capsys.readouterr().out)
     assert (said["submission"], said["feedback"]) == ([11, 0, 0], [16, 0, 0])
 
 
-def test_without_its_manifest_an_export_is_an_exchange_like_any_other(
-    used: Service, exported: Path, elsewhere: Service
+def test_unless_it_is_called_an_export_it_is_an_exchange_like_any_other(
+    used: Service, exported: Path, elsewhere: Service, capsys: Said
 ) -> None:
-    (exported / "physics" / "manifest.json").unlink()
-
     bring(elsewhere, exported)
+    assert "manifest.json is not read" in capsys.readouterr().out
 
     expected = {("bob", row["timestamp"]) for row in course.submissions(used.student())}
     assert expected <= set(collected(elsewhere))
@@ -719,11 +853,186 @@ def test_an_altered_file_of_an_export_is_refused_and_the_rest_comes_over(
     altered = exported / "physics" / manifest["submissions"][0]["archive"]
     altered.write_bytes(tar_gz(p1=b"a better answer"))
 
-    assert bring(elsewhere, exported) == 1
+    assert bring(elsewhere, exported, "--from-export") == 1
 
     said = capsys.readouterr().out
     assert f"REFUSED: {altered}: its bytes are not those that manifest.json tells of" in said
     assert counted(said)["submission"] == [9, 0, 1]
+
+
+@pytest.fixture
+def begun(elsewhere: Service) -> Service:
+    """A service where the course goes on already, with the first release of the other one."""
+    receipt(release(elsewhere.instructor(), tar_gz(p1=b"a first try")))
+    return elsewhere
+
+
+def test_versions_of_an_export_do_not_replace_a_release_that_was_made_here(
+    exported: Path, begun: Service, capsys: Said
+) -> None:
+    begun.instructor().delete("assignment", **course.PS1)
+
+    assert bring(begun, exported, "--from-export") == 1
+
+    said = capsys.readouterr().out
+    assert "newer one here, which is not replaced" in said
+    assert counted(said)["release"] == [0, 1, 2]
+    (assignment,) = course.rows(begun, "assignment")
+    assert not assignment["released"]
+
+
+def test_versions_of_an_export_do_not_replace_feedback_that_was_given_here(
+    exported: Path, elsewhere: Service, capsys: Said
+) -> None:
+    path = exported / "physics" / "manifest.json"
+    whole = json.loads(path.read_text())
+    first = {**whole, "submissions": [one | {"feedback": []} for one in whole["submissions"]]}
+    path.write_text(json.dumps(first))
+    bring(elsewhere, exported, "--from-export")
+    ada = elsewhere.instructor()
+    (about,) = [one for one in whole["submissions"] if one["student"] == "bob" and one["feedback"]]
+    (bobs,) = [
+        row
+        for row in course.submissions(ada)
+        if (row["student_id"], row["timestamp"]) == ("bob", about["timestamp"])
+    ]
+    receipt(give_feedback(ada, bobs["path"], b"bad"))
+    path.write_text(json.dumps(whole))
+    capsys.readouterr()
+
+    assert bring(elsewhere, exported, "--from-export") == 1
+
+    said = capsys.readouterr().out
+    assert "newer one here, which is not replaced" in said
+    assert counted(said)["feedback"] == [12, 1, 2]
+
+
+def test_a_manifest_is_not_believed_unless_the_operator_says_so(
+    service: Service, exchange: Exchange, exported_of_a_student: Path, capsys: Said
+) -> None:
+    assert bring(service, exchange) == 0
+
+    said = capsys.readouterr().out
+    assert f"{exported_of_a_student / 'manifest.json'} is not read" in said
+    assert counted(said)["submission"] == [3, 0, 0]
+
+
+def test_two_folders_that_claim_one_course_are_refused(
+    service: Service, exchange: Exchange, exported_of_a_student: Path, capsys: Said
+) -> None:
+    Exchange(exchange.root, "maths").release()
+
+    assert bring(service, exchange, "--from-export") == 1
+
+    said = capsys.readouterr().out
+    for folder in (exchange.folder, exported_of_a_student):
+        assert f"REFUSED: {folder}: another folder is course 'physics' too" in said
+    assert "2 folders were refused" in said
+    assert [row["course_id"] for row in course.rows(service, "course")] == ["maths"]
+
+
+@pytest.fixture
+def exported_of_a_student(exchange: Exchange) -> Path:
+    """A folder that says it is the course of another."""
+    (folder := exchange.root / "aaa").mkdir()
+    (folder / "outbound").mkdir()
+    told = {"format": "nbexchange export 1", "course_id": "physics"}
+    (folder / "manifest.json").write_text(json.dumps(told))
+    return folder
+
+
+ROW = {"assignment_id": "ps1", "student": "bob", "id": "1", "version": 1, "feedback": []}
+
+NONSENSE: dict[str, tuple[Any, str]] = {
+    "no JSON": ("{", "cannot be read"),
+    "no text": (b"\xff\xfe\x00", "cannot be read"),
+    "endless depth": ("[" * 200_000, "cannot be read"),
+    "no course": ({"course_id": None}, "which course"),
+    "a course of no name": ({"course_id": "a\nb"}, "which course"),
+    "lists that are none": ({"submissions": {"a": 1}}, "makes no sense"),
+    "a roster that is none": ({"people": 5}, "makes no sense"),
+    "rows that are none": ({"releases": [1]}, "makes no sense"),
+    "feedback that is none": ({"submissions": [ROW | {"feedback": 3}]}, "makes no sense"),
+    "an empty person": ({"people": [{}]}, "makes no sense there"),
+    "a person of no name": (
+        {"people": [{"name": "", "role": "", "last_seen": FIRST}]},
+        "cannot be a name",
+    ),
+    "a person of strange things": (
+        {"people": [{"name": "bob", "role": "", "last_seen": FIRST, "email": ["x"]}]},
+        "makes no sense there",
+    ),
+    "a title that is none": ({"title": {}}, "makes no sense"),
+    "a row of nothing": ({"submissions": [{}]}, "makes no sense there"),
+    "an assignment that is a list": (
+        {"submissions": [ROW | {"assignment_id": []}]},
+        "makes no sense there",
+    ),
+    "half a character": (
+        {"submissions": [ROW | {"assignment_id": "\ud800"}]},
+        "makes no sense there",
+    ),
+}
+
+
+@pytest.mark.parametrize(("told", "words"), NONSENSE.values(), ids=NONSENSE)
+def test_a_manifest_without_sense_is_refused_and_the_other_courses_come_over(
+    service: Service,
+    exchange: Exchange,
+    exported_of_a_student: Path,
+    capsys: Said,
+    told: Any,
+    words: str,
+) -> None:
+    if isinstance(told, dict):
+        told = json.dumps({"format": "nbexchange export 1", "course_id": "aaa"} | told)
+    told = told.encode() if isinstance(told, str) else told
+    (exported_of_a_student / "manifest.json").write_bytes(told)
+
+    assert bring(service, exchange, "--from-export") == 1
+
+    said = capsys.readouterr().out
+    assert re.search(f"REFUSED: {exported_of_a_student}.*{words}", said)
+    assert counted(said)["submission"][0] == 3
+
+
+def test_an_id_that_is_given_twice_is_refused_and_the_rest_comes_over(
+    exported: Path, elsewhere: Service, capsys: Said
+) -> None:
+    path = exported / "physics" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    first, second = (one for one in manifest["submissions"] if one["student"] == "bob")
+    second["id"] = first["id"]
+    path.write_text(json.dumps(manifest))
+
+    assert bring(elsewhere, exported, "--from-export") == 1
+
+    said = capsys.readouterr().out
+    assert "something else was imported with the id that it has" in said
+    assert counted(said)["submission"] == [9, 0, 1]
+
+
+def test_people_are_imported_a_hundred_at_a_time(
+    exported: Path, elsewhere: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = exported / "physics" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    one = manifest["people"][0]
+    manifest["people"] = [one | {"name": f"student {number}"} for number in range(250)]
+    path.write_text(json.dumps(manifest))
+    sizes: list[int] = []
+
+    def counting(session: Any, *about: Any) -> None:
+        sizes.append(len(about[-1]))
+        import_people(session, *about)
+
+    monkeypatch.setattr("nbexchange.commands.import_folder.import_people", counting)
+
+    assert bring(elsewhere, exported, "--from-export") == 0
+
+    assert sizes == [100, 100, 50]
+    names = {row["name"] for row in course.rows(elsewhere, "user")}
+    assert {f"student {number}" for number in range(250)} <= names
 
 
 HOSTILE_MANIFEST: dict[str, tuple[Callable[[Any], Any], str]] = {
@@ -732,6 +1041,9 @@ HOSTILE_MANIFEST: dict[str, tuple[Callable[[Any], Any], str]] = {
     "no time": (lambda row: row | {"timestamp": None}, "makes no sense"),
     "nothing": (lambda row: {"feedback": []}, "makes no sense"),
     "harmed then": (lambda row: row | {"archive": None}, "was harmed when it was exported"),
+    "a version that is text": (lambda row: row | {"release_version": "x"}, "makes no sense"),
+    "a version beyond all": (lambda row: row | {"release_version": 2**40}, "makes no sense"),
+    "a long note": (lambda row: row | {"client_timestamp": "x" * 101}, "makes no sense"),
     "a name with a line end": (lambda row: row | {"student": "b\nob"}, "cannot be a name"),
 }
 
@@ -745,7 +1057,7 @@ def test_a_manifest_is_not_believed_more_than_anything_else(
     manifest["submissions"][0] = change(manifest["submissions"][0])
     path.write_text(json.dumps(manifest))
 
-    assert bring(elsewhere, exported) == 1
+    assert bring(elsewhere, exported, "--from-export") == 1
 
     said = capsys.readouterr().out
     assert words in said
@@ -761,6 +1073,10 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "no exchange there": (["{root}/physics/inbound", "--instructor=ada"], "is no exchange"),
     "one course": (["{root}/physics", "--instructor=ada"], "name the folder above"),
     "no such course": (["{root}", "--instructor=ada", "--course=x"], "it has 'physics'"),
+    "an owner whom nobody knows": (
+        ["{root}", "--instructor=ada", "--owner=nobody-knows"],
+        "--owner=nobody-knows: this machine knows no such user",
+    ),
     "a report nowhere": (["{root}", "--instructor=ada", "--report={root}/no/x"], "cannot write"),
 }
 

@@ -104,11 +104,37 @@ def _appearing(destination: Path) -> Iterator[Path]:
             folder = Path(workshop, "export")
             folder.mkdir(0o700)
             yield folder
-            folder.rename(destination)
+            _make_durable(folder)
+            _move(folder, destination)
     except OSError as error:
         raise Misconfigured(
             f"cannot write {destination}: {error.strerror}; nothing is left of it"
         ) from error
+
+
+def _make_durable(folder: Path) -> None:
+    """People purge a course as soon as its export is there, so it has to outlive a power cut."""
+    for place, _, files in os.walk(folder):
+        for name in files:
+            _sync(Path(place, name))
+        _sync(Path(place))
+
+
+def _move(folder: Path, destination: Path) -> None:
+    folder.rename(destination)
+    try:
+        _sync(destination.parent)
+    except OSError:
+        destination.rename(folder)
+        raise
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @dataclass(frozen=True)
@@ -121,7 +147,7 @@ class _Exporter:
     async def export(self, courses: Sequence[CourseRow], folder: Path) -> int:
         """How many problems there were."""
         names = FolderNames()
-        counts = [await self.database.read(holdings.how_many, course.pk) for course in courses]
+        counts = [await self.database.read(holdings.how_many, course) for course in courses]
         with Progress("Exporting", sum(counts)) as progress:
             copies = [
                 _Copy(self, course, folder / names.of(course.course_id), progress)
@@ -161,10 +187,9 @@ class _Copy:
 
     async def _tell(self, manifest: _Manifest) -> None:
         """Submissions before releases, so that every release that one answers is there."""
-        pk = self._course.pk
         visible = {
             row.assignment_id
-            for row in await self._database.read(holdings.assignments, pk)
+            for row in await self._database.read(holdings.assignments, self._course)
             if row.released
         }
         manifest.say("format", FORMAT)
@@ -179,10 +204,10 @@ class _Copy:
             async for release in self._all(holdings.releases):
                 add(await self._release(release, release.assignment_id in visible))
         with manifest.list("assignments") as add:
-            for assignment in await self._database.read(holdings.assignments, pk):
+            for assignment in await self._database.read(holdings.assignments, self._course):
                 add(assignment._asdict())
         with manifest.list("people") as add:
-            for person in await self._database.read(holdings.people, pk):
+            for person in await self._database.read(holdings.people, self._course):
                 add(_plain(person._asdict()))
         with manifest.list("events") as add:
             async for event in self._all(holdings.events):
@@ -191,9 +216,11 @@ class _Copy:
         manifest.say("renamed_students", self._students.changed)
         manifest.end()
 
-    async def _all(self, verb: Callable[[Session, int, int], list[Row]]) -> AsyncIterator[Row]:
+    async def _all(
+        self, verb: Callable[[Session, CourseRow, int], list[Row]]
+    ) -> AsyncIterator[Row]:
         after = 0
-        while rows := await self._database.read(verb, self._course.pk, after):
+        while rows := await self._database.read(verb, self._course, after):
             for row in rows:
                 yield row
             after = rows[-1].pk

@@ -8,13 +8,14 @@ is looked at is a private copy.
 from __future__ import annotations
 
 import os
+import pwd
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from nbexchange.archive import Limits, Member
-from nbexchange.errors import BadArchive
+from nbexchange.errors import BadArchive, Forbidden
 
 _HERE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PIECE = 1024 * 1024
@@ -24,6 +25,28 @@ _FILE = _HERE | os.O_NONBLOCK  # opening a named pipe would wait for its other e
 def open_plain(path: Path) -> BinaryIO:
     """A regular file; BadArchive for all else. Folders above it are taken as they are."""
     return _opened(path.name, path)
+
+
+def check_owner(path: Path, believed: Collection[int], *, group_too: bool = False) -> None:
+    """Forbidden when somebody who is not `believed` (uids) may have put it there.
+
+    Where only its owner may write, all that is in a folder is his doing. `group_too`: a group that
+    may write is not taken for instructors either.
+    """
+    strangers = stat.S_IWOTH | (stat.S_IWGRP if group_too else 0)
+    owner = path.lstat().st_uid
+    if path.parent.stat().st_mode & strangers and owner not in believed:
+        raise Forbidden(
+            f"it belongs to {_who(owner)}, and others than instructors may write in the folder "
+            f"above; say --owner={_who(owner)} if that is an instructor"
+        )
+
+
+def _who(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # an exchange from another machine
+        return str(uid)
 
 
 def copy_plain(source: Path, target: Path, limits: Limits) -> None:
@@ -45,6 +68,15 @@ def members(folder: Path, prefix: str = "") -> Iterator[Member]:
             yield Member(prefix + path.name, path)
 
 
+def is_utf8(name: str) -> bool:
+    """Names of files are bytes; what Python cannot read becomes lone surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class _Copying:
     """Counts along, so that a folder cannot fill the disk before anybody looks at it."""
 
@@ -64,6 +96,8 @@ class _Copying:
             self._copy_one(folder, name, target / name, prefix + name)
 
     def _copy_one(self, folder: int, name: str, target: Path, shown: str) -> None:
+        if not is_utf8(name):
+            raise BadArchive(f"it holds {shown[:80]!r}, whose name is not UTF-8")
         mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
         if not stat.S_ISDIR(mode):
             with _opened(shown, name, folder) as file:

@@ -4,23 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
+import pwd
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from traitlets import Bool, Unicode
+from traitlets import Bool, List, Unicode
 
 from nbexchange import archive
 from nbexchange.archive import Limits
 from nbexchange.commands import old_exchange
 from nbexchange.commands.base import CourseCommand
 from nbexchange.commands.check import writable, write_report
-from nbexchange.commands.old_exchange import KINDS, Course, Item, Mystery, check_digest
+from nbexchange.commands.old_exchange import (
+    KINDS,
+    BadCourse,
+    Course,
+    Item,
+    Mystery,
+    Reading,
+    check_digest,
+)
+from nbexchange.commands.shared_folder import MANIFEST
 from nbexchange.database import Database
 from nbexchange.errors import Malformed, NbExchangeError, NotFound, StoreFull, TooLarge, Unavailable
-from nbexchange.exchange.importing import OldFeedback, OldRelease, OldSubmission, import_people
+from nbexchange.exchange.importing import (
+    PEOPLE,
+    OldFeedback,
+    OldPerson,
+    OldRelease,
+    OldSubmission,
+    import_people,
+)
 from nbexchange.progress import Progress
 from nbexchange.storage import CHUNK, Blob, Storage
 from nbexchange.timestamps import to_text
@@ -35,25 +53,41 @@ class ImportFolder(CourseCommand):
     is imported twice, and nothing is changed in the folder or replaced here, so it can be run
     again. What cannot be imported is named with the reason, the rest goes on, and the exit status
     is 1. Let nobody use the old exchange meanwhile. With --dry-run it only tells.
+
+    Where others than its owner may write in a folder, what lies in it counts only when it belongs
+    to who runs this, to root, to the owner of the exchange, or to an --owner.
     """
 
     name = "nbexchange-import-folder"
     description = __doc__ or ""
     examples = """
     nbexchange import-folder /srv/nbgrader/exchange --instructor=ada --dry-run
-    nbexchange import-folder /srv/nbgrader/exchange --course=physics --instructor=ada
+    nbexchange import-folder /srv/nbgrader/exchange --course=physics --instructor=ada --owner=ada
+    nbexchange import-folder /backup/physics-2026 --from-export --instructor=ada
     """
     aliases: dict[Any, Any] = {
         **CourseCommand.aliases,
         "instructor": "ImportFolder.instructor",
+        "owner": "ImportFolder.owners",
         "report": "ImportFolder.report",
     }
     flags: dict[Any, Any] = {
-        "dry-run": ({"ImportFolder": {"dry_run": True}}, "Only tell what would be imported.")
+        "dry-run": ({"ImportFolder": {"dry_run": True}}, "Only tell what would be imported."),
+        "from-export": (
+            {"ImportFolder": {"from_export": True}},
+            "It is an export of an nbexchange: believe its manifest.json.",
+        ),
     }
 
     instructor = Unicode(
         help="The name, as the exchange will know it, of who released assignments and feedback."
+    ).tag(config=True)
+    owners = List(
+        Unicode(),
+        help="Users of this machine, by name or number, whose folders are an instructor's.",
+    ).tag(config=True)
+    from_export = Bool(
+        False, help="It is an export of an nbexchange: believe its manifest.json."
     ).tag(config=True)
     report = Unicode(
         None, allow_none=True, help="Write what became of everything into this file, as JSON."
@@ -75,21 +109,28 @@ class ImportFolder(CourseCommand):
         if any(one["outcome"] == REFUSED for one in importer.outcomes):
             sys.exit(1)
 
-    def _courses(self) -> tuple[Path, list[Course]]:
+    def _courses(self) -> tuple[Path, list[Course | BadCourse]]:
         if len(self.extra_args) != 1:
             raise Malformed("say which exchange: nbexchange import-folder FOLDER --instructor=...")
         if not self.instructor:
             raise Malformed("say with --instructor who released the assignments and the feedback")
         exchange = Path(self.extra_args[0]).absolute()
-        found = [
-            Course(folder, self.org_id, self.instructor, self.limits)
-            for folder in old_exchange.courses(exchange)
-        ]
+        found = old_exchange.courses(exchange, self._reading(exchange))
         wanted = [one for one in found if self.course_id in (None, one.course_id)]
+        # One that cannot be read may be it: folders of an export are not always called as courses.
+        wanted = wanted or [one for one in found if isinstance(one, BadCourse)]
         if not wanted:
             there = ", ".join(repr(one.course_id) for one in found)
             raise Malformed(f"{exchange} has no course {self.course_id!r}; it has {there}")
         return exchange, wanted
+
+    def _reading(self, exchange: Path) -> Reading:
+        believed = {0, os.geteuid(), *map(_uid, self.owners)}
+        if exchange.is_dir():
+            believed.add(exchange.stat().st_uid)
+        return Reading(
+            self.org_id, self.instructor, self.limits, frozenset(believed), self.from_export
+        )
 
     def _report(self, exchange: Path, outcomes: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return {
@@ -99,6 +140,17 @@ class ImportFolder(CourseCommand):
             "counts": Counter(one["outcome"] for one in outcomes),
             "items": outcomes,
         }
+
+
+def _uid(owner: str) -> int:
+    if owner.isascii() and owner.isdigit():
+        return int(owner)
+    try:
+        return pwd.getpwnam(owner).pw_uid
+    except KeyError:
+        raise Malformed(
+            f"--owner={owner}: this machine knows no such user; say the number"
+        ) from None
 
 
 class _Importer:
@@ -118,20 +170,34 @@ class _Importer:
         self._missing: set[OldSubmission] = set()
         self.outcomes: list[dict[str, Any]] = []
 
-    async def bring_all(self, courses: Sequence[Course]) -> None:
-        with Progress("Importing", sum(map(len, courses))) as progress:
+    async def bring_all(self, courses: Sequence[Course | BadCourse]) -> None:
+        size = sum(len(course) for course in courses if isinstance(course, Course))
+        with Progress("Importing", size) as self._progress:
             for course in courses:
-                await self._introduce(course)
-                for item in course.items():
-                    outcome = await self._outcome(item)
-                    self._remember(course, item, outcome)
-                    if outcome["outcome"] == REFUSED:
-                        said = f"REFUSED: {outcome['place']}: {outcome['reason']}"
-                        progress.print(_harmless(said))
-                    progress.advance()
+                if isinstance(course, Course):
+                    await self._bring_course(course)
+                else:
+                    said = {"what": "course", "place": str(course.place)}
+                    self._say(course, _refused(said, course.reason))
+
+    async def _bring_course(self, course: Course) -> None:
+        if course.ignores_manifest:
+            told = f"{course.place / MANIFEST} is not read; if it is an export, say --from-export"
+            self._progress.print(_harmless(told))
+        await self._introduce(course)
+        for item in course.items():
+            outcome = await self._outcome(item)
+            self._say(course, outcome)
+            self._remember(course, item, outcome)
+            self._progress.advance()
+
+    def _say(self, course: Course | BadCourse, outcome: dict[str, Any]) -> None:
+        self.outcomes.append({"course_id": course.course_id, **outcome})
+        if outcome["outcome"] == REFUSED:
+            told = f"REFUSED: {outcome['place']}: {outcome['reason']}"
+            self._progress.print(_harmless(told))
 
     def _remember(self, course: Course, item: Item | Mystery, outcome: dict[str, Any]) -> None:
-        self.outcomes.append({"course_id": course.course_id, **outcome})
         old = item.old if isinstance(item, Item) else None
         if isinstance(old, OldRelease) and outcome["outcome"] != REFUSED:
             course.released.add(old.assignment_id)
@@ -139,10 +205,18 @@ class _Importer:
             self._missing.add(old)
 
     async def _introduce(self, course: Course) -> None:
-        roster = course.roster
-        if roster is not None and not self._dry_run:
+        people: list[OldPerson] = []
+        for one in course.people():
+            if isinstance(one, Mystery):
+                self._say(course, _refused({"what": one.what, "place": str(one.place)}, one.reason))
+            else:
+                people.append(one)
+        if self._dry_run or not course.is_export:
+            return
+        for start in range(0, len(people) or 1, PEOPLE):
+            some = people[start : start + PEOPLE]
             await self._database.write(
-                import_people, course.org_id, course.course_id, roster.title, roster.people
+                import_people, course.org_id, course.course_id, course.title, some
             )
 
     async def _outcome(self, item: Item | Mystery) -> dict[str, Any]:
@@ -246,5 +320,7 @@ def _tell(outcomes: Sequence[dict[str, Any]], *, dry_run: bool) -> None:
     for kind in KINDS.values():
         row = [counts[kind.what, outcome] for outcome in (NEW, THERE, REFUSED)]
         print(f"{kind.what:<12}" + "".join(f"{count:>19,}" for count in row))
+    if bad := counts["course", REFUSED]:
+        print(f"{bad} folders were refused as a whole; they are named above.")
     if dry_run:
         print("Nothing was imported: this was a dry run.")

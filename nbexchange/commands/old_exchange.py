@@ -1,7 +1,8 @@
 """What lies in another exchange, item by item: nbgrader's shared folder, or an export of ours.
 
-An item knows where its bytes are, what it would become here, and the verbs for that. In an export
-the manifest says what there is; whatever else lies in the folders is read as nbgrader would.
+An item knows where its bytes are, what it would become here, and the verbs for that. When the
+operator says that it is an export, the manifest tells what there is; whatever else lies in the
+folders is read as nbgrader would. A manifest that nobody vouches for could say anything.
 """
 
 from __future__ import annotations
@@ -10,20 +11,22 @@ import contextlib
 import datetime
 import hashlib
 import json
+import os
 import re
 import tempfile
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from sqlalchemy.orm import Session
 
 from nbexchange import archive
 from nbexchange.archive import Limits
-from nbexchange.commands.foreign import copy_plain, members, open_plain
+from nbexchange.commands.foreign import check_owner, copy_plain, is_utf8, members, open_plain
 from nbexchange.commands.shared_folder import (
+    ARCHIVES,
     FEEDBACK,
     FORMAT,
     INBOUND,
@@ -31,10 +34,10 @@ from nbexchange.commands.shared_folder import (
     OUTBOUND,
     feedback_names,
 )
-from nbexchange.errors import DigestMismatch, Malformed, NbExchangeError
+from nbexchange.errors import BadArchive, DigestMismatch, Forbidden, Malformed, NbExchangeError
 from nbexchange.exchange import importing
 from nbexchange.exchange.importing import Kept, OldFeedback, OldPerson, OldRelease, OldSubmission
-from nbexchange.identity import Role
+from nbexchange.identity import Role, is_name
 from nbexchange.storage import Blob
 
 _INBOUND = re.compile(
@@ -43,8 +46,11 @@ _INBOUND = re.compile(
 )
 _ARCHIVE = re.compile(r"archives/[0-9a-f]{64}(\.tar\.gz|\.html)")
 _UTC = ("UTC", "Z", "GMT", None)
+_NONSENSE = (KeyError, TypeError, ValueError, AttributeError)
+"""What Python says of a manifest that is not what it should be."""
 
 Old = OldRelease | OldSubmission | OldFeedback
+Thing = TypeVar("Thing")
 
 
 class Refused(NbExchangeError):
@@ -92,43 +98,98 @@ KINDS: dict[type[Any], Kind] = {
 }
 
 
-def courses(exchange: Path) -> list[Path]:
-    """The folders of courses; Malformed when there is none."""
+@dataclass(frozen=True)
+class Reading:
+    """How an exchange is read."""
+
+    org_id: int
+    instructor: str
+    limits: Limits
+    believed: frozenset[int]
+    """Users (uids) whose folders count, where others may make some too."""
+    from_export: bool = False
+
+
+@dataclass(frozen=True)
+class BadCourse:
+    """A folder that is refused as a whole."""
+
+    course_id: str
+    place: Path
+    reason: str
+
+
+def courses(exchange: Path, reading: Reading) -> list[Course | BadCourse]:
+    """What may be one; Malformed when there is nothing."""
     if not exchange.is_dir():
         raise Malformed(f"there is no folder {exchange}")
-    found = [path for path in sorted(exchange.iterdir()) if _is_course(path)]
-    if not found:
+    folders = [path for path in sorted(exchange.iterdir()) if _is_course(path)]
+    if not folders:
         above = " (this is one course; name the folder above)" if _is_course(exchange) else ""
         raise Malformed(
             f"{exchange} is no exchange: no folder in it has {OUTBOUND} or {INBOUND}{above}"
         )
-    return found
+    return _without_rivals([_course(folder, reading) for folder in folders])
 
 
 def _is_course(path: Path) -> bool:
-    return not path.is_symlink() and any((path / name).is_dir() for name in (OUTBOUND, INBOUND))
+    try:
+        return not path.is_symlink() and any((path / name).is_dir() for name in (OUTBOUND, INBOUND))
+    except PermissionError:
+        return True  # so that it is named
 
 
-@dataclass(frozen=True)
-class Roster:
-    title: str | None
-    people: list[OldPerson]
+def _course(folder: Path, reading: Reading) -> Course | BadCourse:
+    try:
+        check_owner(folder, reading.believed, group_too=True)
+        return Course(folder, reading)
+    except (Refused, Forbidden) as error:
+        reason = str(error)
+    except OSError as error:
+        reason = f"it cannot be read: {error.strerror}"
+    except _NONSENSE:
+        reason = f"its {MANIFEST} makes no sense"
+    return BadCourse(folder.name, folder, reason)
+
+
+def _without_rivals(found: Sequence[Course | BadCourse]) -> list[Course | BadCourse]:
+    """Of two folders that claim to be one course nobody knows which is."""
+    claims = Counter(one.course_id for one in found if isinstance(one, Course))
+    return [
+        BadCourse(one.course_id, one.place, f"another folder is course {one.course_id!r} too")
+        if claims[one.course_id] > 1
+        else one
+        for one in found
+    ]
 
 
 class Course:
-    """One course of another exchange. Its items come in the order in which they can be imported."""
+    """One course of another exchange. Its items come in the order in which they can be imported.
 
-    def __init__(self, folder: Path, org_id: int, instructor: str, limits: Limits) -> None:
-        self._folder = folder
-        self.org_id = org_id
-        self._instructor = instructor
-        self._limits = limits
-        self._manifest = _manifest(folder)
+    Raises Refused, Forbidden, OSError, or what is in _NONSENSE, when it cannot be read as one.
+    """
+
+    def __init__(self, folder: Path, reading: Reading) -> None:
+        self.place = folder
+        self.org_id = reading.org_id
+        self._instructor = reading.instructor
+        self._limits = reading.limits
+        self._believed = reading.believed | {folder.lstat().st_uid}
+        self._is_export_said = reading.from_export
+        told = (ARCHIVES, MANIFEST) if reading.from_export else ()
+        for name in (OUTBOUND, FEEDBACK, *told):
+            if os.path.lexists(folder / name):
+                self._check_owner(folder / name, f"{name}: ")
+        self._there = {name: _entries(folder / name) for name in (OUTBOUND, INBOUND, FEEDBACK)}
+        self._manifest = _manifest(folder) if reading.from_export else {}
         self.course_id: str = self._manifest.get("course_id", folder.name)
-        self._told = {row.get("folder") for row in self._rows("releases", "submissions")}
+        if not is_name(self.course_id):
+            raise Refused("its name cannot be a course's here")
+        self.title: str | None = _note(self._manifest.get("title"))
+        self._told = {str(row.get("folder")) for row in self._rows("releases", "submissions")}
         self._feedback_files = {
-            path.name for path in self._in(FEEDBACK) if path.suffix == ".html"
-        } - {Path(one["file"]).name for one in self._told_feedback() if one.get("file")}
+            path.name for path in self._there[FEEDBACK] if path.suffix == ".html"
+        } - {Path(str(one.get("file"))).name for one in self._told_feedback()}
         self.released: set[str] = set()
         """Assignments with a release here; whoever imports them says so."""
         self._about: dict[str, list[tuple[OldSubmission, str]]] = defaultdict(list)
@@ -140,22 +201,17 @@ class Course:
         return len(rows) + len(untold)
 
     @property
-    def roster(self) -> Roster | None:
-        """Of an export."""
-        if not self._manifest:
-            return None
-        people = [
-            OldPerson(
-                row["name"],
-                Role.of(row["role"]),
-                _moment(row["last_seen"]),
-                row.get("full_name"),
-                row.get("email"),
-                row.get("lms_user_id"),
-            )
-            for row in self._rows("people")
-        ]
-        return Roster(self._manifest.get("title"), people)
+    def is_export(self) -> bool:
+        return bool(self._manifest)
+
+    @property
+    def ignores_manifest(self) -> bool:
+        """Whether it may be an export, and nobody said so."""
+        return not self._is_export_said and (self.place / MANIFEST).is_file()
+
+    def people(self) -> Iterator[OldPerson | Mystery]:
+        """The roster of an export."""
+        yield from self._each("person", self._rows("people"), _person)
 
     def items(self) -> Iterator[Item | Mystery]:
         yield from self._each("release", self._rows("releases"), self._told_release)
@@ -164,37 +220,44 @@ class Course:
         yield from self._each("submission", self._rows("submissions"), self._told_submission)
         yield from self._each("submission", self._untold(INBOUND), self._submission)
         for row in self._rows("submissions"):
-            yield from self._each("feedback", row["feedback"], self._told_feedback_on(row))
+            told = row.get("feedback", [])
+            yield from self._each("feedback", told, self._told_feedback_on(row))
         yield from self._each("feedback", sorted(self._feedback_files), self._feedback)
 
     def _each(
-        self, what: str, things: Any, make: Callable[[Any], Item]
-    ) -> Iterator[Item | Mystery]:
+        self, what: str, things: Any, make: Callable[[Any], Thing]
+    ) -> Iterator[Thing | Mystery]:
         for thing in things:
             try:
-                item: Item | Mystery = make(thing)
-            except Refused as error:
+                item: Thing | Mystery = make(thing)
+            except (Refused, Forbidden) as error:
                 item = Mystery(what, self._shown(thing), str(error))
-            except (KeyError, TypeError, ValueError, AttributeError):
+            except OSError as error:
+                item = Mystery(what, self._shown(thing), f"it cannot be read: {error.strerror}")
+            except _NONSENSE:
                 item = Mystery(what, self._shown(thing), f"{MANIFEST} makes no sense there")
             yield item
 
     def _shown(self, thing: Any) -> Path:
         if isinstance(thing, str):
-            return self._folder / FEEDBACK / thing
-        return thing if isinstance(thing, Path) else self._folder / MANIFEST
+            return self.place / FEEDBACK / thing
+        return thing if isinstance(thing, Path) else self.place / MANIFEST
+
+    def _check_owner(self, path: Path, what: str = "") -> None:
+        try:
+            check_owner(path, self._believed)
+        except Forbidden as error:
+            raise Forbidden(f"{what}{error}") from None
 
     # -- as nbgrader has it
 
-    def _in(self, name: str) -> list[Path]:
-        folder = self._folder / name
-        return sorted(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else []
-
     def _untold(self, name: str) -> list[Path]:
         """The folders that no manifest speaks of."""
-        return [path for path in self._in(name) if f"{name}/{path.name}" not in self._told]
+        return [path for path in self._there[name] if f"{name}/{path.name}" not in self._told]
 
     def _release(self, path: Path) -> Item:
+        _check_utf8(path)
+        self._check_owner(path)
         return Item(self._old_release(path.name), path, lambda: self._packed(path))
 
     def _old_release(self, assignment_id: str) -> OldRelease:
@@ -203,12 +266,13 @@ class Course:
 
     def _stand_ins(self) -> Iterator[Item]:
         """An empty release, not visible, for submissions to what is not released any more."""
-        wanted = {row.get("assignment_id"): self._folder for row in self._rows("submissions")}
+        told = [row.get("assignment_id") for row in self._rows("submissions")]
+        wanted = {name: self.place for name in told if is_name(name)}
         for path in self._untold(INBOUND):
             with contextlib.suppress(Refused):
                 wanted.setdefault(self._parsed(path)[1], path)
         for assignment_id, path in wanted.items():
-            if isinstance(assignment_id, str) and assignment_id not in self.released:
+            if assignment_id not in self.released:
                 old = self._old_release(assignment_id)
                 yield Item(replace(old, visible=False, stands_in=True), path, _nothing)
 
@@ -225,6 +289,7 @@ class Course:
         return Item(old, path, lambda: self._packed(path, old))
 
     def _parsed(self, path: Path) -> tuple[str, str, datetime.datetime]:
+        _check_utf8(path)
         found = _INBOUND.fullmatch(path.name)
         if found is None:
             raise Refused("its name is not student+assignment+time, as nbgrader makes it")
@@ -236,7 +301,7 @@ class Course:
         parts = who.split("+")
         ways = [("+".join(parts[:n]), "+".join(parts[n:])) for n in range(1, len(parts))]
         if len(ways) > 1:
-            known = {path.name for path in self._in(OUTBOUND)}
+            known = {path.name for path in self._there[OUTBOUND]}
             ways = [way for way in ways if way[1] in known]
         if len(ways) != 1 or not all(ways[0]):
             raise Refused(
@@ -278,7 +343,8 @@ class Course:
         ((submission, notebook_id),) = about
         origin = _origin(self.course_id, submission.origin, notebook_id)
         old = OldFeedback(submission, notebook_id, self._instructor, origin)
-        path = self._folder / FEEDBACK / name
+        path = self.place / FEEDBACK / name
+        self._check_owner(path)
         return Item(old, path, lambda: open_plain(path))
 
     # -- as the manifest of an export tells it
@@ -295,11 +361,11 @@ class Course:
         old = OldRelease(
             self.org_id,
             self.course_id,
-            row["assignment_id"],
-            row["by"],
+            _text(row["assignment_id"]),
+            _text(row["by"]),
             _origin(row["id"]),
             row["assignment_id"] in shown,
-            row["version"],
+            _number(row["version"]),
             _moment(row["timestamp"]),
         )
         return self._told_item(old, row)
@@ -311,24 +377,24 @@ class Course:
         return OldSubmission(
             self.org_id,
             self.course_id,
-            row["assignment_id"],
-            row["student"],
+            _text(row["assignment_id"]),
+            _text(row["student"]),
             _moment(row["timestamp"]),
             _origin(row["id"]),
-            row["client_timestamp"],
-            row["release_version"],
+            _note(row["client_timestamp"], 100),
+            _number(row["release_version"]),
         )
 
     def _told_feedback_on(self, submission: Any) -> Callable[[Any], Item]:
         def feedback(row: Any) -> Item:
             old = OldFeedback(
                 self._old_submission(submission),
-                row["notebook_id"],
-                row["by"],
+                _text(row["notebook_id"]),
+                _text(row["by"]),
                 _origin(submission["id"], row["notebook_id"], str(row["version"])),
-                row["version"],
+                _number(row["version"]),
                 _moment(row["timestamp"]),
-                row["checksum"],
+                _note(row["checksum"], 255),
             )
             return self._told_item(old, row)
 
@@ -340,7 +406,7 @@ class Course:
             raise Refused(f"{row['key']} was harmed when it was exported")
         if not _ARCHIVE.fullmatch(name):
             raise Refused(f"{MANIFEST} says that it is in {name!r}, where nothing of ours lies")
-        path = self._folder / name
+        path = self.place / name
         return Item(old, path, lambda: open_plain(path), row["sha256"])
 
 
@@ -357,19 +423,76 @@ def _nothing() -> Iterator[BinaryIO]:
         yield file
 
 
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else []
+
+
+def _check_utf8(path: Path) -> None:
+    if not is_utf8(path.name):
+        raise Refused("its name is not UTF-8")
+
+
 def _manifest(folder: Path) -> dict[str, Any]:
     """Empty if this is not an export of ours."""
     path = folder / MANIFEST
-    if not path.is_file() or path.is_symlink():
+    if not os.path.lexists(path):
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise Malformed(f"{path} cannot be read: {error}") from error
-    is_ours = isinstance(found, dict) and found.get("format") == FORMAT
-    if is_ours and not isinstance(found.get("course_id"), str):
-        raise Malformed(f"{path} does not say which course it is of")
-    return found if is_ours else {}
+        with open_plain(path) as file:
+            found = json.load(file)
+    except (BadArchive, ValueError, RecursionError) as error:
+        raise Refused(f"its {MANIFEST} cannot be read: {error}") from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        return {}
+    if not is_name(found.get("course_id")):
+        raise Refused(f"its {MANIFEST} does not say which course it is of")
+    _check_shape(found)
+    return found
+
+
+def _check_shape(manifest: dict[str, Any]) -> None:
+    """Lists of objects; what is in the objects is looked at one by one."""
+    for key in ("releases", "submissions", "assignments", "people"):
+        _check_objects(manifest.get(key, []))
+    for row in manifest.get("submissions", []):
+        _check_objects(row.get("feedback", []))
+
+
+def _check_objects(rows: Any) -> None:
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise Refused(f"its {MANIFEST} makes no sense")
+
+
+def _person(row: Any) -> OldPerson:
+    if not is_name(row["name"]):
+        raise Refused(f"{row['name']!r} cannot be a name here")
+    return OldPerson(
+        row["name"],
+        Role.of(row["role"]),
+        _moment(row["last_seen"]),
+        _note(row.get("full_name")),
+        _note(row.get("email")),
+        _note(row.get("lms_user_id")),
+    )
+
+
+def _text(value: Any, longest: int | None = None) -> str:
+    """ValueError for what a database could not hold; so below."""
+    if not isinstance(value, str) or "\0" in value or not is_utf8(value):
+        raise ValueError("no text")
+    if longest is not None and len(value) > longest:
+        raise ValueError("too long")
+    return value
+
+
+def _note(value: Any, longest: int = 10_000) -> str | None:
+    return None if value is None else _text(value, longest)
+
+
+def _number(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**31:
+        raise ValueError("no number of a version")
+    return value
 
 
 def _moment(text: str, zone: str | None = "UTC") -> datetime.datetime:

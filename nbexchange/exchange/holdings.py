@@ -1,7 +1,9 @@
 """All that the exchange holds of a course, a batch at a time: for `nbexchange export`.
 
 Each batch is a transaction of its own, and a row says by value what it refers to, so a copy that is
-made while people work is whole as far as it goes.
+made while people work is whole as far as it goes. A course may be purged between two batches, and
+SQLite gives its number to the next one that is made, of whatever organisation; so every query also
+compares what the number was for.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import ColumnElement, Select, and_, func, select
 from sqlalchemy.orm import Session
 
 from nbexchange import models
@@ -24,8 +26,17 @@ BATCH = 500
 
 class CourseRow(NamedTuple):
     pk: int
+    org_id: int
     course_id: str
     title: str | None
+
+    def is_it(self) -> ColumnElement[bool]:
+        """The condition on a query that joins courses."""
+        return and_(
+            models.Course.id == self.pk,
+            models.Course.org_id == self.org_id,
+            models.Course.course_id == self.course_id,
+        )
 
 
 class AssignmentRow(NamedTuple):
@@ -110,9 +121,9 @@ class SubmissionRow(NamedTuple):
 
 def courses(session: Session, scope: Scope) -> list[CourseRow]:
     """Raises NotFound when there is none."""
-    query = select(models.Course.id, models.Course.course_id, models.Course.title).where(
-        models.Course.org_id == scope.org_id
-    )
+    query = select(
+        models.Course.id, models.Course.org_id, models.Course.course_id, models.Course.title
+    ).where(models.Course.org_id == scope.org_id)
     if scope.course_id is not None:
         query = query.where(models.Course.course_id == scope.course_id)
     found = [CourseRow(*row) for row in session.execute(query.order_by(models.Course.id))]
@@ -121,26 +132,29 @@ def courses(session: Session, scope: Scope) -> list[CourseRow]:
     return found
 
 
-def how_many(session: Session, course_pk: int) -> int:
+def how_many(session: Session, course: CourseRow) -> int:
     """Releases and submissions."""
     return sum(
         session.execute(
             select(func.count(table.id))
             .join(table.assignment)
-            .where(models.Assignment.course_pk == course_pk)
+            .join(models.Assignment.course)
+            .where(course.is_it())
         ).scalar_one()
         for table in (models.Release, models.Submission)
     )
 
 
-def assignments(session: Session, course_pk: int) -> list[AssignmentRow]:
-    query = select(models.Assignment.assignment_id, models.Assignment.released).where(
-        models.Assignment.course_pk == course_pk
+def assignments(session: Session, course: CourseRow) -> list[AssignmentRow]:
+    query = (
+        select(models.Assignment.assignment_id, models.Assignment.released)
+        .join(models.Assignment.course)
+        .where(course.is_it())
     )
     return [AssignmentRow(*row) for row in session.execute(query.order_by(models.Assignment.id))]
 
 
-def people(session: Session, course_pk: int) -> list[PersonRow]:
+def people(session: Session, course: CourseRow) -> list[PersonRow]:
     """The roster."""
     query = (
         select(
@@ -152,12 +166,13 @@ def people(session: Session, course_pk: int) -> list[PersonRow]:
             models.Subscription.last_seen,
         )
         .join(models.Subscription, models.Subscription.user_pk == models.User.id)
-        .where(models.Subscription.course_pk == course_pk)
+        .join(models.Course, models.Course.id == models.Subscription.course_pk)
+        .where(course.is_it())
     )
     return [PersonRow(*row) for row in session.execute(query.order_by(models.User.id))]
 
 
-def events(session: Session, course_pk: int, after: int) -> list[EventRow]:
+def events(session: Session, course: CourseRow, after: int) -> list[EventRow]:
     """The next batch after the row of this number; so below."""
     query = (
         select(
@@ -171,12 +186,13 @@ def events(session: Session, course_pk: int, after: int) -> list[EventRow]:
         )
         .join(models.Event.user)
         .outerjoin(models.Event.assignment)
-        .where(models.Event.course_pk == course_pk, models.Event.id > after)
+        .join(models.Course, models.Course.id == models.Event.course_pk)
+        .where(course.is_it(), models.Event.id > after)
     )
     return [EventRow(*row) for row in session.execute(query.order_by(models.Event.id).limit(BATCH))]
 
 
-def releases(session: Session, course_pk: int, after: int) -> list[ReleaseRow]:
+def releases(session: Session, course: CourseRow, after: int) -> list[ReleaseRow]:
     newest = (
         select(func.max(models.Release.version))
         .where(models.Release.assignment_pk == models.Assignment.id)
@@ -198,14 +214,14 @@ def releases(session: Session, course_pk: int, after: int) -> list[ReleaseRow]:
             models.Release.version == newest,
         ),
         models.Release,
-        course_pk,
+        course,
         after,
     )
     # MariaDB and MySQL have no truth values.
     return [ReleaseRow._make((*row[:-1], bool(row[-1]))) for row in session.execute(query)]
 
 
-def submissions(session: Session, course_pk: int, after: int) -> list[SubmissionRow]:
+def submissions(session: Session, course: CourseRow, after: int) -> list[SubmissionRow]:
     query = _of_course(
         select(
             models.Submission.id,
@@ -223,7 +239,7 @@ def submissions(session: Session, course_pk: int, after: int) -> list[Submission
             models.Submission.size,
         ).join(models.Submission.release),
         models.Submission,
-        course_pk,
+        course,
         after,
     )
     rows = session.execute(query).all()
@@ -257,13 +273,14 @@ def _feedback(session: Session, submission_pks: Sequence[int]) -> dict[int, list
 def _of_course(
     query: Select[*tuple[Any, ...]],
     table: type[models.Release] | type[models.Submission],
-    course_pk: int,
+    course: CourseRow,
     after: int,
 ) -> Select[*tuple[Any, ...]]:
     return (
         query.join(table.user)
         .join(table.assignment)
-        .where(models.Assignment.course_pk == course_pk, table.id > after)
+        .join(models.Assignment.course)
+        .where(course.is_it(), table.id > after)
         .order_by(table.id)
         .limit(BATCH)
     )

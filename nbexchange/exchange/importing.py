@@ -27,7 +27,15 @@ from nbexchange.models import Action
 from nbexchange.storage import Blob, new_key
 
 IMPORTED = "imported"
-"""What events say besides, and how the keys begin."""
+"""What events say besides."""
+
+_KEYS = "§imported:"
+"""How the keys begin; no client can send such a one, because a header's has to be ASCII."""
+
+
+PEOPLE = 100
+
+Imported = models.Release | models.Submission | models.Feedback
 
 
 class Kept(NamedTuple):
@@ -102,7 +110,7 @@ def knows_release(session: Session, old: OldRelease, sha256: str) -> Kept | None
 
 
 def knows_submission(session: Session, old: OldSubmission, sha256: str) -> Kept | None:
-    _check_names(old.course_id, old.student)
+    _check_names(old.course_id, old.assignment_id, old.student)
     if old.timestamp > clock(session):
         raise Conflict("it says that it was handed in at a time that has not come yet")
     row = _find_submission(session, old)
@@ -134,6 +142,7 @@ def import_release(session: Session, old: OldRelease, blob: Blob, contents: Cont
     known = knows_release(session, old, blob.sha256)
     if known is not None:
         return known
+    key = _unused(session, models.Release, place, _key(old.origin, blob.sha256))
     versions = _releases(session, assignment)
     row = models.Release(
         token=new_key(),
@@ -145,10 +154,11 @@ def import_release(session: Session, old: OldRelease, blob: Blob, contents: Cont
         sha256=blob.sha256,
         size=blob.size,
         timestamp=old.timestamp or clock(session),
-        idempotency_key=_key(old.origin, blob.sha256),
+        idempotency_key=key,
     )
     session.add(row)
-    assignment.released = old.visible
+    if not _is_decided_here(session, assignment, versions):
+        assignment.released = old.visible
     session.flush()
     note(session, place, Action.RELEASED, assignment.id, row.token, IMPORTED)
     return Kept(True, row.key)
@@ -161,6 +171,7 @@ def import_submission(session: Session, old: OldSubmission, blob: Blob, contents
         return known
     place = _place(session, old.org_id, old.course_id, old.student, Role.STUDENT)
     release = _answered(session, old)
+    key = _unused(session, models.Submission, place, _key(old.origin))
     now = clock(session)
     row = models.Submission(
         token=new_key(),
@@ -175,7 +186,7 @@ def import_submission(session: Session, old: OldSubmission, blob: Blob, contents
         stored_at=now,
         client_timestamp=old.client_timestamp,
         notebooks=listable(contents.notebooks),
-        idempotency_key=_key(old.origin),
+        idempotency_key=key,
     )
     session.add(row)
     session.flush()
@@ -194,6 +205,7 @@ def import_feedback(session: Session, old: OldFeedback, blob: Blob, _: None) -> 
     place = _place(
         session, old.submission.org_id, old.submission.course_id, old.by, Role.INSTRUCTOR
     )
+    key = _unused(session, models.Feedback, place, _key(old.origin, blob.sha256))
     versions = _feedback(session, submission, old.notebook_id)
     same = [version for version in versions[-1:] if version.sha256 == blob.sha256]
     row = models.Feedback(
@@ -206,7 +218,7 @@ def import_feedback(session: Session, old: OldFeedback, blob: Blob, _: None) -> 
         size=blob.size,
         timestamp=old.timestamp or clock(session),
         checksum=old.checksum,
-        idempotency_key=_key(old.origin, blob.sha256),
+        idempotency_key=key,
     )
     session.add(row)
     session.flush()
@@ -228,7 +240,10 @@ def import_people(
     title: str | None,
     people: Sequence[OldPerson],
 ) -> None:
-    """The roster, for reports and lists. Whoever is known here is left as he is."""
+    """The roster, for reports and lists. Whoever is known here is left as he is.
+
+    Give it at most PEOPLE: a transaction has to end before a request would stop waiting.
+    """
     _check_names(course_id, *(person.name for person in people))
     insert_if_absent(session, models.Course, org_id=org_id, course_id=course_id, title=title)
     for person in people:
@@ -337,19 +352,33 @@ def _known_version(
     sha256: str,
     key: str,
 ) -> Kept | None:
-    same_number = [row for row in versions if row.version == number]
-    known = [row for row in versions if row.idempotency_key == key]
-    if number is not None:
-        if same_number and same_number[0].sha256 != sha256:
+    if number is None:
+        known = [row for row in versions if row.idempotency_key == key]
+        known = [row for row in versions[-1:] if row.sha256 == sha256] or known
+    else:
+        known = [row for row in versions if row.version == number]
+        if known and known[0].sha256 != sha256:
             raise Conflict(f"version {number} of it is another one here")
-        known = same_number
-    if number is None and versions:
-        newest = versions[-1]
-        if newest.sha256 == sha256:
-            known = [newest]
-        elif not known and not (newest.idempotency_key or "").startswith(IMPORTED):
-            raise Conflict("there is a newer one here, which is not replaced")
-    return Kept(False, known[0].key) if known else None
+    if known:
+        return Kept(False, known[0].key)
+    if versions and not _is_imported(versions[-1]):
+        raise Conflict("there is a newer one here, which is not replaced")
+    return None
+
+
+def _is_imported(row: models.Release | models.Feedback) -> bool:
+    return (row.idempotency_key or "").startswith(_KEYS)
+
+
+def _is_decided_here(
+    session: Session, assignment: models.Assignment, versions: Sequence[models.Release]
+) -> bool:
+    """Whether somebody released it here, or took it back."""
+    removed = select(models.Event.id).filter_by(assignment_pk=assignment.id, action=Action.REMOVED)
+    return (
+        not all(map(_is_imported, versions))
+        or session.execute(removed.limit(1)).first() is not None
+    )
 
 
 def _next(versions: Sequence[models.Release] | Sequence[models.Feedback]) -> int:
@@ -357,7 +386,15 @@ def _next(versions: Sequence[models.Release] | Sequence[models.Feedback]) -> int
 
 
 def _key(origin: str, sha256: str = "") -> str:
-    return f"{IMPORTED}:{origin}:{sha256}"
+    return f"{_KEYS}{origin}:{sha256}"
+
+
+def _unused(session: Session, table: type[Imported], place: Place, key: str) -> str:
+    """The key. An exchange that gives one id to two things is refused, not believed."""
+    query = select(table.id).filter_by(user_pk=place.user_pk, idempotency_key=key)
+    if session.execute(query).first() is not None:
+        raise Conflict("something else was imported with the id that it has")
+    return key
 
 
 def _check_names(*names: str) -> None:
