@@ -98,6 +98,7 @@ class Command(Application):
         try:
             # Never on a new one: an address that is wrong would look like an empty service.
             database.prepare(make=False)
+            database.patience = None  # no request waits for an answer
             yield database, storage
         finally:
             storage.close()

@@ -59,7 +59,8 @@ class Database:
         )
         self._writing = self.engine.execution_options(nbexchange_writes=True)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
-        self._patience = None if self.is_sqlite else ANSWER_SECONDS
+        self.patience = None if self.is_sqlite else ANSWER_SECONDS
+        """Seconds; None to wait for as long as it takes."""
         self._readers: Executor
         self._writers: Executor
         if self.is_sqlite:
@@ -85,10 +86,10 @@ class Database:
 
     async def _in(self, threads: Executor, work: Callable[[], T]) -> T:
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self.patience):
                 return await asyncio.get_running_loop().run_in_executor(threads, work)
         except TimeoutError as error:
-            log.error("the database did not answer within %g seconds", self._patience)
+            log.error("the database did not answer within %g seconds", self.patience)
             raise away() from error
 
     def read_now(
