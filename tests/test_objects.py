@@ -644,6 +644,28 @@ def test_the_environment_may_name_the_store(data: Path, monkeypatch: pytest.Monk
     assert storage.store.prefix == "from-the-environment"
 
 
+def test_the_environment_may_say_all_there_is_to_say(
+    server: S3Server, bucket: str, data: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    said = {
+        "NBEX_STORAGE_URL": f"s3://{bucket}",
+        "AWS_ENDPOINT_URL": server.endpoint,
+        "AWS_ACCESS_KEY_ID": server.key,
+        "AWS_SECRET_ACCESS_KEY": server.secret,
+        "AWS_REGION": "us-east-1",
+        "AWS_ALLOW_HTTP": "true",
+    }
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    config = Config()
+    config.NbExchange.base_storage_location = str(data)
+
+    storage = NbExchange(config=config).make_storage()
+
+    run(storage.check())
+    storage.close()
+
+
 # -- a whole course
 
 

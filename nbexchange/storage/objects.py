@@ -295,6 +295,9 @@ def _store_at(url: str, options: Mapping[str, Any]) -> ObjectStore:
     client = CLIENT | dict(config.pop("client_options", {}))
     if any("endpoint" in key.lower() and str(config[key]).startswith("http:") for key in config):
         client.setdefault("allow_http", True)
+    if os.environ.get("AWS_ALLOW_HTTP", "").lower() == "true":
+        # The library does not ask for it where it is given other options of the client.
+        client.setdefault("allow_http", True)
     _judge_url(url)
     try:
         return from_url(url, config=config, client_options=client, retry_config=RETRY)  # type: ignore[call-overload,no-any-return] # the scheme decides which options there are
