@@ -17,6 +17,7 @@ It behaves as nbgrader's own exchange does, in results, messages and exit codes,
 
 from typing import Any
 
+from nbexchange.plugin import courses
 from nbexchange.plugin.assignments import ExchangeFetchAssignment, ExchangeReleaseAssignment
 from nbexchange.plugin.exchange import Exchange
 from nbexchange.plugin.feedback import ExchangeFetchFeedback, ExchangeReleaseFeedback
@@ -37,7 +38,11 @@ __all__ = [
 
 
 def configure(c: Any) -> None:
-    """Make nbgrader use the exchange service; `c` is what `get_config()` gave."""
+    """Make nbgrader use the exchange service; `c` is what `get_config()` gave.
+
+    Where a hub says which courses somebody has, assignments lie in a folder of their course: two
+    courses may both have a ps1.
+    """
     c.ExchangeFactory.exchange = Exchange
     c.ExchangeFactory.list = ExchangeList
     c.ExchangeFactory.release_assignment = ExchangeReleaseAssignment
@@ -46,3 +51,5 @@ def configure(c: Any) -> None:
     c.ExchangeFactory.collect = ExchangeCollect
     c.ExchangeFactory.release_feedback = ExchangeReleaseFeedback
     c.ExchangeFactory.fetch_feedback = ExchangeFetchFeedback
+    if courses.told() is not None:
+        c.Exchange.path_includes_course = True

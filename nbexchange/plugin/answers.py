@@ -7,15 +7,18 @@ service. Here is the one place that looks into its JSON; everybody else works wi
 import base64
 import binascii
 import datetime
+import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6} UTC", re.ASCII)
-_LONGEST_NAME = 255  # bytes; the usual limit of a disk
+LONGEST_NAME = 255  # bytes; the usual limit of a disk
 _SHA256 = re.compile("[0-9a-f]{64}")
+
+_Value = TypeVar("_Value")
 
 
 class Nonsense(ValueError):
@@ -30,11 +33,10 @@ class Notebook:
 
     @classmethod
     def of(cls, said: Any) -> "Notebook":
-        sha256 = said.get("feedback_sha256") if isinstance(said, Mapping) else None
         return cls(
             notebook_id=_text(said, "notebook_id"),
             has_feedback=bool(said.get("has_exchange_feedback")),
-            feedback_sha256=_sha256(said, "feedback_sha256") if sha256 is not None else None,
+            feedback_sha256=_or_none(_sha256, said, "feedback_sha256"),
         )
 
 
@@ -46,6 +48,9 @@ class Released:
     assignment_id: str
     notebooks: tuple[Notebook, ...]  # at the top
     notebook_files: tuple[str, ...]  # all, relative, also those in folders
+    sha256: str | None = None
+    version: int | None = None
+    timestamp: str | None = None
 
     @classmethod
     def of(cls, said: Any) -> "Released":
@@ -54,6 +59,9 @@ class Released:
             assignment_id=_text(said, "assignment_id"),
             notebooks=_notebooks(said),
             notebook_files=tuple(sorted(map(_is_text, items(said, "notebook_files")))),
+            sha256=_or_none(_sha256, said, "sha256"),
+            version=_or_none(_number, said, "version"),
+            timestamp=_or_none(_timestamp, said, "timestamp"),
         )
 
 
@@ -168,8 +176,23 @@ def is_folder_name(name: str) -> bool:
     return (
         name not in ("", ".", "..")
         and separators.isdisjoint(name)
-        and len(os.fsencode(name)) <= _LONGEST_NAME
+        and _bytes_on_disk(name) <= LONGEST_NAME
     )
+
+
+def _bytes_on_disk(name: str) -> float:
+    try:
+        return len(os.fsencode(name))
+    except UnicodeEncodeError:  # half a character, from JSON
+        return math.inf
+
+
+def is_visible_name(name: str) -> bool:
+    """Whether a person's folder may have this name, which others have chosen.
+
+    Hidden folders belong to programs, which may run what they find there.
+    """
+    return name[:1] != "." and is_folder_name(name)
 
 
 def items(said: Any, key: str) -> list[Any]:
@@ -201,6 +224,10 @@ def _is_text(value: Any, key: str = "a name") -> str:
 
 def _text_or_none(said: Any, key: str) -> str | None:
     return None if said.get(key) in (None, "") else _text(said, key)
+
+
+def _or_none(read: Callable[[Any, str], _Value], said: Any, key: str) -> _Value | None:
+    return None if said.get(key) is None else read(said, key)
 
 
 def _number(said: Any, key: str) -> int:

@@ -1,14 +1,16 @@
 """release and fetch: an assignment on its way from the instructor to the students."""
 
+import datetime
 from pathlib import Path
 from shutil import ignore_patterns
-from typing import Any, BinaryIO
+from typing import Any
 
 from nbgrader.exchange import abc
+from traitlets import Bool
 
-from nbexchange.plugin import files
-from nbexchange.plugin.client import Refused
-from nbexchange.plugin.exchange import Exchange
+from nbexchange.plugin import fetched, files
+from nbexchange.plugin.client import Refused, Release, ServiceError
+from nbexchange.plugin.exchange import Exchange, sentence
 
 
 class ExchangeReleaseAssignment(Exchange, abc.ExchangeReleaseAssignment):  # type: ignore[misc]  # nbgrader is not typed
@@ -79,6 +81,12 @@ class ExchangeReleaseAssignment(Exchange, abc.ExchangeReleaseAssignment):  # typ
 class ExchangeFetchAssignment(Exchange, abc.ExchangeFetchAssignment):  # type: ignore[misc]  # nbgrader is not typed
     """`c.ExchangeFetchAssignment.*`"""
 
+    reset = Bool(
+        False,
+        help="Whether to begin anew where there is a copy already: it is renamed, with all the "
+        "work in it, and nothing of it is lost.",
+    ).tag(config=True)
+
     def _load_config(self, cfg: Any, **kwargs: Any) -> None:
         _adopt_old_section(self, cfg, "ExchangeFetch", "ExchangeFetchAssignment")
         super()._load_config(cfg, **kwargs)
@@ -93,24 +101,68 @@ class ExchangeFetchAssignment(Exchange, abc.ExchangeFetchAssignment):  # type: i
         course_id, assignment_id = self.coursedir.course_id, self.coursedir.assignment_id
         name = self.local_name(course_id, assignment_id)
         self.dest_path = Path(self.local_folder(course_id, assignment_id)).absolute()
-        if self.dest_path.is_dir() and not self.replace_missing_files:
-            raise self.failed(
-                f"You already have a copy of the assignment in this directory: {name}"
-            )
+        if self.dest_path.is_dir() and not (self.replace_missing_files or self.reset):
+            raise self._fetched_already(name)
+
+    def _fetched_already(self, name: str) -> Exception:
+        error = self.failed(f"You already have a copy of the assignment in this directory: {name}")
+        self.log.info(
+            "Nothing in it was changed. Files that are missing come back with --replace. To begin "
+            "anew, rename or move the folder and fetch again; "
+            "--ExchangeFetchAssignment.reset=True does both, and your work stays in a folder "
+            "beside it."
+        )
+        self._tell_news()
+        return error
 
     def copy_files(self) -> None:
         course_id, assignment_id = self.coursedir.course_id, self.coursedir.assignment_id
-        with self._archive() as file, files.unpacked(file, self.dest_path) as new:
+        release = self._release()
+        with release as file, files.unpacked(file, self.dest_path) as new:
             self.log.info("Source: %s", self.place(course_id, "outbound", assignment_id))
             self.log.info("Destination: %s", self.dest_path)
             files.prune(new, ignore_patterns(*self.coursedir.ignore))
-            if self.dest_path.is_dir():
+            if self.dest_path.is_dir() and not self.reset:
                 files.replace_missing(new, self.dest_path, self.log)
+                self._tell_news()
             else:
-                files.settle(new, self.dest_path)
+                self._begin_with(new)
+                self._remember(release)
         self.log.info("Fetched as: %s %s", course_id, assignment_id)
 
-    def _archive(self) -> BinaryIO:
+    def _begin_with(self, new: Path) -> None:
+        if not self.dest_path.is_dir():
+            files.settle(new, self.dest_path)
+            return
+        kept = files.settle_beside(new, self.dest_path, f"kept {_now()}")
+        self.log.info("Your copy, with all your work, is kept in: %s", kept)
+
+    def _remember(self, release: Release) -> None:
+        course_id, assignment_id = self.coursedir.course_id, self.coursedir.assignment_id
+        cache, folder = Path(self.cache), self.dest_path
+        try:
+            fetched.remember(
+                cache, course_id, assignment_id, folder, release.sha256, release.version
+            )
+        except OSError as error:  # the assignment is there, and that is what matters
+            self.log.debug("What was fetched is not remembered. %s", sentence(error))
+
+    def _tell_news(self) -> None:
+        """Where there are some. The service is asked only about what is known to be fetched."""
+        course_id, assignment_id = self.coursedir.course_id, self.coursedir.assignment_id
+        if not fetched.recall(Path(self.cache), course_id, assignment_id, self.dest_path):
+            return
+        try:
+            released, _ = self.client.assignments(course_id)
+        except ServiceError as error:
+            self.log.debug("Whether there is a newer release is not known. %s", error)
+            return
+        for one in released:
+            news = self.news(one, self.dest_path) if one.assignment_id == assignment_id else None
+            if news:
+                self.log.warning(news)
+
+    def _release(self) -> Release:
         course_id, assignment_id = self.coursedir.course_id, self.coursedir.assignment_id
         try:
             return self.client.fetch(course_id, assignment_id)
@@ -123,6 +175,11 @@ class ExchangeFetchAssignment(Exchange, abc.ExchangeFetchAssignment):  # type: i
             self.place(course_id, "outbound", assignment_id),
             (self.place(course_id, "outbound", one.assignment_id) for one in released),
         )
+
+
+def _now() -> str:
+    """In UTC as all times are, and as a name may have it everywhere."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H.%M.%S")
 
 
 def _adopt_old_section(exchange: Exchange, cfg: Any, old: str, new: str) -> None:

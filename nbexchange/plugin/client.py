@@ -160,6 +160,21 @@ class Parcel:
 
 
 @dataclass(frozen=True)
+class Release:
+    """A released archive, in a temporary file that lasts as long as one is inside."""
+
+    file: BinaryIO
+    sha256: str
+    version: int | None
+
+    def __enter__(self) -> BinaryIO:
+        return self.file
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+
+@dataclass(frozen=True)
 class Client:
     """An exchange service at `url`; cheap to make, because connections are kept elsewhere."""
 
@@ -193,10 +208,11 @@ class Client:
         params = {"course_id": course_id, "assignment_id": assignment_id}
         return self._send("assignment", params, parcel, Receipt.of, condition)
 
-    def fetch(self, course_id: str, assignment_id: str) -> BinaryIO:
-        """The released archive, in a temporary file."""
+    def fetch(self, course_id: str, assignment_id: str) -> Release:
+        """The newest release."""
         params = {"course_id": course_id, "assignment_id": assignment_id}
-        return self._download("assignment", params, f"Fetching {assignment_id}")
+        download = self._download("assignment", params, f"Fetching {assignment_id}")
+        return Release(download.file, download.sha256, download.version)
 
     def remove(self, course_id: str, assignment_id: str) -> None:
         """Not released any more; also when it was not."""
@@ -239,7 +255,7 @@ class Client:
             "assignment_id": submission.assignment_id,
             "path": submission.path,
         }
-        return self._download("collection", params, expected=submission.sha256)
+        return self._download("collection", params, expected=submission.sha256).file
 
     def release_feedback(
         self, course_id: str, assignment_id: str, notebook_id: str, html: bytes, whose: _Params
@@ -304,7 +320,7 @@ class Client:
 
     def _download(
         self, path: str, params: _Params, label: str | None = None, expected: str | None = None
-    ) -> BinaryIO:
+    ) -> "_Download":
         """A temporary file with the whole blob, its digest verified; the caller closes it."""
         file = tempfile.TemporaryFile()  # noqa: SIM115 - it is what we return
         try:
@@ -314,7 +330,7 @@ class Client:
         except BaseException:
             file.close()
             raise
-        return file
+        return download
 
     def _ask(
         self,
@@ -427,11 +443,15 @@ class Client:
         return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
 
     def _checked_url(self) -> str:
-        parts = urllib.parse.urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
+        try:
+            parts = urllib.parse.urlsplit(self.url)
+            is_address = parts.scheme in ("http", "https") and bool(parts.netloc)
+        except ValueError:  # "http://[::1"
+            is_address = False
+        if not is_address:
             raise ServiceError(
-                f"{self.shown_url!r} is no address of an exchange service: it has to begin with "
-                "http:// or https://. Set NBEXCHANGE_URL or c.Exchange.base_service_url."
+                f"{self.shown_url!r} is no address of an exchange service: that is like "
+                "http://host:9000/. Set NBEXCHANGE_URL or c.Exchange.base_service_url."
             )
         return self.url
 
@@ -508,7 +528,9 @@ class _Download:
     def __init__(
         self, file: BinaryIO, most: int, label: str | None, expected: str | None = None
     ) -> None:
-        self._file = file
+        self.file = file
+        self.sha256 = ""
+        self.version: int | None = None
         self._most = most
         self._label = label
         self._expected = expected
@@ -517,8 +539,8 @@ class _Download:
     def headers(self) -> dict[str, str]:
         # A proxy that gzips the gzip would make every digest wrong.
         headers = {"Accept-Encoding": "identity"}
-        if self._etag and self._file.tell():
-            headers["Range"] = f"bytes={self._file.tell()}-"
+        if self._etag and self.file.tell():
+            headers["Range"] = f"bytes={self.file.tell()}-"
             headers["If-Range"] = self._etag
         return headers
 
@@ -528,10 +550,12 @@ class _Download:
         if not self._continues(answer):
             self._restart()
         self._etag = answer.headers.get("ETag")
+        version = _number(answer.headers.get("Nbexchange-Version"))
+        self.version = None if version is None else int(version)
         left = int(_number(answer.headers.get("Content-Length")) or 0)
         with Progress(self._label or "", left if self._label else 0) as progress:
             for piece in answer.iter_content(_PIECE):
-                self._file.write(piece)
+                self.file.write(piece)
                 progress.advance(len(piece))
                 self._check_size()
         self._verify(_announced(answer))
@@ -540,18 +564,18 @@ class _Download:
         if answer.status_code != requests.codes.partial_content:
             return False
         match = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
-        if not match or int(match[1]) != self._file.tell():
+        if not match or int(match[1]) != self.file.tell():
             self._restart()
             raise _Again(ServiceError("The exchange service sends another part than asked for."))
         return True
 
     def _restart(self) -> None:
-        self._file.seek(0)
-        self._file.truncate()
+        self.file.seek(0)
+        self.file.truncate()
         self._etag = None
 
     def _check_size(self) -> None:
-        if self._file.tell() > self._most:
+        if self.file.tell() > self._most:
             raise ServiceError(
                 f"The archive is larger than {self._most} bytes (c.Exchange.max_buffer_size)."
             )
@@ -559,8 +583,8 @@ class _Download:
     def _verify(self, announced: str | None) -> None:
         if announced is None:
             raise Nonsense("it sends an archive without its digest")
-        self._file.seek(0)
-        sha256 = hashlib.file_digest(self._file, "sha256").hexdigest()  # type: ignore[arg-type]  # see Parcel
+        self.file.seek(0)
+        sha256 = hashlib.file_digest(self.file, "sha256").hexdigest()  # type: ignore[arg-type]  # see Parcel
         if sha256 != announced or sha256 != (self._expected or sha256):
             self._restart()
             raise _Again(
@@ -569,6 +593,7 @@ class _Download:
                     "service names. Try again; if it stays so, tell whoever runs the service."
                 )
             )
+        self.sha256 = sha256
 
 
 @functools.cache

@@ -16,11 +16,17 @@ from requests.auth import AuthBase
 from traitlets import Bool, Float, Integer, Type, Unicode, default
 
 from nbexchange.errors import NbExchangeError
-from nbexchange.plugin.answers import is_folder_name
+from nbexchange.plugin import courses, fetched
+from nbexchange.plugin.answers import Released, is_visible_name
 from nbexchange.plugin.client import BearerToken, Client, Login, ServiceError, Unreachable
 
 MISHAPS = (ServiceError, NbExchangeError, OSError)
 """What can go wrong without being a mistake in the program: service, archive and disk."""
+
+RESET = (
+    "To get the new one, rename or move your folder and fetch again; "
+    "--ExchangeFetchAssignment.reset=True does both, and your work stays in a folder beside it."
+)
 
 _GIVE_UP = 3  # items in a row that nobody answered for
 
@@ -134,8 +140,13 @@ class Exchange(abc.Exchange):  # type: ignore[misc]  # nbgrader is not typed
     # Courses and names
 
     def check_course(self) -> str:
+        """The course that is meant: the one that is named, else the only one that there is."""
         if not self.coursedir.course_id:
-            raise self.failed("No course id specified. Re-run with --course flag.")
+            self.coursedir.course_id = courses.only_one()
+        if not self.coursedir.course_id:
+            told = courses.told()
+            yours = f" Your courses are: {', '.join(sorted(told))}." if told else ""
+            raise self.failed(f"No course id specified. Re-run with --course flag.{yours}")
         return str(self.coursedir.course_id)
 
     def strip_slash(self) -> None:
@@ -152,11 +163,11 @@ class Exchange(abc.Exchange):  # type: ignore[misc]  # nbgrader is not typed
         if self.authenticator is None:  # NbGraderAPI forgets to give it to the feedback classes
             return None
         try:
-            courses = self.authenticator.get_student_courses(self.coursedir.student_id)
+            allowed = self.authenticator.get_student_courses(self.coursedir.student_id)
         except Exception as error:  # noqa: BLE001 - anybody's plugin may raise anything
             kind = type(error).__name__
         else:
-            return None if courses is None else list(courses)
+            return None if allowed is None else list(allowed)
         raise self.failed(
             f"nbgrader's authenticator cannot say which courses are yours ({kind}). Try again; if "
             "it stays so, ask whoever runs your notebook server."
@@ -180,7 +191,7 @@ class Exchange(abc.Exchange):  # type: ignore[misc]  # nbgrader is not typed
     def local_name(self, course_id: str, assignment_id: str) -> str:
         """An assignment's folder below `assignment_dir`."""
         for name in (course_id, assignment_id):
-            if not is_folder_name(name):
+            if not is_visible_name(name):
                 raise self.failed(f"{name!r} cannot be the name of a folder here.")
         # As nbgrader writes it in its messages.
         return f"{course_id}{os.sep}{assignment_id}" if self.path_includes_course else assignment_id
@@ -193,6 +204,23 @@ class Exchange(abc.Exchange):  # type: ignore[misc]  # nbgrader is not typed
     def cached_copy(self, course_id: str, student: str, assignment_id: str, timestamp: str) -> Path:
         """Where the copy of a submission is kept; the names have to be folder names."""
         return Path(self.cache, course_id, f"{student}+{assignment_id}+{timestamp}")
+
+    # Releases
+
+    def news(self, released: Released, folder: Path) -> str | None:
+        """What to tell somebody whose copy of an assignment is older than the release."""
+        try:
+            mine = fetched.recall(
+                Path(self.cache), released.course_id, released.assignment_id, folder
+            )
+        except OSError:  # there is no such folder
+            return None
+        if mine is None or not mine.is_older_than(released):
+            return None
+        return (
+            f"There is a newer release of {released.assignment_id} than yours: version "
+            f"{released.version}, and you have version {mine.version}. {RESET}"
+        )
 
     # Many at once
 

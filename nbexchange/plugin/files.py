@@ -5,6 +5,7 @@ units of 1000 bytes) are applied on both ends, as nbgrader's own exchange does w
 """
 
 import contextlib
+import itertools
 import os
 import shutil
 import stat
@@ -17,6 +18,7 @@ from nbgrader.utils import ignore_patterns
 
 from nbexchange import archive
 from nbexchange.archive import Member
+from nbexchange.plugin.answers import LONGEST_NAME
 from nbexchange.plugin.client import Parcel, ServiceError
 
 Ignore = Callable[[str, list[str]], Collection[str]]
@@ -181,12 +183,38 @@ def settle(new: Path, place: Path) -> None:
         new.rename(place)
         return
     old = new.with_name("old")
+    _swap(new, place, old)
+
+
+def settle_beside(new: Path, place: Path, mark: str) -> Path:
+    """Let the new folder take the place of the old one, and say where the old one is now.
+
+    It gets another name and nothing else. Should the power fail in between, it has that name and
+    nothing has the old one.
+    """
+    old = _free_name(place, mark)
+    _swap(new, place, old)
+    return old
+
+
+def _swap(new: Path, place: Path, old: Path) -> None:
     place.rename(old)
     try:
         new.rename(place)
     except BaseException:
         old.rename(place)
         raise
+
+
+def _free_name(place: Path, mark: str) -> Path:
+    for number in itertools.count(1):
+        ending = f" ({mark})" if number == 1 else f" ({mark}, {number})"
+        longest = LONGEST_NAME - len(os.fsencode(ending))
+        begin = os.fsencode(place.name)[:longest].decode(errors="ignore")
+        free = place.with_name(f"{begin}{ending}")
+        if not os.path.lexists(free):
+            return free
+    raise AssertionError("unreachable: there is always another number")
 
 
 def replace_missing(new: Path, place: Path, log: Any) -> None:

@@ -11,7 +11,13 @@ from typing import Any
 from nbgrader.exchange import abc
 
 from nbexchange.plugin import files
-from nbexchange.plugin.answers import Notebook, Released, Submission, is_folder_name
+from nbexchange.plugin.answers import (
+    Notebook,
+    Released,
+    Submission,
+    is_folder_name,
+    is_visible_name,
+)
 from nbexchange.plugin.exchange import Exchange, is_glob, is_wanted
 
 _Info = dict[str, Any]
@@ -40,8 +46,10 @@ class ExchangeList(Exchange, abc.ExchangeList):  # type: ignore[misc]  # nbgrade
             groups = self._submitted_groups("submitted")
             self._say("Submitted assignments:", self._lines(groups, _line_with_feedback))
             return groups
-        released = [self._released_info(released) for released in self._released()]
+        found = self._released()
+        released = [self._released_info(one) for one in found]
         self._say("Released assignments:", map(self._released_line, released))
+        self._say_what_is_new(found)
         return released
 
     def remove_files(self) -> list[_Info]:
@@ -54,7 +62,7 @@ class ExchangeList(Exchange, abc.ExchangeList):  # type: ignore[misc]  # nbgrade
 
     def _remove_released(self) -> list[_Info]:
         self.check_course()
-        found = list(self._released())
+        found = self._released()
         removed = [{**self._released_info(one), "status": "removed"} for one in found]
         self._say("Removing released assignments:", map(self._released_line, removed))
         for one in found:
@@ -69,6 +77,13 @@ class ExchangeList(Exchange, abc.ExchangeList):  # type: ignore[misc]  # nbgrade
             for info in group["submissions"]:
                 shutil.rmtree(info["path"])
         return groups
+
+    def _say_what_is_new(self, found: list[Released]) -> None:
+        for one in found:
+            folder = Path(self.local_folder(one.course_id, one.assignment_id)).absolute()
+            news = self.news(one, folder)
+            if news:
+                self.log.info(news)
 
     def _say(self, title: str, lines: Iterator[str]) -> None:
         self.log.info(title)
@@ -94,7 +109,7 @@ class ExchangeList(Exchange, abc.ExchangeList):  # type: ignore[misc]  # nbgrade
         )
 
     def _has_a_folder(self, one: Released | Submission) -> bool:
-        usable = is_folder_name(one.course_id) and is_folder_name(one.assignment_id)
+        usable = is_visible_name(one.course_id) and is_visible_name(one.assignment_id)
         if not usable:
             # Nothing could be fetched, and looking for it here would look outside of our folders.
             self.log.warning("Leaving out %r: no folder has this name", one.assignment_id)

@@ -32,7 +32,7 @@ class ExchangeSubmit(Exchange, abc.ExchangeSubmit):  # type: ignore[misc]  # nbg
     def init_src(self) -> None:
         name = self.coursedir.assignment_id
         if self.path_includes_course:
-            name = Path(self.coursedir.course_id, name)
+            name = Path(self.check_course(), name)
         self.src_path = Path(os.path.abspath(Path(self.assignment_dir, name)))  # noqa: PTH100 - "ps1/../ps1" too
         if "+" in self.src_path.name:
             raise self.failed("Assignment names should not contain the following characters: +")
@@ -54,6 +54,9 @@ class ExchangeSubmit(Exchange, abc.ExchangeSubmit):  # type: ignore[misc]  # nbg
         files.check_size(self.src_path, self.coursedir)
         contents = files.members(self.src_path, files.rules(self.coursedir, self.log))
         self._compare_notebooks(released, contents)
+        news = self.news(released, self.src_path)
+        if news:
+            self.log.warning("%s This is submitted all the same.", news)
         with files.packed(self._with_marks(contents), self.max_buffer_size) as parcel:
             receipt = self.client.submit(
                 self.coursedir.course_id, self.coursedir.assignment_id, parcel

@@ -23,6 +23,8 @@ from tests.jupyter.story import COURSE, LISTED, LISTS, PS1, RECORDED, Golden, St
 from tests.support.nbgrader import Home, Zygote
 from tests.support.service import Service
 
+pytestmark = pytest.mark.slow  # a story takes most of a minute
+
 COURSES = (COURSE, "xyz 200")
 
 RECORDED_TIMES = {"2026-11-21 00:40:09.178138": "<TS3>"}
@@ -152,7 +154,7 @@ class Told:
     scope="module",
     params=[
         pytest.param((own_story, DIFFERENCES), id="service"),
-        pytest.param((nbgraders_story, ()), id="shared-folder", marks=pytest.mark.slow),
+        pytest.param((nbgraders_story, ()), id="shared-folder"),
     ],
 )
 def told(

@@ -155,9 +155,10 @@ def test_keys_and_states_of_a_newer_service_do_no_harm(impatient, trouble, relea
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        pytest.param("ftp://example.org/x", "has to begin with http:// or https://", id="ftp"),
-        pytest.param("nonsense", "has to begin with http:// or https://", id="word"),
-        pytest.param("http://", "has to begin with http:// or https://", id="no host"),
+        pytest.param("ftp://example.org/x", "that is like http://host:9000/", id="ftp"),
+        pytest.param("nonsense", "that is like http://host:9000/", id="word"),
+        pytest.param("http://", "that is like http://host:9000/", id="no host"),
+        pytest.param("http://[::1", "that is like http://host:9000/", id="half a bracket"),
         pytest.param("http://127.0.0.1:99999/x", "cannot be asked", id="port"),
         pytest.param("http://a b/x", "cannot be", id="space"),
         pytest.param("http://no-such-host.invalid/x", "cannot be reached", id="host"),

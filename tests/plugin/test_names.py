@@ -31,7 +31,7 @@ def solve(path):
 @pytest.mark.parametrize(
     ("student", "assignment_id", "notebook_id"),
     [
-        pytest.param("alice", "ps1", "p1", id="plain"),
+        pytest.param("alice", "ps1", "p1", id="plain", marks=pytest.mark.slow),
         pytest.param("o'neil, 'Zoë' 🦊", "Problem Set 1 & 2", "Aufgabe Nº 1 🧪", id="any words"),
     ],
 )

@@ -1,0 +1,96 @@
+"""Whose server this is: the person's courses, as the hub told them when the server started.
+
+`NBEXCHANGE_COURSES` is a JSON object of course ids and roles. It decides what pages show and what
+is assumed where nobody said it; what anybody may do is asked of the service, every time.
+
+Each course that the person teaches has a folder `courses/<course id>`, where nbgrader finds all
+that belongs to the course. It is made where it is missing and never changed afterwards.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nbexchange.plugin import files
+from nbexchange.plugin.answers import is_visible_name
+
+_CONFIG = """\
+# nbgrader's commands in this folder, and formgrader when it opens it, are about this course.
+import os
+c = get_config()
+c.CourseDirectory.course_id = {course_id!r}
+c.CourseDirectory.root = os.path.dirname(os.path.abspath(__file__))
+c.CourseDirectory.db_url = "sqlite:///" + os.path.join(c.CourseDirectory.root, "gradebook.db")
+"""
+
+
+def told() -> Mapping[str, str] | None:
+    """course id -> role; None where no hub says it."""
+    return _told_in("NBEXCHANGE_COURSES")
+
+
+def shared() -> Mapping[str, str]:
+    """course id -> address of formgrader in the account that the course's instructors share."""
+    told = _told_in("NBEXCHANGE_GRADERS") or {}
+    return {
+        course_id: address
+        for course_id, address in told.items()
+        if address.startswith(("/", "http://", "https://"))
+    }
+
+
+def _told_in(variable: str) -> Mapping[str, str] | None:
+    text = os.environ.get(variable)
+    if not text:
+        return None
+    try:
+        said: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        said = None
+    if not isinstance(said, dict) or not all(isinstance(value, str) for value in said.values()):
+        logging.getLogger(__name__).warning(
+            "%s is not a JSON object of course ids and texts; it is ignored.", variable
+        )
+        return None
+    return {course_id: value for course_id, value in said.items() if is_visible_name(course_id)}
+
+
+def taught() -> list[str]:
+    """The courses whose instructor this person is."""
+    return sorted(
+        course_id
+        for course_id, role in (told() or {}).items()
+        if role.lower() == "instructor" and can_be_shown(course_id)
+    )
+
+
+def can_be_shown(course_id: str) -> bool:
+    """Whether formgrader's pages can name it: they write it into their scripts as it is."""
+    return not set(course_id) & set('"<>')
+
+
+def only_one() -> str:
+    """The course that is meant when none is named; "" where that would be a guess."""
+    courses = told()
+    if courses is None:
+        return os.environ.get("NBEXCHANGE_COURSE_ID", "")
+    return next(iter(courses)) if len(courses) == 1 else ""
+
+
+def folder_of(course_id: str, root: Path) -> Path:
+    """Where the material of somebody who teaches the course is."""
+    return root / "courses" / course_id
+
+
+def prepare(course_id: str, root: Path) -> Path:
+    """That folder, ready for nbgrader; what is there already stays as it is."""
+    folder = folder_of(course_id, root)
+    if not folder.is_dir():
+        (folder / "source").mkdir(parents=True, exist_ok=True)
+    config = folder / "nbgrader_config.py"
+    if not config.exists():
+        files.write_whole(config, _CONFIG.format(course_id=course_id).encode())
+    return folder

@@ -1,0 +1,269 @@
+"""nbgrader's pages in JupyterLab, for somebody whose hub says which courses are theirs.
+
+An extension of the Jupyter server, which is there as soon as this package is. Where no hub says
+anything (`NBEXCHANGE_COURSES` is not set) it does nothing at all; else:
+
+* Who teaches nothing does not see Formgrader, Create Assignment and Course List. That is a
+  comfort and no right: what anybody may do, the service decides. Nor does anybody see the menu's
+  Formgrader where frames are forbidden, as below JupyterHub: it would be an empty frame.
+* Each course that somebody teaches has its own folder (`courses.py`) and, below
+  `nbexchange/<course id>/formgrader`, its own formgrader. nbgrader has one in a server, which looks
+  at one course at a time: a button in a tab that was opened before would act on another course.
+* Course List leads to them, and to the accounts that instructors share (`NBEXCHANGE_GRADERS`).
+  `/formgrader` itself leads to the only one of the former, or asks which.
+"""
+
+import asyncio
+import json
+import os
+import re
+from collections import ChainMap
+from collections.abc import Callable, MutableMapping
+from html import escape
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jupyter_server.base.handlers import JupyterHandler
+from jupyter_server.utils import url_path_join
+from nbgrader.coursedir import CourseDirectory
+from nbgrader.server_extensions.course_list.handlers import CourseListHandler
+from nbgrader.server_extensions.formgrader.base import check_xsrf
+from nbgrader.server_extensions.formgrader.formgrader import FormgradeExtension
+from nbgrader.server_extensions.formgrader.handlers import FormgraderHandler, static_path
+from tornado import web
+
+from nbexchange.plugin import courses
+from nbexchange.plugin.answers import is_visible_name
+from nbexchange.plugin.client import ServiceError
+from nbexchange.plugin.exchange import MISHAPS, sentence
+from nbexchange.plugin.list import ExchangeList
+
+FRAMED = "@jupyter/nbgrader:formgrader"
+OF_INSTRUCTORS = (FRAMED, "@jupyter/nbgrader:create-assignment", "@jupyter/nbgrader:course-list")
+
+_NO_FRAMES = "frame-ancestors 'none'"
+_PageConfig = MutableMapping[str, Any]
+
+
+def _jupyter_server_extension_points() -> list[dict[str, str]]:
+    return [{"module": "nbexchange.plugin.pages"}]
+
+
+def _load_jupyter_server_extension(server: Any) -> None:
+    if courses.told() is None:
+        return
+    taught = courses.taught()
+    _choose(server.web_app.settings, teaches=bool(taught))
+    pages = _Pages(server)
+    for course_id in taught:
+        try:
+            pages.open_course(course_id)
+        except MISHAPS as error:  # the other courses and JupyterLab itself go on
+            server.log.error("The course %r cannot be opened. %s", course_id, sentence(error))
+    # Before nbgrader's own for the same addresses, because extensions are loaded by name.
+    pages.add("formgrader/?", _Formgrader)
+    pages.add("formgraders", _CourseList)
+
+
+def _choose(settings: MutableMapping[str, Any], *, teaches: bool) -> None:
+    """Leave out of JupyterLab, when it makes its page, what is of no use to this person.
+
+    Here and not in `page_config_data`, which the files on disk replace.
+    """
+    before: Callable[[Any, _PageConfig], _PageConfig] | None = settings.get("page_config_hook")
+
+    def hook(handler: Any, page_config: _PageConfig) -> _PageConfig:
+        if before is not None:  # JupyterHub has one
+            page_config = before(handler, page_config)
+        disabled = [*(page_config.get("disabledExtensions") or ())]
+        if not teaches:
+            disabled += OF_INSTRUCTORS
+        elif _NO_FRAMES in settings.get("headers", {}).get("Content-Security-Policy", ""):
+            disabled += [FRAMED]
+        page_config["disabledExtensions"] = list(dict.fromkeys(disabled))
+        return page_config
+
+    settings["page_config_hook"] = hook
+
+
+class _Pages:
+    """The formgraders of a Jupyter server, one for each course."""
+
+    def __init__(self, server: Any) -> None:
+        self.open: dict[str, str] = {}
+        """course id -> where its formgrader is"""
+        self._server = server
+        self._root = Path(server.root_dir)
+
+    def add(self, address: str, handler: type[web.RequestHandler]) -> None:
+        base_url = re.escape(self._server.web_app.settings["base_url"])
+        pattern = url_path_join(base_url, address)
+        self._server.web_app.add_handlers(".*$", [(pattern, handler, {"pages": self})])
+
+    def open_course(self, course_id: str) -> None:
+        """Its folder, and a formgrader for it; ServiceError or OSError if that cannot be."""
+        folder = str(courses.prepare(course_id, self._root))
+        formgrader = FormgradeExtension(parent=self._server)
+        formgrader.log = self._server.log
+        formgrader.root_dir = str(self._root)
+        # As nbgrader does where it opens a folder: what lies around elsewhere does not count.
+        formgrader.load_cwd_config = False
+        formgrader.config_dir = folder
+        try:
+            formgrader.initialize([], root=folder)
+        except SystemExit:  # so nbgrader ends a program whose configuration is wrong
+            raise ServiceError(
+                f"nbgrader's configuration in {folder} or in your home is wrong; the log of your "
+                "Jupyter server says what."
+            ) from None
+        base_url = self._server.web_app.settings["base_url"]
+        address = url_path_join(base_url, "nbexchange", quote(course_id, safe=""))
+        meant = formgrader.coursedir.course_id
+        if meant != course_id:  # a folder of another year that was copied, with its configuration
+            raise ServiceError(
+                f"{folder}/nbgrader_config.py is about the course {meant!r}; write {course_id!r} "
+                "there, and start your Jupyter server again."
+            )
+        site = _Site(self._server.web_app, address)
+        formgrader.init_tornado_settings(site)
+        formgrader.init_handlers(site)
+        self.open[course_id] = f"{address}/formgrader"
+
+    async def meant_by(self, path: str) -> dict[str, str]:
+        """Those of `open` that `/formgrader?path=` may be about; none if that is another folder.
+
+        ServiceError when it is about a course that is none of the person's.
+        """
+        if not path:
+            return self.open
+        course_id = self._course_in(path)
+        if course_id is None:
+            return {}
+        if course_id not in self.open:
+            if not await asyncio.to_thread(self._is_new, course_id):
+                return {}
+            self.open_course(course_id)
+        return {course_id: self.open[course_id]}
+
+    def _course_in(self, path: str) -> str | None:
+        folder = Path(os.path.normpath(self._root / path))
+        is_ours = folder == courses.folder_of(folder.name, self._root)
+        can_be = is_visible_name(folder.name) and courses.can_be_shown(folder.name)
+        return folder.name if is_ours and can_be else None
+
+    def _is_new(self, course_id: str) -> bool:
+        """Whether this is a course that the hub did not yet know when it started the server."""
+        folder = courses.folder_of(course_id, self._root)
+        if (folder / "nbgrader_config.py").is_file():
+            return True
+        config = FormgradeExtension(parent=self._server).load_config()
+        exchange = ExchangeList(coursedir=CourseDirectory(config=config), config=config)
+        try:
+            exchange.client.assignments(course_id)
+        except ServiceError:
+            if folder.is_dir():
+                return False
+            raise
+        return True
+
+
+class _Site:
+    """What one course's formgrader takes for the whole web application."""
+
+    def __init__(self, webapp: web.Application, address: str) -> None:
+        self._webapp = webapp
+        self._address = address
+        self.settings: dict[str, Any] = {"base_url": re.escape(address)}  # for `init_handlers`
+
+    def add_handlers(self, host_pattern: str, handlers: list[Any]) -> None:
+        del self.settings["base_url"]
+        formgrader = f"{re.escape(self._address)}/formgrader"
+        ours = ((f"{formgrader}/?", _Start), (f"{formgrader}/static/js/utils.js", _Links))
+        self._webapp.add_handlers(
+            host_pattern,
+            [
+                (pattern, self._within(handler), *options)
+                for pattern, handler, *options in (*ours, *handlers)
+            ],
+        )
+
+    def _within(self, handler: type[web.RequestHandler]) -> type[web.RequestHandler]:
+        """The handler, as it is below our address and with our settings."""
+        settings = ChainMap(self.settings, self._webapp.settings)
+        return type(handler.__name__, (handler,), {"settings": settings, "base_url": self._address})
+
+
+class _Start(FormgraderHandler):  # type: ignore[misc]  # nbgrader is not typed
+    """Where nbgrader's own would look for another folder, and stay there."""
+
+    @web.authenticated
+    @check_xsrf  # type: ignore[untyped-decorator]  # nbgrader is not typed
+    def get(self) -> None:
+        self.redirect(f"{self.base_url}/formgrader/manage_assignments")
+
+
+class _Links(JupyterHandler):
+    """nbgrader's script that links to files; the links lead to this very server.
+
+    Its own lead to `/tree/`, which is nobody's below a hub.
+    """
+
+    @web.authenticated
+    def get(self) -> None:
+        base_url = json.dumps(url_path_join(self.settings["base_url"], "lab/tree/"))
+        script = Path(static_path, "js", "utils.js").read_text(encoding="utf-8")
+        self.set_header("Content-Type", "text/javascript; charset=UTF-8")
+        self.finish(re.sub('"/(notebooks|edit|tree)/"', lambda _: base_url, script))
+
+
+class _Formgrader(FormgraderHandler):  # type: ignore[misc]  # nbgrader is not typed
+    """`/formgrader`: on to that of the course that is meant."""
+
+    def initialize(self, pages: _Pages) -> None:
+        self._pages = pages
+
+    @web.authenticated
+    @check_xsrf  # type: ignore[untyped-decorator]  # nbgrader is not typed
+    async def get(self) -> None:
+        try:
+            links = await self._pages.meant_by(self.get_argument("path", ""))
+        except MISHAPS as error:
+            self.set_status(404 if isinstance(error, ServiceError) else 500)
+            self.finish(_page(f"<p>{escape(sentence(error))}</p>"))
+            return
+        if not links:
+            super().get()
+        elif len(links) == 1:
+            self.redirect(*links.values())
+        else:
+            self.finish(_choice(links))
+
+
+def _choice(links: dict[str, str]) -> str:
+    lines = (
+        f'<li><a href="{escape(link)}">{escape(course_id)}</a></li>'
+        for course_id, link in links.items()
+    )
+    return _page(f"<p>Of which course?</p><ul>{''.join(lines)}</ul>")
+
+
+def _page(content: str) -> str:
+    return f"<!doctype html><title>Formgrader</title><h1>Formgrader</h1>{content}"
+
+
+class _CourseList(CourseListHandler):  # type: ignore[misc]  # nbgrader is not typed
+    """Course List, with each course that is taught here, or in an account that is shared."""
+
+    def initialize(self, pages: _Pages) -> None:
+        self._pages = pages
+
+    async def check_for_local_formgrader(self, config: Any) -> list[dict[str, str]]:
+        """Not of the kind "local", which JupyterLab shows in a frame that keeps its first page,
+        and JupyterHub forbids."""
+        kinds = {"your server": self._pages.open, "shared": courses.shared()}
+        return [
+            {"course_id": course_id, "url": url, "kind": kind}
+            for kind, urls in kinds.items()
+            for course_id, url in urls.items()
+        ]
