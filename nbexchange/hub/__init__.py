@@ -1,0 +1,14 @@
+"""The hub's side: for `jupyterhub_config.py`.
+
+    from nbexchange.hub import configure
+    configure(c, command=["nbexchange"], lti=True)
+
+It needs the standard library and jupyterhub (with its tornado), and nothing else of nbexchange, so
+this folder alone can be mounted into a hub's image, under any name. docs/hub.md tells it all.
+"""
+
+from .config import configure
+from .lti import ASSISTANTS, INSTRUCTORS, Launch
+from .people import courses_of_user, role_of
+
+__all__ = ["ASSISTANTS", "INSTRUCTORS", "Launch", "configure", "courses_of_user", "role_of"]

@@ -1,0 +1,278 @@
+"""At login: a launch becomes a course, its groups, and the account that its instructors share.
+
+What a hub calls `post_auth_hook`. A person keeps all other courses, and this course's two groups
+are replaced by the one of the role in the launch. Everything is done with the hub's own objects, so
+a new course needs no restart and no token.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from jupyterhub import orm
+from jupyterhub.utils import maybe_future
+from tornado.web import HTTPError
+
+from .lti import INSTRUCTORS, Launch, launch_from
+from .naming import (
+    INSTRUCTOR,
+    STUDENT,
+    check_course_id,
+    ending,
+    group_for,
+    is_grader,
+    parse_group,
+)
+from .sharing import share_grader
+
+Hook = Callable[[Any, Any, Any], Any]
+"""(authenticator, handler, auth_model) -> auth_model, perhaps awaited."""
+
+CONTEXT = "nbexchange_context"
+"""In the properties of a course's groups: the fingerprint of the course that they were made for."""
+
+_WITH_ORGANISATION = re.compile(r"\d+-")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the operator says about launches; `configure` explains each."""
+
+    instructors: Collection[str] = INSTRUCTORS
+    platforms: Mapping[str, str] = field(default_factory=dict)
+    organisations: Mapping[str, int] = field(default_factory=dict)
+    course_id: Callable[[Launch], str | None] | None = None
+    graders: bool = True
+    prefix_names: bool = False
+
+    def organisation(self, launch: Launch) -> int:
+        return self.organisations.get(launch.platform, 1)
+
+
+def groups_hook(rules: Rules | None = None, before: Hook | None = None) -> Hook:
+    """A post_auth_hook for a hub with `manage_groups`; `before` is one that comes first."""
+    launches = rules or Rules()
+
+    async def hook(authenticator: Any, handler: Any, auth_model: Any) -> Any:
+        auth_model = await _admitted(authenticator, handler, auth_model, before)
+        if auth_model:
+            await _note(launches, authenticator, handler, auth_model)
+        return auth_model
+
+    return hook
+
+
+def no_grader_hook(before: Hook | None = None) -> Hook:
+    """A post_auth_hook that keeps people out of the shared accounts, and does nothing else."""
+
+    async def hook(authenticator: Any, handler: Any, auth_model: Any) -> Any:
+        return await _admitted(authenticator, handler, auth_model, before)
+
+    return hook
+
+
+async def _admitted(authenticator: Any, handler: Any, auth_model: Any, before: Hook | None) -> Any:
+    if before is not None:
+        auth_model = await maybe_future(before(authenticator, handler, auth_model))
+    if auth_model and is_grader(auth_model["name"]):
+        handler.log.warning("Refused to log in %r: it is a shared account.", auth_model["name"])
+        raise HTTPError(
+            403,
+            f"Nobody can log in as {auth_model['name']}: names that begin with grader- belong to "
+            "the accounts that a course's instructors share. If this is your own name in the "
+            "learning platform, ask for another one.",
+        )
+    return auth_model
+
+
+async def _note(rules: Rules, authenticator: Any, handler: Any, auth_model: Any) -> None:
+    launch = _launch(rules, handler, auth_model)
+    if rules.prefix_names:
+        await _prefix_name(rules, launch, authenticator, handler, auth_model)
+    name = auth_model["name"]
+    course_id = _course_id(rules, handler, launch) if launch and launch.context_id else None
+    auth_model["groups"] = _GroupsAtLast(
+        handler, name, given=auth_model.get("groups"), course_id=course_id, launch=launch
+    )
+    if launch is None:
+        return
+    auth_model["user_info"] = {**(auth_model.get("user_info") or {}), **launch.user_info}
+    if course_id is None:
+        handler.log.info("The launch of %s is from outside of every course.", name)
+        return
+    _keep_groups(handler.db, course_id, launch, rules)
+    if rules.graders and launch.role == INSTRUCTOR:
+        await share_grader(authenticator, handler, course_id)
+
+
+def _launch(rules: Rules, handler: Any, auth_model: Any) -> Launch | None:
+    try:
+        return launch_from(
+            auth_model.get("auth_state"),
+            consumer_key=_consumer_key(handler),
+            instructors=rules.instructors,
+        )
+    except ValueError as error:
+        handler.log.warning("Refused to log in %r: %s.", auth_model["name"], error)
+        raise HTTPError(
+            400, "This launch contradicts itself. Tell those who run the learning platform."
+        ) from None
+
+
+async def _prefix_name(
+    rules: Rules, launch: Launch | None, authenticator: Any, handler: Any, auth_model: Any
+) -> None:
+    """Two platforms may both have somebody called 2, and they must not share an account."""
+    if launch is None:
+        if _WITH_ORGANISATION.match(auth_model["name"]):
+            raise HTTPError(403, "Names that begin with a number and - come by a launch only.")
+        return
+    auth_model["name"] = name = f"{rules.organisation(launch)}-{auth_model['name']}"
+    # What was decided was decided about another name.
+    if not await maybe_future(authenticator.check_blocked_users(name, auth_model)):
+        raise HTTPError(403, f"{name} may not log in to this hub. Ask those who run it.")
+    auth_model["admin"] = await maybe_future(authenticator.is_admin(handler, auth_model))
+
+
+def _consumer_key(handler: Any) -> str:
+    # The first of several, as the signature was checked with; get_argument would give the last,
+    # which anybody on the way can add.
+    values = handler.request.arguments.get("oauth_consumer_key", [b""])
+    return bytes(values[0]).decode(errors="replace")
+
+
+def _course_id(rules: Rules, handler: Any, launch: Launch) -> str | None:
+    try:
+        if rules.course_id is None:
+            return _known_as(handler.db, _with_platform(rules, launch))
+        return _by_rule(rules, handler.db, launch)
+    except ValueError:
+        handler.log.exception("There is no course id for %s", launch)
+        raise HTTPError(
+            500,
+            "This course has no usable course id here. Tell those who run this hub; its log says "
+            "why.",
+        ) from None
+
+
+def _with_platform(rules: Rules, launch: Launch) -> Launch:
+    return replace(launch, platform=rules.platforms.get(launch.platform, launch.platform))
+
+
+def _known_as(db: Any, launch: Launch) -> str:
+    """The id that the course has already, whatever its label is now; else that of its label.
+
+    Ids hold only the beginning of a fingerprint, and anybody may give a group any name, so what
+    counts is what the groups were made for. ValueError where they were made for another course.
+    """
+    like = orm.Group.name.endswith(ending(launch.course_id), autoescape=True)
+    for group in db.query(orm.Group).filter(like):
+        made_for = (group.properties or {}).get(CONTEXT)
+        course_id, _ = parse_group(group.name) or (None, None)
+        if course_id and made_for == launch.fingerprint:
+            return course_id
+        if course_id == launch.course_id and made_for is not None:
+            raise ValueError(f"{course_id} is the course id of another course")
+    return launch.course_id
+
+
+def _by_rule(rules: Rules, db: Any, launch: Launch) -> str | None:
+    """What the operator's own rule says. ValueError where it cannot be, or takes from others."""
+    assert rules.course_id is not None
+    course_id = rules.course_id(_with_platform(rules, launch))
+    if course_id is not None:
+        _check_unlike_others(db, check_course_id(course_id))
+        if rules.organisations:
+            _check_organisation(db, course_id, rules.organisation(launch))
+    return course_id
+
+
+def _check_unlike_others(db: Any, course_id: str) -> None:
+    """ValueError where another course's id differs in nothing but capitals: their shared account
+    would be one."""
+    for (name,) in db.query(orm.Group.name):
+        other, _ = parse_group(name) or (course_id, None)
+        if other != course_id and other.lower() == course_id.lower():
+            raise ValueError(f"{course_id} and {other} differ in capitals only")
+
+
+def _check_organisation(db: Any, course_id: str, org_id: int) -> None:
+    """ValueError where the course is another organisation's: a rule that gives two platforms one
+    course id would take all of its work from one of them."""
+    for role in (INSTRUCTOR, STUDENT):
+        group = orm.Group.find(db, group_for(course_id, role))
+        its = (group.properties or {}).get("org_id", 1) if group else org_id
+        if its != org_id:
+            raise ValueError(
+                f"{course_id} is a course of organisation {its}, and this launch is of {org_id}; "
+                "if both are one course, give its groups that org_id by the hub's REST API"
+            )
+
+
+def _keep_groups(db: Any, course_id: str, launch: Launch, rules: Rules) -> None:
+    """Both groups of the course are there and say the same about it."""
+    told: dict[str, Any] = {}
+    if rules.course_id is None:
+        told[CONTEXT] = _with_platform(rules, launch).fingerprint
+    if launch.title:
+        told["title"] = launch.title
+    if launch.platform in rules.organisations:
+        told["org_id"] = rules.organisations[launch.platform]
+    names = [group_for(course_id, role) for role in (INSTRUCTOR, STUDENT)]
+    found = {name: orm.Group.find(db, name) for name in names}
+    known = [dict(group.properties or {}) for group in found.values() if group]
+    for name, group in found.items():
+        if group is None:
+            group = orm.Group(name=name)
+            db.add(group)
+        properties = {**(known[0] if known else {}), **(group.properties or {}), **told}
+        if group.properties != properties:
+            group.properties = properties
+    db.commit()
+
+
+class _GroupsAtLast(Collection[str]):
+    """The groups that somebody is to be in, looked up when the hub stores them and not before.
+
+    The hub replaces all groups by these. Between this hook and that moment it may wait (it makes
+    the account), and another launch of the same person may be stored meanwhile; what was read
+    before the wait would undo that. The hub itself does not wait between asking this and storing.
+    """
+
+    def __init__(
+        self,
+        handler: Any,
+        username: str,
+        *,
+        given: Collection[str] | None,
+        course_id: str | None,
+        launch: Launch | None,
+    ) -> None:
+        self._handler = handler
+        self._username = username
+        self._given = given
+        self._course_id = course_id
+        self._role = launch.role if launch else None
+
+    def _names(self) -> set[str]:
+        user = self._handler.find_user(self._username)
+        held = {group.name for group in user.groups} if user else set()
+        if self._given is not None:
+            # Who gave them means all groups, but knows nothing of courses.
+            held = {name for name in held if parse_group(name)} | set(self._given)
+        if self._course_id is None or self._role is None:
+            return held
+        held -= {group_for(self._course_id, role) for role in (INSTRUCTOR, STUDENT)}
+        return held | {group_for(self._course_id, self._role)}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names())
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names()

@@ -1,0 +1,194 @@
+"""What a launch says: which course, who, and as what.
+
+LTI 1.1 and 1.3, as jupyterhub-ltiauthenticator leaves them in `auth_state` after it has checked the
+signature. Nothing here trusts a form: a platform may send anything under any name, so what is not
+text is not there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .naming import INSTRUCTOR, STUDENT, course_id_from, fingerprint
+
+CLAIM = "https://purl.imsglobal.org/spec/lti/claim/"
+
+_NEW_ROLE = re.compile(r"http://purl\.imsglobal\.org/vocab/lis/v2/membership(?:/(\w+))?#(\w+)")
+_OLD_ROLE = re.compile(r"(?:urn:lti:role:ims/lis/)?(\w+)(?:/(\w+))?")
+_LONGEST_TEXT = 250
+
+ASSISTANTS = frozenset(
+    f"Instructor#TeachingAssistant{of}"
+    for of in (
+        "",
+        "Group",
+        "Offering",
+        "Section",
+        "SectionAssociation",
+        "Template",
+    )
+)
+"""Assistants, also those of a part of the course."""
+
+INSTRUCTORS = ASSISTANTS | {
+    "Instructor",
+    "Instructor#ExternalInstructor",
+    "Instructor#Grader",
+    "Instructor#Lecturer",
+    "Instructor#PrimaryInstructor",
+    "Instructor#SecondaryInstructor",
+}
+"""The roles in a course that make an instructor of the exchange, unless the operator has others."""
+
+_KINDS_OF_INSTRUCTOR = INSTRUCTORS | {"Instructor#GuestInstructor"}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch. `context_id` is empty where it came from outside of every course."""
+
+    platform: str
+    """The issuer (1.3) or the consumer key (1.1): what the signature was checked with."""
+
+    guid: str
+    """What the platform calls itself. One issuer can speak for many platforms."""
+
+    context_id: str
+    label: str | None
+    title: str | None
+    role: str
+    full_name: str | None
+    email: str | None
+    lms_user_id: str | None
+
+    @property
+    def course_id(self) -> str:
+        """Where nobody has chosen another."""
+        return course_id_from(self.label or self.title, *self._context)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the course: whatever its label is, and no other course has it."""
+        return fingerprint(*self._context)
+
+    @property
+    def _context(self) -> tuple[str, str, str]:
+        return self.platform, self.guid, self.context_id
+
+    @property
+    def user_info(self) -> dict[str, str]:
+        told = {
+            "full_name": self.full_name,
+            "email": self.email,
+            "lms_user_id": self.lms_user_id,
+        }
+        return {key: value for key, value in told.items() if value}
+
+
+def launch_from(
+    auth_state: object, *, consumer_key: str = "", instructors: Collection[str] = INSTRUCTORS
+) -> Launch | None:
+    """The launch that somebody logged in by; None for every other login.
+
+    LTI 1.1 does not tell whose launch it was: `consumer_key` is the one that signed it. Raises
+    ValueError for a launch that looks like both versions: a platform may put any field into a form
+    of 1.1, also the claims by which another platform is known.
+    """
+    if not isinstance(auth_state, Mapping):
+        return None
+    is_13, is_11 = f"{CLAIM}version" in auth_state, "lti_version" in auth_state
+    if is_13 and is_11:
+        raise ValueError("a launch says that it is of LTI 1.1 and of LTI 1.3")
+    if is_13:
+        return _launch_of_13(auth_state, instructors)
+    if is_11:
+        return _launch_of_11(auth_state, consumer_key, instructors)
+    return None
+
+
+def _launch_of_13(claims: Mapping[str, Any], instructors: Collection[str]) -> Launch:
+    context = _mapping(claims.get(f"{CLAIM}context"))
+    platform = _mapping(claims.get(f"{CLAIM}tool_platform"))
+    roles = claims.get(f"{CLAIM}roles")
+    return Launch(
+        platform=_id(claims.get("iss")),
+        guid=_id(platform.get("guid")),
+        context_id=_id(context.get("id")),
+        label=_text(context.get("label")),
+        title=_text(context.get("title")),
+        role=role_from(roles if isinstance(roles, list) else [], instructors),
+        full_name=_text(claims.get("name"))
+        or _joined(claims.get("given_name"), claims.get("family_name")),
+        email=_text(claims.get("email")),
+        lms_user_id=_text(claims.get("sub")),
+    )
+
+
+def _launch_of_11(
+    form: Mapping[str, Any], consumer_key: str, instructors: Collection[str]
+) -> Launch:
+    return Launch(
+        platform=consumer_key,
+        guid=_id(form.get("tool_consumer_instance_guid")),
+        context_id=_id(form.get("context_id")),
+        label=_text(form.get("context_label")),
+        title=_text(form.get("context_title")),
+        role=role_from(_id(form.get("roles")).split(","), instructors),
+        full_name=_text(form.get("lis_person_name_full"))
+        or _joined(form.get("lis_person_name_given"), form.get("lis_person_name_family")),
+        email=_text(form.get("lis_person_contact_email_primary")),
+        lms_user_id=_text(form.get("user_id")),
+    )
+
+
+def role_from(roles: Iterable[object], instructors: Collection[str] = INSTRUCTORS) -> str:
+    """Instructor if one of the roles in *this course* is an instructor's, else Student.
+
+    Roles in the institution or the system come in the same list and never count: a professor may be
+    somebody else's student. Of two roles the greater counts, but a role that is told more exactly
+    (`Instructor#TeachingAssistant`) takes the place of the one that it is told beside
+    (`Instructor`), or nobody could say that assistants are no instructors.
+    """
+    held = {_name_of(role) for role in roles if isinstance(role, str)}
+    if held & _KINDS_OF_INSTRUCTOR - {"Instructor"}:
+        held.discard("Instructor")
+    return INSTRUCTOR if held & set(instructors) else STUDENT
+
+
+def _name_of(role: str) -> str:
+    """`Role` or `Role#SubRole` of a role in the course; empty for every other role."""
+    found = _NEW_ROLE.fullmatch(role.strip()) or _OLD_ROLE.fullmatch(role.strip())
+    parts = [part for part in found.groups() if part] if found else []
+    # 1.1 has the assistant beside the instructor, not below.
+    if parts[:1] == ["TeachingAssistant"]:
+        parts = ["Instructor", parts[-1]]
+    return "#".join(parts)
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _id(value: object) -> str:
+    """As it came: two ids that differ in a space are two."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return ""
+    return str(value)
+
+
+def _text(value: object) -> str | None:
+    """For people to read: one line without control characters; None where nothing is left."""
+    seen = "".join(char if _is_shown(char) else " " for char in _id(value))
+    return " ".join(seen.split())[:_LONGEST_TEXT].rstrip() or None
+
+
+def _is_shown(char: str) -> bool:
+    # Emoji are joined by an invisible character, which is not "printable".
+    return char.isprintable() or char == "\u200d"
+
+
+def _joined(*names: object) -> str | None:
+    return " ".join(filter(None, map(_text, names))) or None

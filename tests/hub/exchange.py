@@ -1,0 +1,38 @@
+"""The exchange in a thread, with people whom a hub knows, and a clock in the test's hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from traitlets.config import Config
+
+from nbexchange.handlers.auth.jupyterhub import JupyterHubUserHandler
+from tests.support.service import Service
+
+
+class Clock:
+    """Stands still unless it is put forward."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def forward(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def exchange(data: Path, clock: Clock, **options: Any) -> Service:
+    """`options` are those of JupyterHubUserHandler."""
+
+    class Handler(JupyterHubUserHandler):
+        def __init__(self, **kwargs: Any) -> None:
+            super().__init__(clock=clock, **kwargs)
+
+    config = Config(
+        NbExchange={"user_plugin_class": Handler},
+        JupyterHubUserHandler={"service_name": "nbexchange", "api_token": ""} | options,
+    )
+    return Service(data, config)

@@ -1,0 +1,94 @@
+"""What stands where the hub should be, and says what the test wants it to say."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from tests.support.parts import PATIENCE
+
+SCOPES = ["access:services!service=nbexchange"]
+ADA: dict[str, Any] = {
+    "kind": "user",
+    "name": "ada",
+    "groups": ["formgrade-physics"],
+    "admin": False,
+    "scopes": SCOPES,
+}
+
+Answer = bytes | Callable[[str], bytes]
+
+
+def http(code: int, body: Any = None, *headers: str, hub: bool = True) -> bytes:
+    """An answer as a hub gives it; `body` is bytes or what becomes JSON."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    lines = [
+        f"HTTP/1.1 {code} Whatever",
+        f"Content-Length: {len(content)}",
+        *(["X-JupyterHub-Version: 6.1.1"] if hub else []),
+        *headers,
+    ]
+    return "\r\n".join([*lines, "", ""]).encode() + content
+
+
+class FakeHub:
+    """`answers` maps what follows /hub/api/ to an answer, or to what makes one of the token that
+    was shown; empty for none, ever.
+
+    `hold` lets it gather questions for one of them until `let_go`.
+    """
+
+    def __init__(self, **answers: Answer) -> None:
+        self.answers: dict[str, Answer] = dict(answers)
+        self.asked: list[str] = []
+        self.open = 0
+        self.most_open = 0
+        self.answered = 0
+        self._held: str | None = None
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
+        self._ready = threading.Event()
+
+    def __enter__(self) -> FakeHub:
+        self._thread.start()
+        assert self._ready.wait(PATIENCE)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(PATIENCE)
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop, self._go = asyncio.Event(), asyncio.Event()
+        server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
+        self.api_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hub/api"
+        self._ready.set()
+        await self._stop.wait()
+        server.close()
+
+    def hold(self, path: str) -> None:
+        self._held = path
+
+    def let_go(self) -> None:
+        self._loop.call_soon_threadsafe(self._go.set)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        path = head.split()[1].decode().removeprefix("/hub/api/")
+        token = head.decode().partition("Authorization: token ")[2].split("\r\n")[0]
+        self.asked.append(path)
+        self.open += 1
+        self.most_open = max(self.open, self.most_open)
+        if path == self._held:
+            await self._go.wait()
+        said = self.answers.get(path, http(404))
+        content = said(token) if callable(said) else said
+        if not content:
+            await reader.read()  # until the service gives it up
+        self.open -= 1
+        self.answered += 1
+        writer.write(content)
+        writer.close()
