@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import make_url
 
-from benchmarks import burst, cycle, lists, report, transfers
+from benchmarks import attacks, burst, cycle, lists, report, transfers
 from benchmarks.backing import Backing
 from benchmarks.ground import Ground
 from benchmarks.meters import Readings, Runs
@@ -32,6 +32,8 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
         "memory": transfers.heavy,
         "memory-crowd": transfers.crowded,
         "nginx": transfers.against_nginx,
+        "slow-clients": attacks.slow_clients,
+        "flood": attacks.flood,
         "burst": burst.burst,
         "hour": burst.hour,
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import statistics
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -192,5 +191,5 @@ class Waiting:
         return 1000 * max(self._waits)
 
     @property
-    def usual_ms(self) -> float:
-        return 1000 * statistics.median(self._waits)
+    def p95_ms(self) -> float:
+        return 1000 * percentile(self._waits, 95)

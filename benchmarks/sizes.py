@@ -31,6 +31,10 @@ class Sizes:
     crowd: int = 20
     crowd_transfer: int = 100 * MB
     """What each of a crowd moves at the same time, while memory is watched."""
+    slow_clients: int = 500
+    flooders: int = 200
+    attack_seconds: float = 20
+    """How long others are watched, before and during each attack."""
     burst_students: int = 300
     burst_archive: int = MB
     burst_seconds: float = 10
@@ -62,6 +66,9 @@ QUICK = Sizes(
     warm_up=MB,
     crowd=2,
     crowd_transfer=2 * MB,
+    slow_clients=10,
+    flooders=4,
+    attack_seconds=0.3,
     burst_students=4,
     burst_archive=50 * KB,
     burst_seconds=0.2,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import logging
 import os
@@ -11,20 +12,36 @@ import signal
 import sys
 import time
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Never
+from urllib.parse import SplitResult, urlsplit
 
 from sqlalchemy import URL
-from tornado.httpserver import HTTPServer
 from tornado.log import access_log, gen_log
 from tornado.netutil import bind_sockets
 from tornado.web import Application as TornadoApplication
 from tornado.web import RequestHandler
-from traitlets import Bool, Dict, Float, Int, Integer, TraitError, Type, Unicode, default, validate
+from traitlets import (
+    Bool,
+    CInt,
+    Dict,
+    Enum,
+    Float,
+    Int,
+    Integer,
+    TraitError,
+    Type,
+    Unicode,
+    default,
+    observe,
+    validate,
+)
 from traitlets.config import Application, Configurable, catch_config_error
 
 from nbexchange import __version__
 from nbexchange.archive import Limits
+from nbexchange.commands.base import only_options, wrong_use
 from nbexchange.commands.check import Check
 from nbexchange.commands.demo import Demo
 from nbexchange.commands.export import Export
@@ -34,14 +51,21 @@ from nbexchange.commands.purge import Purge
 from nbexchange.commands.upgrade_db import UpgradeDb
 from nbexchange.database import Database
 from nbexchange.errors import Misconfigured, NbExchangeError
+from nbexchange.exchange.inventory import how_many, owns_any
+from nbexchange.exchange.quotas import Quota, Quotas
 from nbexchange.handlers import rules
+from nbexchange.handlers.auth.jupyterhub import JupyterHubUserHandler
 from nbexchange.handlers.auth.token_file import TokenFileUserHandler
 from nbexchange.handlers.auth.user_handler import BaseUserHandler
 from nbexchange.handlers.base import BaseHandler, NothingHere, Services
-from nbexchange.handlers.metrics import Metrics
-from nbexchange.logs import OneLineFormatter
+from nbexchange.handlers.connections import LONGEST_READ, Patience, Server, most_connections
+from nbexchange.handlers.health import Healthz, MetricsPage, Readyz
+from nbexchange.handlers.limits import Allowance, Turnstile
+from nbexchange.handlers.metrics import ORGANISATIONS, Metrics
+from nbexchange.handlers.readiness import Readiness
+from nbexchange.logs import FORMATTERS
 from nbexchange.storage import CHUNK, Storage
-from nbexchange.storage.disk import DiskStorage
+from nbexchange.storage.disk import DiskStorage, may_be_absent
 
 IDLE_SECONDS = 75
 """How long a kept connection may be silent; a little more than what proxies wait."""
@@ -74,7 +98,7 @@ class NbExchange(Application):
     """
 
     # What --generate-config and --help-all tell of, besides this class.
-    classes = [TokenFileUserHandler]
+    classes = [TokenFileUserHandler, JupyterHubUserHandler]
 
     subcommands = {
         "upgrade-db": (UpgradeDb, "Bring the database's schema up to date."),
@@ -120,19 +144,44 @@ class NbExchange(Application):
 
     base_url = Unicode(
         "/services/nbexchange/",
-        help="The path below which everything is served; a slash at both ends is added.",
+        help="""
+        The path below which everything is served; a slash at both ends is added.
+        A service of JupyterHub takes it from $JUPYTERHUB_SERVICE_PREFIX.
+        """,
     ).tag(config=True)
+
+    @default("base_url")
+    def _prefix(self) -> str:
+        return _of_service("JUPYTERHUB_SERVICE_PREFIX") or "/services/nbexchange/"
 
     @validate("base_url")
     def _slashes(self, proposal: Any) -> str:
         inner = proposal["value"].strip("/")
         return f"/{inner}/" if inner else "/"
 
-    ip = Unicode("0.0.0.0", help="The address to listen on; empty for all, also IPv6.").tag(  # noqa: S104 (a service)
-        config=True
-    )
+    ip = Unicode(
+        "0.0.0.0",  # noqa: S104 (a service)
+        help="""
+        The address to listen on; empty for all, also IPv6.
+        A service of JupyterHub takes it from $JUPYTERHUB_SERVICE_URL.
+        """,
+    ).tag(config=True)
 
-    port = Int(9000, help="The port to listen on; 0 for any that is free.").tag(config=True)
+    @default("ip")
+    def _address(self) -> str:
+        return _service_url().hostname or "0.0.0.0"  # noqa: S104 (a service)
+
+    port = Int(
+        9000,
+        help="""
+        The port to listen on; 0 for any that is free.
+        A service of JupyterHub takes it from $JUPYTERHUB_SERVICE_URL.
+        """,
+    ).tag(config=True)
+
+    @default("port")
+    def _port(self) -> int:
+        return _service_url().port or 9000
 
     base_storage_location = Unicode(
         help="""
@@ -213,6 +262,136 @@ class NbExchange(Application):
         Limits().ratio, help="The most bytes that one compressed byte may become.", min=1
     ).tag(config=True)
 
+    student_quota = Integer(
+        10_000_000_000,
+        min=0,
+        help="""
+        The most bytes that all submissions of one person in an organisation may have together;
+        more are answered 413. 0: as many as there is room for. The default is twice the largest
+        file, and twenty times what a student hands in who takes ten courses.
+        """,
+    ).tag(config=True)
+
+    organisation_quota = Integer(
+        0,
+        min=0,
+        help="""
+        The most bytes that all releases, submissions and feedback of one organisation may have
+        together; more are answered 507. 0: as many as there is room for.
+        """,
+    ).tag(config=True)
+
+    quotas = Dict(
+        value_trait=Dict(value_trait=Integer(min=0), key_trait=Enum(["student", "organisation"])),
+        key_trait=CInt(min=1),  # JSON and YAML have texts for keys
+        help="""
+        Other quotas for some organisations, by their number:
+        {7: {"student": 2_000_000_000, "organisation": 500_000_000_000}}. What is not said here is
+        as everywhere.
+        """,
+    ).tag(config=True)
+
+    min_free_space = Integer(
+        1_000_000_000,
+        min=0,
+        help="""
+        Bytes that have to stay free on the disk of base_storage_location, and on that of an SQLite
+        database; an upload that needs them is answered 507. A database that meets a full disk
+        fails in everything. Of a small disk no more than a twentieth is kept free.
+        """,
+    ).tag(config=True)
+
+    max_requests_per_person = Integer(
+        Allowance().requests,
+        min=0,
+        help="Requests of one person under way at a time; more are answered 429. 0: any number.",
+    ).tag(config=True)
+
+    max_rate_per_person = Float(
+        Allowance().rate,
+        min=0,
+        help="""
+        Requests a second that one person may go on with, after a burst of max_burst_per_person.
+        More wait, so that a client that asks again only when it has its answer is paced; those
+        that would wait for more than turn_timeout are answered 429. 0: any number.
+        """,
+    ).tag(config=True)
+
+    max_burst_per_person = Integer(
+        Allowance().burst, min=1, help="Requests that one person may send at once after a rest."
+    ).tag(config=True)
+
+    max_transfers_per_person = Integer(
+        Allowance().transfers,
+        min=0,
+        help="""
+        Files that one person may send at a time, and as many that the person may fetch. The next
+        wait, and are answered 429 after turn_timeout. 0: any number.
+        """,
+    ).tag(config=True)
+
+    max_transfers = Integer(
+        Allowance().all_transfers,
+        min=0,
+        help="""
+        Files that all may send at a time to this process, and as many that all may fetch from it;
+        each takes up to two megabytes of memory. The next wait, and are answered 503 after
+        turn_timeout. 0: any number.
+        """,
+    ).tag(config=True)
+
+    turn_timeout = Float(
+        Allowance().patience,
+        min=0,
+        help="""
+        Seconds that a request waits for its turn before it is answered 429 or 503. Clients of
+        older versions give up after ten.
+        """,
+    ).tag(config=True)
+
+    max_refusals_per_second = Float(
+        Allowance().refusals,
+        min=0,
+        help="""
+        Refused requests (400 to 499) that are answered a second: of one person, and of all who
+        are not known together. More wait for up to five seconds. 0: any number.
+        """,
+    ).tag(config=True)
+
+    max_connections = Integer(
+        0,
+        min=0,
+        help="""
+        Connections at a time. Beyond, the one that has waited longest for a request is closed; if
+        none waits, the new one is answered 503. 0: 4,000, or as many as the limit of open files
+        allows, of which each takes two.
+        """,
+    ).tag(config=True)
+
+    header_timeout = Float(
+        Patience().header,
+        min=0,
+        help="Seconds from the first byte of a request's header to its last. 0: 75.",
+    ).tag(config=True)
+
+    silence_timeout = Float(
+        Patience().silence,
+        min=0,
+        help="""
+        Seconds without a byte of a body, or of an answer that is read, after which a connection
+        is closed. 0: for ever.
+        """,
+    ).tag(config=True)
+
+    min_transfer_rate = Float(
+        Patience().rate,
+        min=0,
+        help="""
+        Bytes a second that a body, or an answer, has to move over any stretch of twice
+        silence_timeout; a telephone line moves 5,000. 0: any.
+        """,
+    ).tag(config=True)
+
     user_plugin_class = Type(
         BaseUserHandler,
         klass=BaseUserHandler,
@@ -242,9 +421,47 @@ class NbExchange(Application):
         """,
     ).tag(config=True)
 
+    metrics_token = Unicode(
+        help="""
+        What a scraper has to show as `Authorization: Bearer <token>` before it reads `metrics`.
+        Default: $NBEXCHANGE_METRICS_TOKEN, else whoever reaches the port may. `metrics` is never
+        below the base URL, unless that is `/`.
+        """,
+    ).tag(config=True)
+
+    @default("metrics_token")
+    def _metrics_token(self) -> str:
+        return os.environ.get("NBEXCHANGE_METRICS_TOKEN", "").strip()
+
+    metrics_organisations = Integer(
+        ORGANISATIONS,
+        min=0,
+        help="""
+        How many organisations get numbers of their own in `metrics`; those that come later share
+        `other`. Each costs up to eleven series, in every replica.
+        """,
+    ).tag(config=True)
+
     debug = Bool(False, help="Log more.").tag(config=True)
 
-    _log_formatter_cls = OneLineFormatter
+    log_style = Enum(
+        list(FORMATTERS),
+        "plain",
+        help="""
+        How the log is written: `plain`, for people, with local time and tracebacks below; or
+        `json`, for programs: one object a line, with time in UTC, and tracebacks in it.
+        """,
+    ).tag(config=True)
+
+    @observe("log_style")
+    def _restyle(self, change: Any) -> None:
+        self._configure_logging()
+
+    def get_default_logging_config(self) -> dict[str, Any]:
+        config: dict[str, Any] = super().get_default_logging_config()
+        formatter = FORMATTERS[self.log_style]
+        config["formatters"]["console"]["class"] = f"{formatter.__module__}.{formatter.__name__}"
+        return config
 
     def _log_level_default(self) -> int:
         return logging.INFO
@@ -287,6 +504,22 @@ class NbExchange(Application):
         options = dict(self.db_kwargs)
         return Database(self.db_url, echo=self.debug_db, **options)
 
+    def refuse_absent_store(self, database: Database) -> None:
+        """Raise Misconfigured where the database knows files, and the directory has not one.
+
+        Before `make_storage`: what is made where a disk should be would take its place.
+        """
+        directory = Path(self.base_storage_location).absolute()
+        if self.storage_url or not database.read_now(owns_any) or not may_be_absent(directory):
+            return
+        # Asked again, last: somebody may have erased all of them since.
+        if known := database.read_now(how_many):
+            raise Misconfigured(
+                f"the database knows {known:,} files, and there is not one in {directory}/blobs; "
+                "is its disk mounted? Mount it, or correct base_storage_location. If the files "
+                "are lost, docs/troubleshooting.md says how to go on"
+            )
+
     def make_storage(self) -> Storage:
         self._make_data_directory()
         directory = Path(self.base_storage_location).absolute()
@@ -312,33 +545,71 @@ class NbExchange(Application):
 
     def make_user_handler(self) -> BaseUserHandler:
         plugin: type[BaseUserHandler] = self.user_plugin_class
-        if issubclass(plugin, Configurable):
-            configurable: BaseUserHandler = plugin(parent=self)
-            return configurable
-        return plugin()
+        try:
+            if issubclass(plugin, Configurable):
+                configurable: BaseUserHandler = plugin(parent=self)
+                return configurable
+            return plugin()
+        except TraitError as error:
+            raise Misconfigured(str(error)) from error
 
     def make_app(self, database: Database, storage: Storage) -> TornadoApplication:
         """The web application over parts that the caller closes."""
+        readiness = Readiness(database, storage)
+        stopping = asyncio.Event()
         services = Services(
             database=database,
             storage=storage,
             user_handler=self.make_user_handler(),
-            metrics=Metrics(),
+            readiness=readiness,
+            metrics=Metrics(database, storage, readiness, self.metrics_organisations),
+            metrics_token=self.metrics_token,
             max_buffer_size=self.max_buffer_size,
             limits=Limits(
                 entries=self.max_entries,
                 expanded_size=self.max_expanded_size,
                 ratio=self.max_ratio,
             ),
+            turnstile=Turnstile(self._allowance(), stopping),
+            quotas=self._make_quotas(database),
         )
         return TornadoApplication(
             rules(self.base_url, services),
             default_handler_class=NothingHere,
             default_handler_args={"services": services},
             log_function=_log_request,
-            stopping=asyncio.Event(),
+            metrics=services.metrics,
+            stopping=stopping,
+            turnstile=services.turnstile,
             under_way=set(),
             turns=weakref.WeakValueDictionary(),
+        )
+
+    def _allowance(self) -> Allowance:
+        return Allowance(
+            requests=self.max_requests_per_person,
+            rate=self.max_rate_per_person,
+            burst=self.max_burst_per_person,
+            transfers=self.max_transfers_per_person,
+            all_transfers=self.max_transfers,
+            patience=self.turn_timeout,
+            refusals=self.max_refusals_per_second,
+        )
+
+    def _make_quotas(self, database: Database) -> Quotas:
+        usual = Quota(self.student_quota, self.organisation_quota)
+        special = {int(org_id): replace(usual, **said) for org_id, said in self.quotas.items()}
+        disks = [Path(self.base_storage_location).absolute()]
+        if database.is_sqlite:
+            disks.append(Path(database.engine.url.database or "").absolute().parent)
+        return Quotas(usual, special, disks, self.min_free_space)
+
+    def _patience(self) -> Patience:
+        return Patience(
+            header=self.header_timeout,
+            silence=self.silence_timeout,
+            rate=self.min_transfer_rate,
+            connections=most_connections(self.max_connections),
         )
 
     # -- running
@@ -348,6 +619,8 @@ class NbExchange(Application):
         super().start()
         if self.subapp is not None:
             return
+        with wrong_use():
+            only_options(self)
         if self.generate_config:
             print(self.generate_config_file())  # noqa: T201 (its purpose)
             return
@@ -378,23 +651,29 @@ class NbExchange(Application):
         database = self.make_database()
         try:
             database.prepare(upgrade=self.upgrade_db, reset=self.reset_db)
+            self.refuse_absent_store(database)
             storage = self.make_storage()
             app = self.make_app(database, storage)
-            server = HTTPServer(
+            server = Server(
                 app,
                 chunk_size=CHUNK,
                 # Handlers judge the length of a body, in words; this is no limit.
                 max_body_size=2**62,
                 max_buffer_size=16 * CHUNK,
+                max_header_size=LONGEST_READ,
                 idle_connection_timeout=IDLE_SECONDS,
             )
+            hold_unknown = functools.partial(app.settings["turnstile"].hold, None)
+            server.limit(self._patience(), hold_unknown, app.settings["metrics"])
             # Otherwise as large as `chunk_size`, and zeroed for every read from a socket.
             server.read_chunk_size = READ_SIZE
             sockets = self._listen()
-            server.add_sockets(sockets)
+            server.listen_on(sockets)
+            watching = asyncio.create_task(app.settings["metrics"].watch_the_loop())
             try:
                 yield sockets[0].getsockname()[1]
             finally:
+                watching.cancel()
                 app.settings["stopping"].set()
                 await asyncio.sleep(self.stop_delay)
                 server.stop()
@@ -413,6 +692,21 @@ class NbExchange(Application):
                 f"cannot listen on {self.ip}:{self.port}: {error.strerror}; "
                 "choose another with --ip and --port"
             ) from error
+
+
+def _of_service(name: str) -> str:
+    """A variable that JupyterHub sets for its services; users' servers have the same for theirs."""
+    return os.environ.get(name, "") if os.environ.get("JUPYTERHUB_SERVICE_NAME") else ""
+
+
+def _service_url() -> SplitResult:
+    """Where JupyterHub expects the service."""
+    try:
+        url = urlsplit(_of_service("JUPYTERHUB_SERVICE_URL"))
+        _ = url.port
+    except ValueError:
+        raise Misconfigured("$JUPYTERHUB_SERVICE_URL is no address with a port") from None
+    return url
 
 
 async def _finish(app: TornadoApplication, seconds: float) -> None:
@@ -436,15 +730,13 @@ def _give_everybody_a_turn() -> None:
 
 
 def _log_request(handler: RequestHandler) -> None:
-    """One line a request. No query: it holds names of people and of courses."""
-    request_id = handler.request_id if isinstance(handler, BaseHandler) else "-"
-    access_log.info(
-        "%s %s %s %s %.0f ms",
-        request_id,
-        handler.get_status(),
-        (handler.request.method or "")[:20],
-        handler.request.path[:200],
-        1000 * handler.request.request_time(),
+    """One line a request. Probes and scrapes, which come all the time, only where they fail."""
+    assert isinstance(handler, BaseHandler)
+    if handler.told:
+        return
+    is_usual = isinstance(handler, Healthz | Readyz | MetricsPage) and handler.get_status() == 200
+    access_log.log(
+        logging.DEBUG if is_usual else logging.INFO, "request", extra={"facts": handler.facts()}
     )
 
 

@@ -1,9 +1,16 @@
-"""How the log is written: nothing in a request can make a line long, or make a second one."""
+"""How the log is written: nothing in a request can make a line long, or make a second one.
+
+A record may carry facts (`extra={"facts": {...}}`). They follow its message as `name=value`, or are
+fields of their own where the log is JSON.
+"""
 
 from __future__ import annotations
 
+import datetime
+import json
 import logging
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from traitlets.config.application import LevelFormatter
@@ -14,18 +21,81 @@ LONGEST_LINE = 4000
 # What ends a line for some reader, or moves the cursor of a terminal.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
+_PLAIN = re.compile(r"[\w./:@+-]+", re.ASCII)
+
 
 class OneLineFormatter(LevelFormatter):
     """One line for each record; those of a traceback follow it, indented."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
-        return one_line(super().formatMessage(record))
+        facts = [f" {name}={_value(value)}" for name, value in _facts(record).items()]
+        return one_line(super().formatMessage(record) + "".join(facts))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 (logging's name)
         lines = super().formatException(ei).split("\n")
         return "\n".join(one_line(f"  {line}") for line in lines)
 
 
+class JsonFormatter(logging.Formatter):
+    """One line for each record, an object in JSON, with its traceback in it.
+
+    Fields: `time` (RFC 3339, UTC), `level`, `logger`, `message`, the record's facts, and perhaps
+    `exception`. What would be too long is cut in its middle.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, Any] = {
+            "time": _utc(record.created),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_facts(record),
+        }
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return _json_line(fields)
+
+
+FORMATTERS: Mapping[str, type[logging.Formatter]] = {
+    "plain": OneLineFormatter,
+    "json": JsonFormatter,
+}
+
+
 def one_line(text: str) -> str:
     line = _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text[:LONGEST_LINE])
     return line.encode(errors="backslashreplace")[:LONGEST_LINE].decode(errors="ignore")
+
+
+def _facts(record: logging.LogRecord) -> Mapping[str, Any]:
+    facts: Mapping[str, Any] = getattr(record, "facts", {})
+    return facts
+
+
+def _value(value: object) -> str:
+    """In quotes where it could be taken for more than a value."""
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+
+
+def _utc(seconds: float) -> str:
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _json_line(fields: dict[str, Any]) -> str:
+    texts = {name: text for name, text in fields.items() if isinstance(text, str)}
+    longest = LONGEST_LINE
+    while True:
+        shortened = {name: _shortened(text, longest) for name, text in texts.items()}
+        # All but printable ASCII is escaped, so nothing ends the line.
+        line = json.dumps(fields | shortened, default=str)
+        if len(line) <= LONGEST_LINE:
+            return line
+        longest //= 2
+
+
+def _shortened(text: str, longest: int) -> str:
+    """With its end: the last line of a traceback says what it was."""
+    half = max(1, longest // 2)
+    return text if len(text) <= longest else f"{text[:half]} ... {text[-half:]}"

@@ -294,6 +294,9 @@ def test_what_is_erased_between_the_two_is_missing_and_check_says_so(
     erase: Callable[[House, Service, Said], None],
 ) -> None:
     receipt(submit(used.student()))
+    # A store without any file is refused as one that is not mounted.
+    spared = {"course_id": "chemistry", "assignment_id": "ps1"}
+    receipt(used.instructor("chemistry").post("assignment", course.WORK, **spared))
     database = kind.back_up_database(here)
     erase(here, used, capsys)
     store = kind.back_up_store(here)

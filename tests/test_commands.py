@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from nbexchange.app import NbExchange
+from nbexchange.database import Database
 from nbexchange.models import Base
 from tests.support import course, databases
 from tests.support.archives import tar_gz
@@ -442,6 +444,17 @@ def test_the_command_line_goes_over_the_file(used: Service, tmp_path: Path, caps
     assert "1 files" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", [[], ["check"], ["gc"], ["upgrade-db"], ["purge"]])
+def test_a_word_that_means_nothing_is_refused_and_nothing_begins(
+    tmp_path: Path, capsys: Said, command: list[str]
+) -> None:
+    place = tmp_path / "new"
+
+    assert run(*command, "nonsense", f"--base-storage-location={place}") == 2
+    assert "'nonsense' is no option; write --option=value" in capsys.readouterr().err
+    assert not place.exists()
+
+
 def test_upgrade_db_makes_the_schema_and_is_harmless_again(tmp_path: Path, capsys: Said) -> None:
     option = f"--base-storage-location={tmp_path / 'new'}"
 
@@ -493,6 +506,54 @@ def test_what_cannot_work_is_refused_at_the_start_in_one_line(
     assert "\n" not in str(code)
 
 
+OPTIONS = {
+    "postgresql": ("postgresql", {"foo": "bar"}),
+    "mariadb": ("mariadb", {"foo": "1"}),
+    "a value": ("mariadb", {"charset": "bogus"}),
+    "a file": ("mariadb", {"ssl_ca": "/no/such.pem"}),
+}
+
+
+@pytest.mark.parametrize("command", [(), ("upgrade-db",), ("check",)], ids=" ".join)
+@pytest.mark.parametrize(("kind", "query"), OPTIONS.values(), ids=OPTIONS)
+def test_an_option_of_db_url_that_the_driver_does_not_take_is_one_line_without_a_secret(
+    tmp_path: Path, command: tuple[str, ...], kind: str, query: dict[str, str]
+) -> None:
+    url = databases.server(kind).url.set(query=query | {"password": "a-secret"})
+    option = f"--db-url={url.render_as_string(hide_password=False)}"
+
+    code = run(*command, option, f"--base-storage-location={tmp_path / 'data'}")
+
+    assert str(code).startswith("nbexchange: ")
+    assert "after the question mark of db_url" in str(code)
+    assert "a-secret" not in str(code)
+    assert "\n" not in str(code)
+
+
+class Broken(sqlite3.Connection):
+    """A driver that fails, from some time on, at every new connection."""
+
+    is_broken = False
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        if self.is_broken:
+            raise TypeError("not what we expected")
+        super().__init__(*args, **options)
+
+
+def test_what_a_driver_says_later_is_no_fault_of_an_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'nbexchange.sqlite'}"
+    with contextlib.closing(Database(url, connect_args={"factory": Broken})) as database:
+        database.prepare()
+        database.engine.dispose()
+        monkeypatch.setattr(Broken, "is_broken", True)
+
+        with pytest.raises(TypeError):
+            database.schema.state()
+
+
 @pytest.mark.parametrize("place", ["file", "file/below"])
 def test_a_data_directory_that_cannot_be_is_one_clear_line_and_a_status(
     tmp_path: Path, place: str
@@ -533,7 +594,7 @@ def test_a_database_that_is_no_database_is_said_without_a_trace(tmp_path: Path) 
 @pytest.mark.sqlite
 def test_reset_db_throws_away_every_row_and_says_so(used: Service) -> None:
     assert "reset_db" in str(run_reset(used))
-    with sqlite3.connect(used.data / "nbexchange.sqlite") as database:
+    with contextlib.closing(sqlite3.connect(used.data / "nbexchange.sqlite")) as database:
         assert database.execute("SELECT count(*) FROM submission").fetchone() == (0,)
 
 

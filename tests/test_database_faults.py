@@ -424,7 +424,7 @@ def test_a_server_that_refuses_connections_is_a_503_and_heals(
         assert_away(answer)
     assert alive.ok
     receipt(submit(bob, key="work"))
-    assert bob.get("readyz").ok
+    wait_until(lambda: bob.get("readyz").ok)  # its answer is kept for two seconds
 
 
 # -- its disk is full

@@ -10,6 +10,7 @@ import contextlib
 import os
 import random
 import re
+import shutil
 import sqlite3
 import subprocess
 import threading
@@ -21,6 +22,7 @@ from typing import Any
 import pytest
 import requests
 
+from nbexchange.storage.disk import DiskStorage
 from tests.support import course
 from tests.support.archives import sha256, tar_gz, upload_headers
 from tests.support.course import PS1, collect, give_feedback, receipt, release, rows, submit
@@ -146,6 +148,7 @@ def assert_gc_leaves_what_rows_own(service: FaultyService) -> None:
     course.assert_every_row_has_its_bytes(service)
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_under_load_nothing_acknowledged_is_lost(
     faulty: FaultyService,
 ) -> None:
@@ -395,6 +398,145 @@ def test_the_directories_of_the_store_are_durable_before_the_first_upload(
         assert f"<{directory}>)" in traced[last:]
 
 
+# -- disks that are not mounted
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    return tmp_path / "disk"
+
+
+@contextlib.contextmanager
+def a_service_with_its_database_elsewhere(disk: Path) -> Iterator[FaultyService]:
+    """And with a limit for the room on its disk."""
+    config = f'c.NbExchange.db_url = "sqlite:///{disk.parent}/nbexchange.sqlite"\n'
+    with FaultyService(disk, config) as service:
+        yield service
+
+
+@contextlib.contextmanager
+def not_mounted(disk: Path) -> Iterator[None]:
+    """All that a disk leaves is an empty directory, until it comes back over it."""
+    disk.rename(disk.with_name("away"))
+    disk.mkdir()
+    yield
+    shutil.rmtree(disk, ignore_errors=True)
+    disk.with_name("away").rename(disk)
+
+
+IN_ITS_PLACE = {
+    "nothing": lambda disk: disk.rmdir(),
+    "an empty directory": lambda disk: None,
+    "what an earlier start made there": lambda disk: DiskStorage(disk).close(),
+}
+
+NOT_MOUNTED = re.compile(
+    r"the database knows 2 files, and there is not one in .*is its disk mounted"
+)
+
+
+@pytest.mark.disk
+@pytest.mark.parametrize("prepare", IN_ITS_PLACE.values(), ids=IN_ITS_PLACE)
+def test_a_store_that_is_not_mounted_is_refused_at_the_start_and_nothing_is_made_there(
+    disk: Path, prepare: Callable[[Path], None]
+) -> None:
+    with a_service_with_its_database_elsewhere(disk) as service:
+        receipt(release(service.instructor()))
+        given = receipt(submit(service.student()))
+        service.kill()
+        with not_mounted(disk):
+            prepare(disk)
+            before = disk.exists(), sorted(disk.rglob("*"))
+            with pytest.raises(AssertionError, match=NOT_MOUNTED) as said:
+                service.start()
+            status = service.wait()
+            after = disk.exists(), sorted(disk.rglob("*"))
+        service.start()
+
+        assert status == 1
+        assert "Traceback" not in str(said.value)
+        assert after == before
+        assert collect(service.instructor(), given["submission_id"]).content == course.WORK
+
+
+@pytest.mark.disk
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("check",),
+        ("gc", "--delete", "--older-than=0"),
+        ("purge", "--course=physics"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_no_command_takes_a_store_that_is_not_mounted_for_an_empty_one(
+    disk: Path, command: tuple[str, ...]
+) -> None:
+    with a_service_with_its_database_elsewhere(disk) as service:
+        receipt(release(service.instructor()))
+        receipt(submit(service.student()))
+        with not_mounted(disk):
+            code, said = service.run_command(*command)
+            found = list(disk.iterdir())
+
+        assert code == 1
+        assert NOT_MOUNTED.search(said), said
+        assert "Traceback" not in said
+        assert found == []
+
+
+@pytest.mark.disk
+def test_where_all_files_are_lost_the_service_goes_on_once_its_operator_says_so(
+    disk: Path,
+) -> None:
+    with a_service_with_its_database_elsewhere(disk) as service:
+        receipt(release(service.instructor()))
+        receipt(submit(service.student(), key="lost"))
+        service.kill()
+        shutil.rmtree(disk)
+        disk.mkdir()
+        (disk / "all-files-are-lost").touch()
+        service.start()
+
+        _, said = service.run_command("check")
+        assert "2 files looked at, 2 missing or damaged" in said
+        assert receipt(release(service.instructor(), key="again"))
+        given = receipt(submit(service.student(), key="again"))
+        assert collect(service.instructor(), given["submission_id"]).content == course.WORK
+
+
+WHILE_IT_RUNS = {name: IN_ITS_PLACE[name] for name in ("nothing", "an empty directory")}
+
+
+@pytest.mark.disk
+@pytest.mark.parametrize("prepare", WHILE_IT_RUNS.values(), ids=WHILE_IT_RUNS)
+def test_a_store_that_goes_away_is_a_503_and_no_damage_and_heals(
+    disk: Path, prepare: Callable[[Path], None]
+) -> None:
+    with a_service_with_its_database_elsewhere(disk) as service:
+        ada, bob = service.instructor(), service.student()
+        receipt(release(ada))
+        given = receipt(submit(bob, key="before"))
+        with not_mounted(disk):
+            prepare(disk)
+            refused = {
+                "submit": submit(bob, key="while"),
+                "fetch": bob.get("assignment", **PS1),
+                "collect": collect(ada, given["submission_id"]),
+                "readyz": bob.get("readyz"),
+            }
+        receipt(submit(bob, key="while"))
+        wait_until(lambda: bob.get("readyz").ok)
+
+        for name, answer in refused.items():
+            assert answer.status_code == 503, (name, answer.text)
+            assert "store is away" in answer.json()["note"]
+            assert int(answer.headers["Retry-After"]) > 0
+        assert collect(ada, given["submission_id"]).content == course.WORK
+        assert "Traceback" not in str(service.output)
+        assert "is not what was stored" not in str(service.output)
+
+
 # -- disks that are full
 
 
@@ -425,7 +567,8 @@ def test_a_full_store_says_507_and_recovers_when_space_returns(tmp_path: Path) -
 def a_service_with_its_store_on(disk: Path) -> Iterator[FaultyService]:
     """The database stays where there is room."""
     database = disk.parent / "nbexchange.sqlite"
-    with FaultyService(disk, f'c.NbExchange.db_url = "sqlite:///{database}"\n') as service:
+    config = f'c.NbExchange.db_url = "sqlite:///{database}"\nc.NbExchange.min_free_space = 0\n'
+    with FaultyService(disk, config) as service:
         yield service
 
 
@@ -435,7 +578,9 @@ def test_a_full_disk_under_the_database_says_507_and_keeps_what_was_acknowledged
     store = tmp_path / "data"
     with small_disk(tmp_path / "disk", "2m") as disk:
         url = f"sqlite:///{disk}/nbexchange.sqlite"
-        with FaultyService(store, f"c.NbExchange.db_url = {url!r}\n") as service:
+        # Otherwise there would be no way to come so far.
+        config = f"c.NbExchange.db_url = {url!r}\nc.NbExchange.min_free_space = 0\n"
+        with FaultyService(store, config) as service:
             ada, bob = service.instructor(), service.student()
             receipt(release(ada))
             kept = receipt(submit(bob, key="kept"))
@@ -632,6 +777,29 @@ def test_sigterm_while_a_submission_waits_for_its_row_still_gives_the_receipt(
     faulty.start()
     (listed,) = submissions_of(faulty)
     assert answers[0]["submission_id"] == listed["submission_id"]
+
+
+@pytest.mark.sqlite
+def test_sigterm_while_an_assignment_is_purged_waits_for_its_files(faulty: FaultyService) -> None:
+    ada = faulty.instructor()
+    receipt(release(ada))
+    receipt(submit(faulty.student()))
+    answers: list[requests.Response] = []
+    purging = threading.Thread(
+        target=lambda: answers.append(ada.delete("assignment", **PS1, purge="true"))
+    )
+
+    with locked(faulty.data / "nbexchange.sqlite"):
+        start = len(faulty.output.lines)
+        purging.start()
+        wait_until(lambda: "database_pool_in_use 1.0" in course.metrics(faulty.wire(None)))
+        faulty.terminate()
+        faulty.output.wait_for("stopping", start)
+    purging.join()
+
+    assert faulty.wait() == 0
+    assert faulty.files() == []
+    assert answers[0].status_code == 200
 
 
 def test_sigterm_does_not_wait_for_connections_that_are_only_kept(faulty: FaultyService) -> None:

@@ -21,7 +21,7 @@ from nbexchange.archive import Limits, unpack
 from nbexchange.commands.foreign import check_owner, copy_plain
 from nbexchange.errors import BadArchive, Forbidden
 from nbexchange.exchange.importing import import_people
-from tests.support import course
+from tests.support import course, places
 from tests.support.archives import NOTEBOOK, sha256, tar_gz, tar_gz_of, upload_headers
 from tests.support.commands import run_for
 from tests.support.course import give_feedback, receipt, release, submit
@@ -427,7 +427,7 @@ def test_what_a_stranger_may_have_put_there_is_refused_until_he_is_named_an_owne
 
     assert bring(service, exchange, "--owner=root", "--owner=54321") == 0
     assert {name: len(course.rows(service, name)) for name in ("release", "submission")} == {
-        "release": 2 if what is release_in_an_open_outbound else 1,
+        "release": 1,
         "submission": 3,
     }
 
@@ -799,6 +799,7 @@ def test_an_export_gives_back_every_version_of_everything_byte_by_byte(
         "feedback": [15, 0, 0],
     }
     assert facts(elsewhere) == facts(used)
+    assert len(elsewhere.files()) == len(used.files())
     course.assert_every_row_has_its_bytes(elsewhere)
     assert {path.name for path in elsewhere.files()} == set(course.blobs(elsewhere))
     assert contents(elsewhere) == contents(used)
@@ -1062,6 +1063,106 @@ def test_a_manifest_is_not_believed_more_than_anything_else(
     said = capsys.readouterr().out
     assert words in said
     assert counted(said)["release"] == [3, 0, 0]
+
+
+# -- a release that was refused the first time
+
+FEW = "c.NbExchange.max_entries = 10\n"
+
+
+@pytest.fixture
+def stood_in(service: Service, elsewhere: Service, tmp_path: Path, capsys: Said) -> Path:
+    """An export. Elsewhere its submission came over, and its release had too many files."""
+    large = tar_gz_of({"p1.ipynb": NOTEBOOK} | {f"n{number}": b"" for number in range(20)})
+    receipt(release(service.instructor(), large))
+    receipt(submit(service.student()))
+    place = tmp_path / "exported"
+    assert run_for(service, "export", str(place)) == 0
+    assert bring(elsewhere, place, "--from-export", config=FEW) == 1
+    said = counted(capsys.readouterr().out)
+    assert (said["release"], said["submission"]) == ([1, 0, 1], [1, 0, 0])
+    assert elsewhere.student().get("assignment", **course.PS1).status_code == 404
+    return place
+
+
+def test_a_release_that_was_refused_takes_the_place_of_what_stands_in_for_it(
+    service: Service, elsewhere: Service, stood_in: Path, capsys: Said
+) -> None:
+    for expected in ([1, 0, 0], [0, 1, 0]):
+        assert bring(elsewhere, stood_in, "--from-export") == 0
+
+        said = counted(capsys.readouterr().out)
+        assert (said["release"], said["submission"]) == (expected, [0, 1, 0])
+    assert facts(elsewhere) == facts(service)
+    course.assert_every_row_has_its_bytes(elsewhere)
+    ours, theirs = (one.student().get("assignment", **course.PS1) for one in (elsewhere, service))
+    assert ours.content == theirs.content
+
+
+def test_as_long_as_it_is_refused_nothing_else_changes(
+    elsewhere: Service, stood_in: Path, capsys: Said
+) -> None:
+    before = rows(elsewhere), elsewhere.files()
+
+    assert bring(elsewhere, stood_in, "--from-export", config=FEW) == 1
+
+    assert counted(capsys.readouterr().out)["release"] == [0, 1, 1]
+    assert (rows(elsewhere), elsewhere.files()) == before
+
+
+def test_it_does_not_come_below_what_was_released_here_meanwhile(
+    elsewhere: Service, stood_in: Path, capsys: Said
+) -> None:
+    receipt(release(elsewhere.instructor(), tar_gz(p1=b"newer")))
+    before = course.rows(elsewhere, "release")
+
+    assert bring(elsewhere, stood_in, "--from-export") == 1
+
+    assert "newer one here, which is not replaced" in capsys.readouterr().out
+    assert course.rows(elsewhere, "release") == before
+
+
+def test_a_version_that_was_imported_is_not_replaced_by_another_of_its_number(
+    exported: Path, elsewhere: Service, capsys: Said
+) -> None:
+    bring(elsewhere, exported, "--from-export")
+    path = exported / "physics" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    first, second, _ = manifest["releases"]
+    first |= {key: second[key] for key in ("archive", "sha256")}
+    path.write_text(json.dumps(manifest))
+    before = course.rows(elsewhere, "release")
+
+    assert bring(elsewhere, exported, "--from-export") == 1
+
+    assert "version 1 of it is another one here" in capsys.readouterr().out
+    assert course.rows(elsewhere, "release") == before
+
+
+# -- bytes that are here already
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, 1)
+
+
+@pytest.mark.parametrize("how", [Path.unlink, cut], ids=["is gone", "is cut"])
+def test_feedback_does_not_rely_on_the_same_of_before_whose_file(
+    exported: Path, elsewhere: Service, how: Callable[[Path], Any]
+) -> None:
+    path = exported / "physics" / "manifest.json"
+    whole = json.loads(path.read_text())
+    two = [one | {"feedback": one["feedback"][:2]} for one in whole["submissions"]]
+    path.write_text(json.dumps(whole | {"submissions": two}))
+    bring(elsewhere, exported, "--from-export")
+    for row in course.rows(elsewhere, "feedback"):
+        places.harm(elsewhere.data, row["key"], how)
+    path.write_text(json.dumps(whole))
+
+    assert bring(elsewhere, exported, "--from-export") == 0
+
+    third = [row for row in course.rows(elsewhere, "feedback") if row["version"] == 3]
+    assert [elsewhere.content(row["key"]) for row in third] == [b"good"] * len(NAMES)
 
 
 # -- what makes no sense

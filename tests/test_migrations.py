@@ -132,6 +132,7 @@ def test_a_schema_goes_down_and_up_again_and_keeps_its_rows(database: Database) 
     assert database.schema.state() == "empty"
 
 
+@pytest.mark.slow
 def test_a_migration_that_is_killed_at_any_statement_is_run_again(
     url: str, database: Database
 ) -> None:

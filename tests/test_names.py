@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import pytest
 import yaml
+from traitlets.config import Config
 
 from tests.support.archives import tar_gz
 from tests.support.service import Service, Wire
@@ -217,6 +218,7 @@ def test_no_two_of_the_names_here_are_the_same():
     assert len(set(ALIKE)) == len(ALIKE)
 
 
+@pytest.mark.slow
 def test_people_whose_names_look_alike_stay_apart(service):
     ada, place = service.instructor(), {"course_id": "physics", "assignment_id": "ps1"}
     ada.post("assignment", BODY, **place)
@@ -330,3 +332,10 @@ def test_feedback_on_a_notebook_that_could_not_be_a_file_is_refused(used, name):
     answer = ada.post("feedback", b"<html>", notebook=name, submission_id=token, **place)
 
     assert answer.status_code == 400
+
+
+def test_the_base_url_may_hold_what_means_something_in_a_pattern(data: Path) -> None:
+    config = Config()
+    config.NbExchange.base_url = "/c++/(x)*/"
+    with Service(data, config) as service:
+        assert service.instructor().get("assignments").status_code == 200

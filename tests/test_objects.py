@@ -101,6 +101,7 @@ def test_what_is_large_goes_in_parts(
     assert server.unfinished(bucket) == []
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_a_file(server: S3Server, bucket: str, tmp_path: Path) -> None:
     code = f"""if True:
         import asyncio
@@ -122,7 +123,7 @@ def test_memory_does_not_grow_with_a_file(server: S3Server, bucket: str, tmp_pat
         storage = ObjectStorage.from_url(
             "s3://{bucket}", {server.options()!r}, Path({str(tmp_path)!r})
         )
-        asyncio.run(there_and_back(1))
+        asyncio.run(there_and_back(10))  # as many parts under way as there ever are
         before = highest_memory(os.getpid())
         asyncio.run(there_and_back(30))
         print(highest_memory(os.getpid()) - before)

@@ -33,9 +33,13 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
+from tornado.web import RequestHandler
 from traitlets.config import Config
 
+from nbexchange.errors import Forbidden
 from nbexchange.handlers import ROUTES
+from nbexchange.handlers.auth.token_file import TokenFileUserHandler, bearer_token
+from nbexchange.handlers.auth.user_handler import Answer
 from nbexchange.handlers.base import PUBLIC
 from tests.support.archives import NOTEBOOK, tar_gz, tar_gz_of, upload_headers
 from tests.support.service import PATIENCE, Service, Wire
@@ -243,11 +247,24 @@ class Reader:
         return answer
 
 
+ELSEWHERE = "a-token-that-was-made-for-another-service"
+
+
+class Choosy(TokenFileUserHandler):
+    """Knows tokens that are not for here, as a hub does."""
+
+    async def get_current_user(self, request: RequestHandler) -> Answer:
+        if bearer_token(request) == ELSEWHERE:
+            raise Forbidden("your token was not made for the exchange")
+        return await super().get_current_user(request)
+
+
 @pytest.fixture
 def narrow(data: Path) -> Iterator[Service]:
     """A service that takes little at once."""
     config = Config()
     config.NbExchange.max_buffer_size = LARGEST
+    config.NbExchange.user_plugin_class = Choosy
     with Service(data, config) as running:
         yield running
 
@@ -274,19 +291,25 @@ def nobody(narrow: Service, description: Description) -> Reader:
     return Reader(narrow.wire("not-a-token"), description)
 
 
+@pytest.fixture
+def stranger(narrow: Service, description: Description) -> Reader:
+    """Somebody known, with a token that is not for here."""
+    return Reader(narrow.wire(ELSEWHERE), description)
+
+
 PS1 = {"course_id": "physics", "assignment_id": "ps1"}
 NESTED = tar_gz_of({"p1.ipynb": NOTEBOOK, "sub/p2.ipynb": NOTEBOOK})
 
 
-def test_every_answer_of_a_whole_cycle_is_described(ada, bob, nobody, description):
+def test_every_answer_of_a_whole_cycle_is_described(ada, bob, nobody, stranger, description):
     release_and_fetch(ada, bob)
     submission_id = submit_and_collect(ada, bob)
     give_feedback(ada, bob, submission_id)
     read_histories(ada, bob)
     refuse_uploads(ada, bob, submission_id)
-    refuse_the_rest(ada, bob, nobody)
+    refuse_the_rest(ada, bob, nobody, stranger)
     take_back(ada, bob)
-    for path in ("", "openapi.yaml", "healthz", "readyz", "metrics"):
+    for path in ("", "openapi.yaml", "healthz", "readyz"):
         nobody(200, "GET", path)
 
     described = {
@@ -372,9 +395,10 @@ def refuse_uploads(ada: Reader, bob: Reader, submission_id: str) -> None:
     bob(403, "POST", "feedback", html, **good["feedback"][2])
 
 
-def refuse_the_rest(ada: Reader, bob: Reader, nobody: Reader) -> None:
+def refuse_the_rest(ada: Reader, bob: Reader, nobody: Reader, stranger: Reader) -> None:
     for method, path in PRIVATE:
         nobody(401, method.upper(), path[1:], **PS1)
+        stranger(403, method.upper(), path[1:], **PS1)
         reader = ada if method in ("post", "delete") else bob
         foreign = {"course_id": "chemistry", "assignment_id": "ps1", "path": "x"}
         more = {"notebook": "p1", "submission_id": "x"}

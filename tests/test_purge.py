@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from tests.support import course
 from tests.support.archives import tar_gz, upload_headers
 from tests.support.commands import run_for
 from tests.support.course import give_feedback, receipt, release, submit
-from tests.support.service import Service, Wire
+from tests.support.service import Service, Wire, configured
 
 Said = pytest.CaptureFixture[str]
 
@@ -276,6 +278,66 @@ def test_files_that_the_store_does_not_let_go_are_left_for_gc_and_it_is_said(
     assert count(used)["submission"] == 2
     run_for(used, "gc", "--delete", "--older-than=0")
     assert {path.name for path in used.files()} == set(course.blobs(used))
+
+
+# -- an instructor's, which needs no second step
+
+
+def put_a_folder_there(service: Service, row: dict[str, Any]) -> Path:
+    """In place of a file; a folder is not deleted as a file is."""
+    path = service.data / "blobs" / row["key"][:2] / row["key"]
+    path.unlink()
+    path.mkdir()
+    return path
+
+
+@pytest.mark.disk
+def test_an_instructors_purge_goes_on_after_a_file_that_the_store_does_not_let_go(
+    used: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = put_a_folder_there(used, course.rows(used, "submission")[0])
+
+    answer = used.instructor().delete("assignment", **course.PS1, purge="true")
+
+    assert answer.status_code == 200
+    assert "purged from the database; 1 of its files could not be deleted" in answer.json()["note"]
+    assert {one.name for one in used.files()} == set(course.blobs(used))
+    (warning,) = (one.message for one in caplog.records if one.levelname == "WARNING")
+    assert "1 files of an assignment that was purged in organisation 1" in warning
+    path.rmdir()
+    path.write_bytes(b"still there")
+    run_for(used, "gc", "--delete", "--older-than=0")
+    assert {one.name for one in used.files()} == set(course.blobs(used))
+
+
+@pytest.mark.disk
+def test_a_purge_makes_room_also_where_a_file_cannot_be_deleted(data: Path) -> None:
+    body = tar_gz(p1=os.urandom(100_000))
+    with configured(data, organisation_quota=150_000) as service:
+        ada = service.instructor()
+        receipt(release(ada, body))
+        full = release(ada, body)
+        put_a_folder_there(service, course.rows(service, "release")[0])
+        ada.delete("assignment", **course.PS1, purge="true")
+        after = release(ada, body)
+
+    assert (full.status_code, after.status_code) == (507, 201)
+
+
+@pytest.mark.disk
+def test_a_store_that_is_away_is_not_asked_to_delete_every_file(
+    used: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(10):
+        receipt(submit(used.student(), tar_gz(p1=f"more {number}".encode())))
+    (used.data / "blobs").rename(used.data / "away")
+    (used.data / "blobs").touch()
+
+    answer = used.instructor().delete("assignment", **course.PS1, purge="true")
+
+    assert "; 19 of its files could not be deleted" in answer.json()["note"]
+    failures = [one for one in caplog.records if one.message.startswith("the store failed")]
+    assert len(failures) == 10
 
 
 # -- what makes no sense

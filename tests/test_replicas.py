@@ -138,6 +138,7 @@ def assert_all_is_kept(crowd: Crowd, service: FaultyService, fault: str, trials:
     assert code == 0, said
 
 
+@pytest.mark.slow
 def test_a_replica_that_is_killed_and_replaced_under_load_loses_nothing(
     pair: list[FaultyService], balancer: Balancer
 ) -> None:
@@ -156,6 +157,7 @@ def test_a_replica_that_is_killed_and_replaced_under_load_loses_nothing(
     assert_all_is_kept(crowd, pair[0], "one of two replicas killed under load", 4)
 
 
+@pytest.mark.slow
 def test_replicas_are_replaced_one_after_the_other_and_nobody_notices(
     pair: list[FaultyService], balancer: Balancer
 ) -> None:

@@ -50,6 +50,7 @@ def replicas(kind: str, data: Path) -> Iterator[tuple[list[FaultyService], Rows]
         yield services, rows
 
 
+@pytest.mark.slow
 def test_what_everybody_meets_first_at_once_is_there_once(
     kind: str, replicas: tuple[list[FaultyService], Rows]
 ) -> None:

@@ -75,6 +75,11 @@ class Program:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/services/nbexchange"
 
+    def metrics(self) -> bytes:
+        page = requests.get(f"http://127.0.0.1:{self.port}/metrics", timeout=PATIENCE)
+        page.raise_for_status()
+        return page.content
+
     def raw(self, request: bytes) -> bytes:
         """What comes back for bytes that no well-behaved client sends."""
         with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as connection:
@@ -133,7 +138,7 @@ def everything(answer: requests.Response) -> bytes:
 def test_no_secret_reaches_a_log_an_answer_a_metric_or_the_disk(program):
     answers = [everything(answer) for answer in polite_requests(program.url)]
     answers += [program.raw(request) for request in rude_requests()]
-    told = b"".join(answers) + requests.get(f"{program.url}/metrics", timeout=PATIENCE).content
+    told = b"".join(answers) + program.metrics()
     said = program.stop()
     stored = [path for path in (program.folder / "data").rglob("*") if path.is_file()]
 
@@ -268,7 +273,7 @@ CONTROL = re.compile(rb"[\x00-\x09\x0b-\x1f\x7f]|\xc2[\x80-\x9f]|\xe2\x80[\xa8\x
 def test_no_request_makes_a_line_long_or_a_second_one(program):
     headers = {"Authorization": f"Bearer {KNOWN}"}
     forged = "x\n2000-01-01 forged\r\n2000-01-01 forged \u20282000-01-01\x85\x1b[2J"
-    for value in (forged, forged * 400, "x" * 50_000):
+    for value in (forged, forged * 100, "x" * 20_000):
         for name in ("course_id", "assignment_id", "action", "limit", "page", "path", "user_id"):
             for path in ("assignments", "assignment", "collections", "collection", "history"):
                 params = {"course_id": "physics", "assignment_id": "x", "path": "x", name: value}

@@ -361,12 +361,37 @@ def test_a_sweep_spares_an_upload_that_was_committed_since_it_was_listed(
     assert run(read(disk, blob)) == bytes(CHUNK)
 
 
-def test_a_store_that_is_gone_says_so(tmp_path: Path, run: Run) -> None:
+@pytest.mark.parametrize("gone", [".", "blobs"])
+def test_a_store_whose_directory_is_missing_is_not_ready(
+    tmp_path: Path, run: Run, gone: str
+) -> None:
     storage = DiskStorage(tmp_path / "store")
-    (tmp_path / "store").rename(tmp_path / "elsewhere")
+    (tmp_path / "store" / gone).rename(tmp_path / "elsewhere")
 
     with pytest.raises(Unavailable):
         run(storage.check())
+    storage.close()
+
+
+@pytest.mark.parametrize("gone", ["store", "blobs", "its part of blobs"])
+def test_a_directory_that_is_missing_is_a_store_that_is_away_and_no_damage(
+    tmp_path: Path, run: Run, gone: str
+) -> None:
+    storage = DiskStorage(tmp_path / "store")
+    blob = run(stored(storage, b"x"))
+    place = storage.path(blob.key).parent
+    part = {"store": tmp_path / "store", "blobs": storage.blobs, "its part of blobs": place}[gone]
+    part.rename(tmp_path / "elsewhere")
+
+    with pytest.raises(Unavailable):
+        run(read(storage, blob))
+    with pytest.raises(Unavailable):
+        run(storage.delete(blob.key))
+    (tmp_path / "elsewhere").rename(part)
+    assert run(read(storage, blob)) == b"x"
+    storage.path(blob.key).unlink()
+    with pytest.raises(Damaged):
+        run(read(storage, blob))
     storage.close()
 
 

@@ -6,22 +6,29 @@ import datetime
 import io
 import re
 import tarfile
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tornado.web import RequestHandler
+from traitlets.config import Config
 
 from nbexchange.database import engines
+from nbexchange.handlers import base
+from nbexchange.handlers.auth.token_file import TokenFileUserHandler
+from nbexchange.handlers.auth.user_handler import Answer
 from tests.support import course
 from tests.support.archives import tar_gz, tar_gz_of, upload_headers
 from tests.support.course import PS1, WORK, receipt, release, rows, submit
 from tests.support.faults_report import report
-from tests.support.parts import missing, needs
+from tests.support.parts import PATIENCE, missing, needs
 from tests.support.process import ServiceProcess, wait_until
 from tests.support.raw import RawConnection
 from tests.support.service import Service, Wire
+from tests.test_faults import locked
 
 TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6} UTC")
 LONG_AGO = "2001-01-01 00:00:00.000000 UTC"
@@ -31,13 +38,16 @@ pytestmark = pytest.mark.sqlite  # whose clock is in our hands
 
 
 class Clock:
-    """The database's clock, in our hands."""
+    """The database's clock, in our hands, and what it shows has passed."""
 
     def __init__(self) -> None:
         self.now = datetime.datetime(2026, 11, 20, 12, 0, 0, 0, datetime.UTC)
 
     def __call__(self) -> str:
         return self.now.strftime("%Y-%m-%d %H:%M:%S.%f")
+
+    def monotonic(self) -> float:
+        return self.now.timestamp()
 
     def set(self, text: str) -> None:
         self.now = moment(f"2026-11-20 {text}.000000 UTC")
@@ -47,6 +57,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(engines, "_machine_clock", lambda: clock())
+    monkeypatch.setattr(base, "monotonic", clock.monotonic)
     return clock
 
 
@@ -73,7 +84,7 @@ class Slow:
 
     def __init__(self, service: Service, body: bytes, **headers: str) -> None:
         self._service = service
-        self._last = body[-1:]
+        self.last = body[-1:]
         token = service.enrol("bob", {"physics": "Student"})
         self.connection = RawConnection(service.url, token)
         watcher = service.wire(None)
@@ -86,7 +97,7 @@ class Slow:
 
     def finish(self) -> dict[str, Any]:
         with self.connection:
-            self.connection.send(self._last)
+            self.connection.send(self.last)
             answer = self.connection.answer()
         assert answer.status == 201, answer.body
         return answer.json()
@@ -100,6 +111,70 @@ def test_with_a_digest_in_the_header_the_time_is_when_the_header_came(
     clock.set("12:30:00")
 
     assert slow.finish()["timestamp"] == "2026-11-20 11:59:59.000000 UTC"
+
+
+class TakesItsTime(TokenFileUserHandler):
+    """Says who asks when two seconds of our clock are over."""
+
+    clock: Clock
+    asked: threading.Event
+
+    def get_current_user(self, request: RequestHandler) -> Answer:
+        self.clock.now += datetime.timedelta(seconds=2)
+        self.asked.set()
+        return super().get_current_user(request)
+
+
+def slow_to_let_in(data: Path, clock: Clock, **options: Any) -> Service:
+    TakesItsTime.clock, TakesItsTime.asked = clock, threading.Event()
+    return Service(data, Config(NbExchange={"user_plugin_class": TakesItsTime} | options))
+
+
+@pytest.mark.parametrize(
+    ("digest", "seconds"), [(True, 0), (False, 2)], ids=["digest in the header", "no digest"]
+)
+def test_that_it_took_long_to_know_who_sends_does_not_count(
+    data: Path, clock: Clock, digest: bool, seconds: int
+) -> None:
+    with slow_to_let_in(data, clock) as service:
+        receipt(release(service.instructor()))
+        clock.set("12:00:00")
+        headers = {} if digest else {"Content-Digest": None}
+        given = receipt(submit(service.student(), **headers))
+
+    assert given["timestamp"] == f"2026-11-20 12:00:{seconds:02}.000000 UTC"
+
+
+def test_that_somebody_was_paced_does_not_count(data: Path, clock: Clock) -> None:
+    paced = {"max_rate_per_person": 0.3, "max_burst_per_person": 1}
+    with slow_to_let_in(data, clock, **paced) as service, ThreadPoolExecutor(1) as threads:
+        receipt(release(service.instructor()))
+        bob = service.student()
+        for _ in range(2):
+            assert bob.get("assignments", course_id="physics").ok
+        clock.set("12:00:00")
+        TakesItsTime.asked.clear()
+        answer = threads.submit(submit, bob)
+        assert TakesItsTime.asked.wait(PATIENCE)
+        clock.set("12:00:30")  # it waits for some seconds now
+        given = receipt(answer.result())
+
+    assert given["timestamp"] == "2026-11-20 12:00:00.000000 UTC"
+
+
+def test_who_had_to_wait_still_comes_after_what_was_complete_before(
+    data: Path, clock: Clock
+) -> None:
+    with slow_to_let_in(data, clock) as service:
+        receipt(release(service.instructor()))
+        bob = service.student()
+        clock.set("12:00:00")
+        before = receipt(submit(bob, **{"Content-Digest": None}))
+        clock.set("12:00:01")  # and is set back by a second
+        after = receipt(submit(bob))
+
+    assert before["timestamp"] == "2026-11-20 12:00:02.000000 UTC"
+    assert after["timestamp"] == "2026-11-20 12:00:02.000001 UTC"
 
 
 def test_a_digest_holds_the_time_for_an_hour_and_no_longer(
@@ -137,6 +212,40 @@ def test_without_a_digest_the_time_is_when_all_had_come(
     clock.set("12:30:00")
 
     assert slow.finish()["timestamp"] == "2026-11-20 12:30:00.000000 UTC"
+
+
+def test_without_a_digest_the_time_is_of_the_last_byte_however_busy_the_service_is(
+    service: Service, bob: Wire, clock: Clock
+) -> None:
+    clock.set("12:00:00")
+    slow = Slow(service, WORK)
+    clock.set("12:30:00")
+    with locked(service.data / "nbexchange.sqlite"):
+        slow.connection.send(slow.last)
+        # What is left is its row.
+        wait_until(lambda: len([*service.data.glob("blobs/*/*")]) == 2)
+        clock.set("12:30:07")
+    with slow.connection:
+        given = slow.connection.answer().json()
+
+    assert given["timestamp"] == "2026-11-20 12:30:00.000000 UTC"
+
+
+def test_what_we_need_for_it_is_no_part_of_the_hour(
+    service: Service, bob: Wire, clock: Clock
+) -> None:
+    clock.set("12:00:00")
+    slow = Slow(service, WORK, **upload_headers(WORK))
+    clock.set("12:59:55")
+    with locked(service.data / "nbexchange.sqlite"):
+        slow.connection.send(slow.last)
+        # What is left is its row.
+        wait_until(lambda: len([*service.data.glob("blobs/*/*")]) == 2)
+        clock.set("13:00:07")
+    with slow.connection:
+        given = slow.connection.answer().json()
+
+    assert given["timestamp"] == "2026-11-20 12:00:00.000000 UTC"
 
 
 def test_bytes_other_than_the_header_announced_get_no_time(

@@ -7,7 +7,7 @@ import os
 import pwd
 import sys
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from traitlets import Integer, Unicode
 from traitlets.config import Application, Config, catch_config_error
@@ -37,6 +37,8 @@ class Service(Protocol):
 
     def make_database(self) -> Database: ...
 
+    def refuse_absent_store(self, database: Database) -> None: ...
+
     def make_storage(self) -> Storage: ...
 
 
@@ -51,6 +53,9 @@ class Command(Application):
         "log-level": "Application.log_level",
     }
     flags: dict[Any, Any] = {}
+
+    takes_words: ClassVar[bool] = False
+    """Whether words that are no options mean something."""
 
     @property
     def service(self) -> Service:
@@ -70,39 +75,31 @@ class Command(Application):
     @catch_config_error
     def initialize(self, argv: list[str] | None = None) -> None:
         assert self.parent is not None
-        self.classes = [type(self.parent)]
+        self.classes = [type(self), type(self.parent)]
         super().initialize(argv)
         self.service.update_config(self.config)
         self.service.load_options(self.cli_config)
 
     def start(self) -> None:
         super().start()
-        try:
+        with wrong_use():
+            if not self.takes_words:
+                only_options(self)
             self.run()
-        except (Malformed, NotFound) as error:
-            print(f"nbexchange: {error}", file=sys.stderr)
-            sys.exit(WRONG_USE)
 
     def run(self) -> Any:
         raise NotImplementedError
 
-    def only_options(self) -> None:
-        """Refuse words that are no options: most often a space where = should be."""
-        if self.extra_args:
-            raise Malformed(f"{self.extra_args[0]!r} is no option; write --option=value")
-
     @contextlib.contextmanager
     def parts(self) -> Iterator[tuple[Database, Storage]]:
         """The service's database and store, ready to be used, and closed in the end."""
-        database, storage = self.service.make_database(), self.service.make_storage()
-        try:
+        with contextlib.closing(self.service.make_database()) as database:
             # Never on a new one: an address that is wrong would look like an empty service.
             database.prepare(make=False)
+            self.service.refuse_absent_store(database)
             database.patience = None  # no request waits for an answer
-            yield database, storage
-        finally:
-            storage.close()
-            database.close()
+            with contextlib.closing(self.service.make_storage()) as storage:
+                yield database, storage
 
 
 class CourseCommand(Command):
@@ -116,6 +113,22 @@ class CourseCommand(Command):
 
     org_id = Integer(DEFAULT_ORGANISATION, min=1, help="The organisation.").tag(config=True)
     course_id = Unicode(None, allow_none=True, help="The course; all if left out.").tag(config=True)
+
+
+def only_options(app: Application) -> None:
+    """Refuse words that are no options: most often a space where = should be."""
+    if app.extra_args:
+        raise Malformed(f"{app.extra_args[0]!r} is no option; write --option=value, or see --help")
+
+
+@contextlib.contextmanager
+def wrong_use() -> Iterator[None]:
+    """End with the exit status for it, and say why."""
+    try:
+        yield
+    except (Malformed, NotFound) as error:
+        print(f"nbexchange: {error}", file=sys.stderr)
+        sys.exit(WRONG_USE)
 
 
 async def refuse_absence(storage: Storage) -> None:

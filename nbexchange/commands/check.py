@@ -50,7 +50,6 @@ class Check(Command):
     ).tag(config=True)
 
     def run(self) -> None:
-        self.only_options()
         if self.repair_report is not None:
             writable(self.repair_report)
         with self.parts() as (database, storage):

@@ -60,6 +60,7 @@ class Export(CourseCommand):
     """
 
     name = "nbexchange-export"
+    takes_words = True
     description = __doc__ or ""
     examples = """
     nbexchange export /backup/physics-2026 --org=1 --course=physics

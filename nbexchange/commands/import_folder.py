@@ -59,6 +59,7 @@ class ImportFolder(CourseCommand):
     """
 
     name = "nbexchange-import-folder"
+    takes_words = True
     description = __doc__ or ""
     examples = """
     nbexchange import-folder /srv/nbgrader/exchange --instructor=ada --dry-run
@@ -168,6 +169,8 @@ class _Importer:
         self._max_size = max_size
         self._dry_run = dry_run
         self._missing: set[OldSubmission] = set()
+        self._fresh: set[str] = set()
+        """Keys of the blobs that were stored by this run."""
         self.outcomes: list[dict[str, Any]] = []
 
     async def bring_all(self, courses: Sequence[Course | BadCourse]) -> None:
@@ -240,7 +243,7 @@ class _Importer:
         with item.opened() as file:
             sha256 = self._measured(file)
             check_digest(item, sha256)
-            contents = self._inspect(file) if kind.is_archive else None
+            contents = self._inspect(file) if kind.is_archive else self._fresh
             if await self._database.read(kind.knows, item.old, sha256) is not None:
                 return False
             if self._dry_run:
@@ -261,6 +264,8 @@ class _Importer:
             raise
         if kept.key != blob.key:
             await self._storage.delete(blob.key)
+        else:
+            self._fresh.add(blob.key)
         return bool(kept.is_new)
 
     async def _store(self, file: BinaryIO) -> Blob:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from traitlets import Bool, Unicode
 
 from nbexchange.commands.base import CourseCommand, operator
 from nbexchange.database import Database
-from nbexchange.errors import Malformed, NbExchangeError
+from nbexchange.errors import Malformed
 from nbexchange.exchange.erasing import (
     PurgeRecord,
     Scope,
@@ -20,7 +20,7 @@ from nbexchange.exchange.erasing import (
     request_purge,
 )
 from nbexchange.progress import Progress
-from nbexchange.storage import Storage
+from nbexchange.storage import Storage, delete_all
 
 
 class Purge(CourseCommand):
@@ -62,7 +62,6 @@ class Purge(CourseCommand):
     list = Bool(False, help="Show what was asked for and what was erased.").tag(config=True)
 
     def run(self) -> None:
-        self.only_options()
         scope = Scope(self.org_id, self.course_id, self.assignment_id, self.student_id)
         if self.confirm is None and not self.list:
             _check(scope)
@@ -77,7 +76,7 @@ class Purge(CourseCommand):
     def _erase(self, database: Database, storage: Storage, code: str) -> None:
         record, keys = database.write_now(confirm_purge, code, operator())
         print(f"Erased of {record.scope}: {_words(record.counts)}.")
-        left = asyncio.run(_delete(storage, sorted(set(keys))))
+        left = asyncio.run(_delete(storage, set(keys)))
         if left:
             print(
                 f"{left:,} of the files could not be deleted, since the store is away. No row "
@@ -87,17 +86,9 @@ class Purge(CourseCommand):
             sys.exit(1)
 
 
-async def _delete(storage: Storage, keys: Sequence[str]) -> int:
-    """How many files are still there."""
-    left = 0
+async def _delete(storage: Storage, keys: Collection[str]) -> int:
     with Progress("Deleting files", len(keys)) as progress:
-        for key in keys:
-            try:
-                await storage.delete(key)
-            except NbExchangeError:
-                left += 1
-            progress.advance()
-    return left
+        return await delete_all(storage, keys, progress.advance)
 
 
 def _check(scope: Scope) -> None:

@@ -21,9 +21,10 @@ import random
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import exc
+from sqlalchemy import QueuePool, exc
 from sqlalchemy.orm import Session
 
 from nbexchange.database.engines import READERS, WRITERS, make_engine
@@ -32,7 +33,7 @@ from nbexchange.database.schema import Schema
 from nbexchange.database.sql import DatabaseClock, clock, insert_if_absent
 from nbexchange.database.threads import ServerThreads
 
-__all__ = ["Database", "DatabaseClock", "clock", "insert_if_absent"]
+__all__ = ["Database", "DatabaseClock", "Load", "clock", "insert_if_absent"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -44,6 +45,17 @@ ATTEMPTS = 8
 
 ANSWER_SECONDS = 5.0
 """How long a request waits for a server that says nothing. SQLite waits as its own timeout says."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """How busy we keep the database: connections, and requests that have no thread yet."""
+
+    connections: int | None
+    """That are kept; None with a pool that has no size."""
+    in_use: int | None
+    waiting_to_read: int
+    waiting_to_write: int
 
 
 class Database:
@@ -69,6 +81,7 @@ class Database:
         else:
             self._readers = ServerThreads(READERS, "database-read")
             self._writers = ServerThreads(WRITERS, "database-write")
+        self._waiting: dict[Executor, set[object]] = {self._readers: set(), self._writers: set()}
 
     async def read(
         self, verb: Callable[Concatenate[Session, P], T], /, *args: P.args, **kwargs: P.kwargs
@@ -85,12 +98,34 @@ class Database:
         return await self._in(self._readers, question)
 
     async def _in(self, threads: Executor, work: Callable[[], T]) -> T:
+        waiting, ticket = self._waiting[threads], object()
+
+        def begin() -> T:
+            waiting.discard(ticket)
+            return work()
+
+        waiting.add(ticket)
         try:
             async with asyncio.timeout(self.patience):
-                return await asyncio.get_running_loop().run_in_executor(threads, work)
+                return await asyncio.get_running_loop().run_in_executor(threads, begin)
         except TimeoutError as error:
             log.error("the database did not answer within %g seconds", self.patience)
             raise away() from error
+        finally:
+            waiting.discard(ticket)
+
+    def load(self) -> Load:
+        """Asks nobody."""
+        pool = self.engine.pool
+        connections, in_use = (
+            (pool.size(), pool.checkedout()) if isinstance(pool, QueuePool) else (None, None)
+        )
+        return Load(
+            connections=connections,
+            in_use=in_use,
+            waiting_to_read=len(self._waiting[self._readers]),
+            waiting_to_write=len(self._waiting[self._writers]),
+        )
 
     def read_now(
         self, verb: Callable[Concatenate[Session, P], T], /, *args: P.args, **kwargs: P.kwargs

@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, exc
+from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event, exc
 from sqlalchemy.engine import make_url
 
 from nbexchange.errors import Misconfigured
@@ -67,12 +67,37 @@ def make_engine(url: str, *, patient: bool = False, **options: Any) -> Engine:
     if "@" in (parsed.host or ""):
         # Half of the password went into the host, and errors name the host.
         raise Misconfigured("db_url is not usable: an @ in its password has to be written as %40")
+    # Once: what went well at first is no option's fault later.
+    event.listen(engine, "do_connect", _connect_first, once=True)
     event.listen(engine, "connect", kind.on_connect)
     if kind.limit_locks and not patient:
         event.listen(engine, "connect", kind.limit_locks)
     if kind is _SQLITE:
         event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _connect_first(dialect: Dialect, record: object, args: Any, options: Any) -> Any:
+    """Only now a driver says, each in its own way, that it does not know an option.
+
+    A server that is away is an OperationalError, with every driver.
+    """
+    dbapi = dialect.loaded_dbapi
+    try:
+        return dialect.connect(*args, **options)
+    except (
+        dbapi.ProgrammingError,
+        TypeError,
+        AttributeError,
+        LookupError,
+        ValueError,
+        OSError,
+    ) as error:
+        # What it says may quote a part of a password that was split at an & or an =.
+        raise Misconfigured(
+            f"{dialect.driver} cannot use db_url or db_kwargs ({type(error).__name__}); look at "
+            "the options after the question mark of db_url, and at connect_args of db_kwargs"
+        ) from None
 
 
 # -- SQLite

@@ -43,13 +43,14 @@ def admit_release(
     *,
     first_only: bool,
     idempotency_key: str | None,
-) -> None:
-    """Everything that can refuse a release before its bytes are read."""
+) -> bool:
+    """Everything that can refuse a release before its bytes are read. Whether it is a retry."""
     permit(user, Verb.RELEASE, course_id)
     check_file_name(assignment_id, "an assignment id")
     is_retry = earlier(session, models.Release, user, idempotency_key) is not None
     if first_only and not is_retry:
         _refuse_released(session, user, course_id, assignment_id)
+    return is_retry
 
 
 def release(

@@ -60,12 +60,22 @@ def admit_feedback(
     assignment_id: str,
     notebook_id: str,
     target: Target,
-) -> None:
-    """Everything that can refuse feedback before its bytes are read."""
+    *,
+    idempotency_key: str | None,
+) -> tuple[bool, Blob | None]:
+    """Everything that can refuse feedback before its bytes are read.
+
+    Whether it is a retry, and the version before it, whose bytes may be the same.
+    """
     permit(user, Verb.RELEASE_FEEDBACK, course_id)
     check_file_name(notebook_id, "a notebook")
     known = standing(session, user, course_id, assignment_id)
-    _find_submission(session, user.org_id, known.assignment_pk, target)
+    submission = _find_submission(session, user.org_id, known.assignment_pk, target)
+    newest = _newest(session, submission, notebook_id)
+    return (
+        earlier(session, models.Feedback, user, idempotency_key) is not None,
+        None if newest is None else _blob_of(newest),
+    )
 
 
 def release_feedback(
@@ -77,10 +87,15 @@ def release_feedback(
     target: Target,
     blob: Blob,
     *,
+    shared: Blob | None,
     checksum: str | None,
     idempotency_key: str | None,
 ) -> FeedbackReceipt:
-    """Add a version of the feedback on one notebook. The same bytes again share the blob."""
+    """Add a version of the feedback on one notebook.
+
+    `shared` is what the version before it has, if that is the same and can be read: then there is
+    no need of these bytes.
+    """
     permit(user, Verb.RELEASE_FEEDBACK, course_id)
     known = standing(session, user, course_id, assignment_id)
     submission = _find_submission(session, user.org_id, known.assignment_pk, target)
@@ -89,7 +104,7 @@ def release_feedback(
     if row is not None and (row.submission_pk, row.notebook_id) != (submission.id, notebook_id):
         raise used_before()
     if row is None:
-        row = _add_version(session, place, submission, notebook_id, blob)
+        row = _add_version(session, place, submission, notebook_id, shared or blob)
         row.checksum, row.idempotency_key = checksum, idempotency_key
         session.flush()
         note(session, place, Action.FEEDBACK_RELEASED, known.assignment_pk, submission.token)
@@ -98,7 +113,7 @@ def release_feedback(
         notebook_id=row.notebook_id,
         version=row.version,
         timestamp=row.timestamp,
-        blob=Blob(row.key, row.sha256, row.size),
+        blob=_blob_of(row),
     )
 
 
@@ -158,7 +173,7 @@ def newest_feedback(
                     version=row.version,
                     timestamp=row.timestamp,
                     checksum=row.checksum,
-                    blob=Blob(row.key, row.sha256, row.size),
+                    blob=_blob_of(row),
                 )
             )
     return found
@@ -204,6 +219,10 @@ def _by_timestamp(rows: Sequence[models.Submission], target: Target) -> models.S
     return found[0]
 
 
+def _blob_of(row: models.Feedback) -> Blob:
+    return Blob(row.key, row.sha256, row.size)
+
+
 def _newest(
     session: Session, submission: models.Submission, notebook_id: str
 ) -> models.Feedback | None:
@@ -226,13 +245,12 @@ def _add_version(
     blob: Blob,
 ) -> models.Feedback:
     newest = _newest(session, submission, notebook_id)
-    is_same = newest is not None and newest.sha256 == blob.sha256
     row = models.Feedback(
         submission_pk=submission.id,
         user_pk=place.user_pk,
         notebook_id=notebook_id,
         version=newest.version + 1 if newest else 1,
-        key=newest.key if newest and is_same else blob.key,
+        key=blob.key,
         sha256=blob.sha256,
         size=blob.size,
         timestamp=clock(session),

@@ -7,7 +7,7 @@ here since is never replaced; that is a Conflict.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -32,6 +32,8 @@ IMPORTED = "imported"
 _KEYS = "§imported:"
 """How the keys begin; no client can send such a one, because a header's has to be ASCII."""
 
+_STAND_INS = f"{_KEYS}stand-in:"
+"""So those of releases that only stand in; every other key goes on with hexadecimal digits."""
 
 PEOPLE = 100
 
@@ -106,7 +108,8 @@ def knows_release(session: Session, old: OldRelease, sha256: str) -> Kept | None
     versions = _releases(session, row)
     if old.stands_in and versions:
         return Kept(False, versions[-1].key)
-    return _known_version(versions, old.version, sha256, _key(old.origin, sha256))
+    real = [version for version in versions if not _stands_in(version)]
+    return _known_version(real, old.version, sha256, _release_key(old, sha256))
 
 
 def knows_submission(session: Session, old: OldSubmission, sha256: str) -> Kept | None:
@@ -142,20 +145,14 @@ def import_release(session: Session, old: OldRelease, blob: Blob, contents: Cont
     known = knows_release(session, old, blob.sha256)
     if known is not None:
         return known
-    key = _unused(session, models.Release, place, _key(old.origin, blob.sha256))
+    key = _unused(session, models.Release, place, _release_key(old, blob.sha256))
     versions = _releases(session, assignment)
-    row = models.Release(
-        token=new_key(),
-        assignment_pk=assignment.id,
-        user_pk=place.user_pk,
-        version=old.version or _next(versions),
-        notebooks=list(contents.notebooks),
-        key=blob.key,
-        sha256=blob.sha256,
-        size=blob.size,
-        timestamp=old.timestamp or clock(session),
-        idempotency_key=key,
-    )
+    row = _version(session, assignment, versions, old.version)
+    row.user_pk = place.user_pk
+    row.notebooks = list(contents.notebooks)
+    row.key, row.sha256, row.size = blob.key, blob.sha256, blob.size
+    row.timestamp = old.timestamp or clock(session)
+    row.idempotency_key = key
     session.add(row)
     if not _is_decided_here(session, assignment, versions):
         assignment.released = old.visible
@@ -194,8 +191,12 @@ def import_submission(session: Session, old: OldSubmission, blob: Blob, contents
     return Kept(True, row.key)
 
 
-def import_feedback(session: Session, old: OldFeedback, blob: Blob, _: None) -> Kept:
-    """Raises NotFound when the submission is not here."""
+def import_feedback(session: Session, old: OldFeedback, blob: Blob, fresh: Collection[str]) -> Kept:
+    """Raises NotFound when the submission is not here.
+
+    The same bytes again share a blob that is `fresh`, a key of what was stored just now. An older
+    one may be damaged, and then these bytes would be lost as well.
+    """
     known = knows_feedback(session, old, blob.sha256)
     if known is not None:
         return known
@@ -207,7 +208,7 @@ def import_feedback(session: Session, old: OldFeedback, blob: Blob, _: None) -> 
     )
     key = _unused(session, models.Feedback, place, _key(old.origin, blob.sha256))
     versions = _feedback(session, submission, old.notebook_id)
-    same = [version for version in versions[-1:] if version.sha256 == blob.sha256]
+    same = [row for row in versions[-1:] if row.sha256 == blob.sha256 and row.key in fresh]
     row = models.Feedback(
         submission_pk=submission.id,
         user_pk=place.user_pk,
@@ -337,6 +338,26 @@ def _releases(session: Session, assignment: models.Assignment | None) -> list[mo
     return list(session.execute(query.order_by(models.Release.version)).scalars())
 
 
+def _version(
+    session: Session,
+    assignment: models.Assignment,
+    versions: Sequence[models.Release],
+    number: int | None,
+) -> models.Release:
+    """A new row, or that of the stand-in which has the number, or is alone where none is told.
+
+    Submissions answer the stand-in, so its row stays and becomes the real one. Its blob becomes
+    litter for `gc`, and is not deleted here, because of backups that are under way.
+    """
+    for version in versions:
+        meant = version.version == number or (number is None and len(versions) == 1)
+        if meant and _stands_in(version):
+            return version
+    return models.Release(
+        token=new_key(), assignment_pk=assignment.id, version=number or _next(versions)
+    )
+
+
 def _feedback(
     session: Session, submission: models.Submission | None, notebook_id: str
 ) -> list[models.Feedback]:
@@ -366,6 +387,10 @@ def _known_version(
     return None
 
 
+def _stands_in(row: models.Release) -> bool:
+    return (row.idempotency_key or "").startswith(_STAND_INS)
+
+
 def _is_imported(row: models.Release | models.Feedback) -> bool:
     return (row.idempotency_key or "").startswith(_KEYS)
 
@@ -383,6 +408,10 @@ def _is_decided_here(
 
 def _next(versions: Sequence[models.Release] | Sequence[models.Feedback]) -> int:
     return versions[-1].version + 1 if versions else 1
+
+
+def _release_key(old: OldRelease, sha256: str) -> str:
+    return f"{_STAND_INS}{old.origin}" if old.stands_in else _key(old.origin, sha256)
 
 
 def _key(origin: str, sha256: str = "") -> str:

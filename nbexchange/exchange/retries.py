@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from nbexchange import models
 from nbexchange.errors import Conflict
+from nbexchange.exchange.policy import Verb
 from nbexchange.identity import User
 from nbexchange.storage import Blob
 
@@ -41,6 +42,18 @@ def earlier(
     if row is not None and blob is not None and row.sha256 != blob.sha256:
         raise used_before()
     return row
+
+
+def is_stored(session: Session, user: User, verb: Verb, idempotency_key: str | None) -> bool:
+    """Whether what the caller sends now came before, by one of the three verbs that keep."""
+    return earlier(session, _KEPT[verb], user, idempotency_key) is not None
+
+
+_KEPT: dict[Verb, type[Any]] = {
+    Verb.RELEASE: models.Release,
+    Verb.SUBMIT: models.Submission,
+    Verb.RELEASE_FEEDBACK: models.Feedback,
+}
 
 
 def used_before() -> Conflict:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, insert, or_, select
+from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, func, insert, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from nbexchange import models
 from nbexchange.archive import Contents
-from nbexchange.errors import BadArchive, Malformed, NotFound
+from nbexchange.errors import BadArchive, Malformed, NotFound, TooLarge
 from nbexchange.exchange.events import note
 from nbexchange.exchange.feedback import newest_feedback
 from nbexchange.exchange.people import Place, remember
 from nbexchange.exchange.policy import Reach, Verb, permit
+from nbexchange.exchange.quotas import check_student, wait_for_others_of
 from nbexchange.exchange.records import Handout, SubmissionReceipt, SubmissionRecord
 from nbexchange.exchange.retries import earlier, used_before
 from nbexchange.exchange.standing import not_released, released, standing
@@ -27,6 +28,10 @@ from nbexchange.timestamps import normal_claim
 COMMITMENT = datetime.timedelta(hours=1)
 """How long a digest in the header keeps the time of the header: who may choose among several held
 back for longer has not decided yet."""
+
+MOST_SUBMISSIONS = 1000
+"""Of one student for one assignment. A row and its file take up to 20 kB of a disk however small
+the file is, which no quota counts."""
 
 MOST_NOTEBOOKS = 250
 LONGEST_NOTEBOOKS = 16 * 1024
@@ -46,6 +51,8 @@ class Admission(NamedTuple):
     """Never used twice, as numbers of rows are: SQLite gives those of erased rows out again."""
     after: datetime.datetime | None
     """The official time of the caller's newest submission then."""
+    is_retry: bool = False
+    """Whether it is stored already."""
 
 
 def admit_submission(
@@ -55,8 +62,13 @@ def admit_submission(
     assignment_id: str,
     *,
     idempotency_key: str | None,
+    waited: Callable[[], datetime.timedelta],
 ) -> Admission:
-    """Everything that can refuse a submission before its bytes are read, and the clock."""
+    """Everything that can refuse a submission before its bytes are read, and the clock.
+
+    `waited` says how long ago the header arrived: until somebody asks for the clock, the request
+    may have waited for the hub or for its turn.
+    """
     permit(user, Verb.SUBMIT, course_id)
     retried = earlier(session, models.Submission, user, idempotency_key)
     if retried is not None:
@@ -66,10 +78,18 @@ def admit_submission(
             retried.release_pk,
             retried.release.token,
             None,
+            is_retry=True,
         )
+    ago = waited()  # before the clock is asked: no time is earlier than its header
     known = released(session, user, course_id, assignment_id)
+    if known.user_pk is not None:
+        _check_number(session, known.user_pk, known.assignment_pk, assignment_id)
     return Admission(
-        known.now, known.assignment_pk, known.release_pk, known.release_token, known.newest_time
+        known.now - ago,
+        known.assignment_pk,
+        known.release_pk,
+        known.release_token,
+        known.newest_time,
     )
 
 
@@ -83,18 +103,26 @@ def submit(
     admission: Admission,
     *,
     committed: bool,
+    since: Callable[[], datetime.timedelta],
     client_timestamp: str | None,
     idempotency_key: str | None,
+    quota: int,
 ) -> SubmissionReceipt:
     """Keep the student's work under its official time.
 
     That is when the header arrived if the header held the digest (`committed`), since nobody
-    could change the bytes after that; else when all had arrived. It is unique, and later than
-    that of every submission that was complete when this one began: where the clock was set back,
-    the order wins.
+    could change the bytes after that; else when the last byte had (`since` says how long ago that
+    is: what we needed for it since is nobody's fault). It is unique, and later than that of every
+    submission that was complete when this one began: where the clock was set back, the order wins.
+    `quota` is how many bytes one student may keep; 0 for any number.
     """
     permit(user, Verb.SUBMIT, course_id)
+    session.connection()  # SQLite waits here until nobody else writes
+    ago = since()  # before the clock is asked, as above
     known = standing(session, user, course_id, assignment_id)
+    place = remember(session, user, course_id, known)
+    if quota:
+        wait_for_others_of(session, place.user_pk)
     row = earlier(session, models.Submission, user, idempotency_key, blob)
     if row is not None:
         if row.assignment_pk != known.assignment_pk:
@@ -103,15 +131,11 @@ def submit(
     if not _is_there(session, known.assignment_pk, admission):
         raise not_released(course_id, assignment_id)  # erased meanwhile, and made anew
     notebooks = listable(contents.notebooks)
-    place = remember(session, user, course_id, known)
-    in_time = known.now - admission.arrived_at <= COMMITMENT
+    in_time = known.now - ago - admission.arrived_at <= COMMITMENT
     if not known.released and not in_time:
         raise not_released(course_id, assignment_id)
-    basis = (
-        admission
-        if committed and in_time
-        else admission._replace(arrived_at=known.now, after=known.newest_time)
-    )
+    check_student(session, user, blob.size, quota)
+    basis = admission if committed and in_time else admission._replace(arrived_at=known.now - ago)
     token = new_key()
     session.execute(
         _INSERT,
@@ -133,6 +157,17 @@ def submit(
     )
     note(session, place, Action.SUBMITTED, known.assignment_pk, token)
     return _receipt(session, user, course_id, assignment_id, token)
+
+
+def _check_number(session: Session, user_pk: int, assignment_pk: int, assignment_id: str) -> None:
+    query = select(func.count()).where(
+        models.Submission.assignment_pk == assignment_pk, models.Submission.user_pk == user_pk
+    )
+    if session.execute(query).scalar_one() >= MOST_SUBMISSIONS:
+        raise TooLarge(
+            f"you have handed in {assignment_id} {MOST_SUBMISSIONS:,} times, which is as often as "
+            "one may, so this was not stored; ask your instructor"
+        )
 
 
 def _is_there(session: Session, assignment_pk: int, admission: Admission) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from tornado.routing import Rule, URLSpec
@@ -29,7 +30,6 @@ ROUTES: tuple[tuple[str, type[BaseHandler]], ...] = (
     ("openapi.yaml", OpenApi),
     ("healthz", Healthz),
     ("readyz", Readyz),
-    ("metrics", MetricsPage),
 )
 """Every address below the base URL."""
 
@@ -38,7 +38,8 @@ MACHINES: tuple[tuple[str, type[BaseHandler]], ...] = (
     ("/readyz", Readyz),
     ("/metrics", MetricsPage),
 )
-"""The same for probes and scrapers, which reach the port but do not know the base URL."""
+"""For probes and scrapers, which reach the port but do not know the base URL. `metrics` is here
+alone: what is below the base URL a hub's proxy passes on for everybody."""
 
 
 def rules(base_url: str, services: Services) -> list[Rule]:
@@ -65,4 +66,4 @@ def check_verbs(handler: type[BaseHandler]) -> None:
 
 
 def _literal(path: str) -> str:
-    return path.replace(".", r"\.") + "$"
+    return re.escape(path) + "$"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import datetime
 import functools
 import inspect
 import json
 import logging
+import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any, ClassVar, Concatenate, Final, ParamSpec, TypeVar
 
 from sqlalchemy.orm import Session
@@ -33,8 +37,11 @@ from nbexchange.errors import (
     Unavailable,
 )
 from nbexchange.exchange.policy import Verb
+from nbexchange.exchange.quotas import Quotas
 from nbexchange.handlers.auth.user_handler import BaseUserHandler
-from nbexchange.handlers.metrics import Metrics
+from nbexchange.handlers.limits import Person, Turnstile
+from nbexchange.handlers.metrics import Metrics, reason
+from nbexchange.handlers.readiness import Readiness
 from nbexchange.identity import User
 from nbexchange.storage import Storage
 
@@ -55,6 +62,11 @@ LONGEST_NOTE = 1000
 SMALL_BODY = 64 * 1024
 """Bytes of a body that nobody asked for."""
 
+BROKEN_OFF = 499
+"""What the log and the metrics call the status of a request whose sender went away."""
+
+_REQUEST_ID = re.compile(r"[\w./:=+-]{1,64}", re.ASCII)
+
 DRAIN = 64 * 1024 * 1024
 """Bytes of a refused body that are read and dropped. A connection closed at once would break
 under a client that still sends, and it would never see why it was refused."""
@@ -67,9 +79,13 @@ class Services:
     database: Database
     storage: Storage
     user_handler: BaseUserHandler
+    readiness: Readiness
     metrics: Metrics
+    metrics_token: str
     max_buffer_size: int
     limits: Limits
+    turnstile: Turnstile
+    quotas: Quotas
 
 
 # Streamed: Tornado would otherwise gather and parse every body before a handler has its say.
@@ -82,8 +98,30 @@ class BaseHandler(RequestHandler):
     refusal: NbExchangeError | None = None
     """What the answer will be once the body is over."""
 
+    verb: Verb | None = None
+    """What this request is to do; known once it was judged."""
+
+    failure: BaseException | None = None
+    """What is in the answer's place."""
+
+    broken_off = told = False
+    """Whether who asked went away before the end, and whether that was logged already."""
+
+    _received = 0
+    """Bytes of the body that were taken."""
+
+    _acts = _held = False
+
     def initialize(self, services: Services) -> None:
+        self._came = monotonic()
         self.services = services
+        self.leases = contextlib.ExitStack()
+        """What this request takes up, until it is over."""
+
+    @property
+    def waited(self) -> datetime.timedelta:
+        """Since the header arrived."""
+        return datetime.timedelta(seconds=monotonic() - self._came)
 
     @functools.cached_property
     def request_id(self) -> str:
@@ -103,16 +141,29 @@ class BaseHandler(RequestHandler):
             self.set_header("Connection", "close")
 
     async def prepare(self) -> None:
+        method = (self.request.method or "").lower()
+        act = getattr(self, method)
         try:
             await self.judge()
         except NbExchangeError as error:
+            await self._hold(error)
             if self._must_answer_now(error):
                 raise
             self.refusal = error
             # Above DRAIN an upload is answered in words; here the connection just breaks.
             self.limit_body(2 * DRAIN)
-            # Tornado calls it when the body is over.
-            setattr(self, (self.request.method or "").lower(), self._refuse)
+            act = self._refuse
+        # Tornado calls it when the body is over.
+        setattr(self, method, functools.partial(self._do, act))
+
+    async def _do(self, act: Callable[[], Awaitable[None]]) -> None:
+        self._acts = True
+        with self.leases:
+            try:
+                await act()
+            except NbExchangeError as error:
+                await self._hold(error)
+                raise
 
     async def judge(self) -> None:
         """Raise whatever can be refused before the body is read."""
@@ -120,8 +171,31 @@ class BaseHandler(RequestHandler):
         method = self.request.method or ""
         if method not in self.verbs:
             raise NotAllowed(f"this address does not take {method}")
-        if self.verbs[method] is not PUBLIC:
+        self.verb = self.verbs[method]
+        if self.verb is not PUBLIC:
             self.user = await self._who_asks()
+            self.leases.enter_context(self.services.turnstile.one_of(self.person))
+            await self.services.turnstile.pace(self.person)
+
+    @property
+    def person(self) -> Person:
+        return self.user.org_id, self.user.name
+
+    async def _hold(self, error: NbExchangeError | HTTPError) -> None:
+        """Slow down those who are refused again and again; nobody else waits."""
+        status = error.status if isinstance(error, NbExchangeError) else error.status_code
+        if self._held or not 400 <= status < 500:
+            return
+        self._held = True
+        person = self.person if hasattr(self, "user") else None
+        if not await self.services.turnstile.hold(person):
+            self._connection.close()
+
+    def hold_the_end(self, work: asyncio.Future[Any]) -> None:
+        """Let a service that is told to stop wait for this."""
+        under_way: set[asyncio.Future[Any]] = self.settings["under_way"]
+        under_way.add(work)
+        work.add_done_callback(under_way.discard)
 
     async def _refuse(self) -> None:
         assert self.refusal is not None
@@ -147,9 +221,10 @@ class BaseHandler(RequestHandler):
         """An answer that fails under way breaks off, so that it cannot pass for whole."""
         try:
             yield
-        except NbExchangeError:
+        except NbExchangeError as error:
             if not self._headers_written:
                 raise
+            self.failure, self.broken_off = error, True
             self._connection.close()
         except StreamClosedError:
             raise Finish from None  # who asked is gone
@@ -238,15 +313,20 @@ class BaseHandler(RequestHandler):
     ) -> None:
         """Read, and answer with what `shape` makes of it.
 
-        Long lists take time to put into JSON, so that happens in the verb's thread as well.
+        Long lists take time to put into JSON, so that happens in the verb's thread as well. It is
+        the person's turn until the answer has left: one that nobody reads stays in memory.
         """
 
         def read(session: Session) -> bytes:
-            return list_to_json(
-                {"success": True} | shape(verb(session, self.user, *args, **kwargs))
-            )
+            return self.encode({"success": True} | shape(verb(session, self.user, *args, **kwargs)))
 
-        self.finish(await self.services.database.read(read))
+        self.leases.callback(await self.services.turnstile.lists.take(self.person))
+        answer = await self.services.database.read(read)
+        with self.whole_or_cut():
+            await self.finish(answer)
+
+    def encode(self, answer: dict[str, Any]) -> bytes:
+        return list_to_json(answer)
 
     def compute_etag(self) -> None:
         """None for JSON: it would cost a hash of every answer."""
@@ -276,21 +356,95 @@ class BaseHandler(RequestHandler):
         )
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
-        error = kwargs.get("exc_info", (None, None))[1]
+        error = self.failure = kwargs.get("exc_info", (None, None))[1]
         if isinstance(error, NbExchangeError):
             status_code = error.status
+        if isinstance(error, HTTPError) and not self._held:
+            # Tornado's own, said before anything of ours was asked.
+            self.hold_the_end(asyncio.ensure_future(self._send_late(error, status_code, **kwargs)))
+            return
         super().send_error(status_code, **kwargs)
 
+    async def _send_late(self, error: HTTPError, status_code: int, **kwargs: Any) -> None:
+        await self._hold(error)
+        super().send_error(status_code, **kwargs)
+
+    # -- what is told of it
+
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        facts = {"facts": {"request_id": self.request_id}}
         if isinstance(value, NbExchangeError) and value.status != 500:
-            log.debug("%s refused: %s", self.request_id, value)
+            log.debug("refused: %s", value, extra=facts)
         elif isinstance(value, HTTPError):
-            log.debug("%s refused: %s", self.request_id, value.status_code)
+            log.debug("refused: %s", value.status_code, extra=facts)
         else:
-            log.error("%s failed", self.request_id, exc_info=(typ, value, tb))
+            log.error("failed", exc_info=(typ, value, tb), extra=facts)
+
+    def on_connection_close(self) -> None:
+        self.broken_off = True
+        # Tornado calls this also where there was an answer before the body was over.
+        if not self._acts:
+            self.leases.close()
+        will_end = self.request._body_future.done()
+        super().on_connection_close()
+        if not will_end and not self._finished:
+            # Nobody will be answered, so nothing else would tell of it.
+            self.set_status(BROKEN_OFF, "Client Closed Request")
+            self._log()
+            self._count()
+            self.told = True
 
     def on_finish(self) -> None:
-        self.services.metrics.count(self)
+        if not self.told:
+            self._count()
+
+    def _count(self) -> None:
+        metrics, status = self.services.metrics, self.get_status()
+        # A client may call its method anything; a label for each would never end.
+        method = self.request.method if self.request.method in self.verbs else "other"
+        metrics.count(type(self).__name__, method or "", status, self.request.request_time())
+        if why := self._why_not():
+            metrics.count_refusal(why)
+        elif self.verb is not None and self.wants_first_part:
+            metrics.count_verb(self.verb, self.user.org_id)
+
+    def _why_not(self) -> str | None:
+        failed = self.failure is not None or self.get_status() >= Malformed.status
+        return reason(self.failure) if failed or self._is_unread else None
+
+    @property
+    def _is_unread(self) -> bool:
+        """Whether the receiver went away. An upload that was stored is done whoever went away."""
+        return self.broken_off and self.request.method == "GET"
+
+    @property
+    def wants_first_part(self) -> bool:
+        """False for what is done by its first part."""
+        return True
+
+    def facts(self) -> dict[str, Any]:
+        """What the log says of this request: who did what, and nothing of what it was done to.
+
+        The query holds names of courses, and whatever a client puts there by mistake.
+        """
+        user: User | None = getattr(self, "user", None)
+        theirs = self.request.headers.get("X-Request-Id", "")
+        facts = {
+            "request_id": self.request_id,
+            # Anybody may send one, so it never takes the place of ours.
+            "proxy_request_id": theirs if _REQUEST_ID.fullmatch(theirs) else None,
+            "status": self.get_status(),
+            "method": (self.request.method or "")[:20],
+            "path": self.request.path[:200],
+            "verb": self.verb and self.verb.name.lower(),
+            "user": user and user.name,
+            "organisation": user and user.org_id,
+            "reason": self._why_not(),
+            "duration_ms": round(1000 * self.request.request_time(), 1),
+            "bytes_in": self._received,
+            "bytes_out": None if self._is_unread else int(self._headers.get("Content-Length", 0)),
+        }
+        return {name: value for name, value in facts.items() if value is not None}
 
 
 class NothingHere(BaseHandler):
@@ -316,6 +470,16 @@ def list_to_json(answer: dict[str, Any]) -> bytes:
     entries = ",".join([_ENCODE(entry) for entry in answer.pop("value")])
     rest = _ENCODE(answer)
     return f'{rest[:-1]},"value":[{entries}]}}'.encode()
+
+
+def tree_to_json(answer: Any) -> str:
+    """The same for an answer in which any list may be long."""
+    if isinstance(answer, list):
+        return f"[{','.join(map(tree_to_json, answer))}]"
+    if isinstance(answer, dict) and any(isinstance(inner, list) for inner in answer.values()):
+        pairs = (f"{_ENCODE(key)}:{tree_to_json(inner)}" for key, inner in answer.items())
+        return f"{{{','.join(pairs)}}}"
+    return _ENCODE(answer)
 
 
 def _note(status_code: int, error: BaseException | None) -> str:

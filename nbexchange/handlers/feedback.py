@@ -8,13 +8,14 @@ from typing import BinaryIO
 
 from sqlalchemy.orm import Session
 
-from nbexchange.errors import Malformed
+from nbexchange.errors import Damaged, Malformed
 from nbexchange.exchange import feedback
 from nbexchange.exchange.feedback import SubmissionFeedback, Target
 from nbexchange.exchange.policy import Verb
 from nbexchange.exchange.records import FeedbackReceipt, NotebookFeedback
 from nbexchange.handlers import shapes
 from nbexchange.handlers.base import to_json
+from nbexchange.handlers.metrics import reason
 from nbexchange.handlers.transfer import UploadHandler
 from nbexchange.storage import Blob
 from nbexchange.timestamps import normal_claim, to_text
@@ -27,19 +28,44 @@ class Feedback(UploadHandler):
     verbs = {"GET": Verb.FETCH_FEEDBACK, "POST": Verb.RELEASE_FEEDBACK}
     form_file = "feedback"
 
+    _newest: Blob | None = None
+    """The version before the one that comes."""
+    _shared: Blob | None = None
+    """The same, if it has the same bytes and they can be read."""
+
     async def admit(self) -> None:
         self.course_id, self.assignment_id, self.notebook_id = self.required(
             "course_id", "assignment_id", "notebook"
         )
         self.target = self._target()
-        await self.services.database.read(
-            feedback.admit_feedback,
+        await self.services.database.read(self._admit)
+
+    def _admit(self, session: Session) -> None:
+        is_retry, self._newest = feedback.admit_feedback(
+            session,
             self.user,
             self.course_id,
             self.assignment_id,
             self.notebook_id,
             self.target,
+            idempotency_key=self.key,
         )
+        self.look(session, is_retry=is_retry)
+
+    async def compare(self, blob: Blob) -> None:
+        newest = self._newest
+        if newest is not None and newest.sha256 == blob.sha256 and await self._is_good(newest):
+            self._shared = newest
+
+    async def _is_good(self, blob: Blob) -> bool:
+        """Whether it can be read to its end. What cannot is the operator's to mend."""
+        try:
+            async for _ in self.services.storage.read(blob):
+                pass
+        except Damaged as error:
+            self.services.metrics.count_refusal(reason(error))
+            return False
+        return True
 
     async def post(self) -> None:
         """release_feedback: one notebook's, for one submission."""
@@ -56,6 +82,7 @@ class Feedback(UploadHandler):
             self.notebook_id,
             self.target,
             blob,
+            shared=self._shared,
             checksum=(self.parameter("checksum") or "")[:255] or None,
             idempotency_key=self.key,
         )
@@ -76,21 +103,30 @@ class Feedback(UploadHandler):
         found = await self.act(
             feedback.fetch_feedback, course_id, assignment_id, self.parameter("submission_id")
         )
+        self.leases.callback(await self.services.turnstile.downloads.take(self.person))
+        items = [(submission, item) for submission in found for item in submission.notebooks]
+        # Read twice, because what cannot be read is left out: one damaged file would otherwise keep
+        # all that is good from the student.
+        good = [one for one in items if await self._is_good(one[1].blob)]
+        if items and not good:
+            raise Damaged(
+                "your feedback is damaged, so it is not handed out; tell your instructor, who can "
+                "release it again"
+            )
         with self.whole_or_cut():
-            await self._stream(found)
+            await self._stream(good)
 
-    async def _stream(self, found: Sequence[SubmissionFeedback]) -> None:
+    async def _stream(self, items: Sequence[tuple[SubmissionFeedback, NotebookFeedback]]) -> None:
         """Feedback can be large, so it is never gathered: the JSON is written as bytes come."""
         self.write(b'{"success":true,"feedback":[')
         between = b""
-        for submission in found:
-            for item in submission.notebooks:
-                self.write(between + _opening(submission, item))
-                async for text in self._base64(item.blob):
-                    self.write(text)
-                    await self.flush()
-                self.write(b'"}')
-                between = b","
+        for submission, item in items:
+            self.write(between + _opening(submission, item))
+            async for text in self._base64(item.blob):
+                self.write(text)
+                await self.flush()
+            self.write(b'"}')
+            between = b","
         self.finish(b"]}")
 
     async def _base64(self, blob: Blob) -> AsyncIterator[bytes]:

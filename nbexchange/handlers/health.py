@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from nbexchange.database.schema import USABLE
-from nbexchange.errors import Unavailable
+import hmac
+
+from nbexchange.errors import Unauthenticated, Unavailable
 from nbexchange.handlers.base import PUBLIC, BaseHandler, to_json
 
 
@@ -25,10 +26,7 @@ class Readyz(BaseHandler):
         """
         if self.settings["stopping"].is_set():
             raise Unavailable("this service is about to stop; ask another, or try again soon")
-        state = await self.services.database.in_thread(self.services.database.schema.state)
-        if state not in USABLE:
-            raise Unavailable(f"the database's schema is {state}; see `nbexchange upgrade-db`")
-        await self.services.storage.check()
+        await self.services.readiness.check()
         self.finish(to_json({"success": True}))
 
 
@@ -37,5 +35,13 @@ class MetricsPage(BaseHandler):
 
     async def get(self) -> None:
         """For Prometheus; holds no names."""
+        token = self.services.metrics_token
+        if token and not self._shows(token):
+            raise Unauthenticated("the numbers are for whoever has the token of metrics_token")
+        page = await self.services.metrics.page()
         self.set_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-        self.finish(self.services.metrics.text())
+        self.finish(page)
+
+    def _shows(self, token: str) -> bool:
+        shown = self.request.headers.get("Authorization", "").encode("latin-1", "replace")
+        return hmac.compare_digest(shown, f"Bearer {token}".encode())

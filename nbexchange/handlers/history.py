@@ -11,7 +11,7 @@ from nbexchange.exchange import history
 from nbexchange.exchange.history import Page
 from nbexchange.exchange.policy import Verb
 from nbexchange.exchange.records import ActionRecord
-from nbexchange.handlers.base import LARGEST_PAGE, BaseHandler
+from nbexchange.handlers.base import LARGEST_PAGE, BaseHandler, tree_to_json
 from nbexchange.identity import Role, User
 from nbexchange.models import Action
 from nbexchange.timestamps import to_text
@@ -32,6 +32,9 @@ class History(BaseHandler):
         )
         course_id = self.parameter("course_id") or self.parameter("course_code")
         await self.answer(self._shape, query, course_id)
+
+    def encode(self, answer: dict[str, Any]) -> bytes:
+        return tree_to_json(answer).encode()
 
     def _action(self) -> Action | None:
         text = self.parameter("action")

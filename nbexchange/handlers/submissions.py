@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
+from collections.abc import Callable
 
 from sqlalchemy.orm import Session
 
@@ -11,7 +13,7 @@ from nbexchange.archive import Contents
 from nbexchange.exchange import submissions
 from nbexchange.exchange.policy import Verb
 from nbexchange.exchange.records import SubmissionReceipt
-from nbexchange.exchange.submissions import Page
+from nbexchange.exchange.submissions import Admission, Page
 from nbexchange.handlers import shapes
 from nbexchange.handlers.base import LARGEST_PAGE, BaseHandler, to_json
 from nbexchange.handlers.transfer import GZIP, DownloadHandler, UploadHandler
@@ -21,25 +23,43 @@ from nbexchange.storage import Blob
 class Submission(UploadHandler):
     verbs = {"POST": Verb.SUBMIT}
     form_file = "assignment"
+    is_personal = True
 
     async def admit(self) -> None:
         self.course_id, self.assignment_id = self.required("course_id", "assignment_id")
-        self.admission = await self.services.database.read(
-            submissions.admit_submission,
+        self.admission = await self.services.database.read(self._admit)
+
+    def _admit(self, session: Session) -> Admission:
+        admission = submissions.admit_submission(
+            session,
             self.user,
             self.course_id,
             self.assignment_id,
             idempotency_key=self.key,
+            waited=lambda: self.waited,
         )
+        self.look(session, is_retry=admission.is_retry)
+        return admission
 
     async def post(self) -> None:
         """submit: keep the student's work, and say when it came."""
+        header_to_end = self.waited
         inspect = functools.partial(archive.inspect, limits=self.services.limits)
-        record = await self.store(inspect, self._submit)
+
+        def since() -> datetime.timedelta:
+            return self.waited - header_to_end
+
+        record = await self.store(inspect, functools.partial(self._submit, since))
         self.set_status(201)
         self.finish(to_json(shapes.submission_receipt(record)))
 
-    def _submit(self, session: Session, blob: Blob, contents: Contents) -> SubmissionReceipt:
+    def _submit(
+        self,
+        since: Callable[[], datetime.timedelta],
+        session: Session,
+        blob: Blob,
+        contents: Contents,
+    ) -> SubmissionReceipt:
         return submissions.submit(
             session,
             self.user,
@@ -49,8 +69,10 @@ class Submission(UploadHandler):
             contents,
             self.admission,
             committed=self.digest is not None,
+            since=since,
             client_timestamp=self.parameter("timestamp"),
             idempotency_key=self.key,
+            quota=self.services.quotas.of(self.user.org_id).student,
         )
 
 

@@ -12,7 +12,7 @@ import functools
 import re
 import time
 from collections.abc import Callable
-from typing import Any, BinaryIO, ClassVar, Protocol, TypeVar
+from typing import BinaryIO, ClassVar, Protocol, TypeVar
 
 from sqlalchemy.orm import Session
 
@@ -21,15 +21,19 @@ from nbexchange.errors import (
     Malformed,
     NbExchangeError,
     OutOfRange,
+    StoreFull,
     TooLarge,
     Unauthenticated,
     Unavailable,
     UnsupportedMedia,
 )
+from nbexchange.exchange import retries
+from nbexchange.exchange.policy import Verb
+from nbexchange.exchange.quotas import Reservation, Usage
 from nbexchange.handlers.base import DRAIN, BaseHandler
 from nbexchange.handlers.digests import digest_field, parse_digest
 from nbexchange.handlers.multipart import MultipartFile, is_multipart
-from nbexchange.identity import LONGEST_NAME
+from nbexchange.identity import LONGEST_NAME, Role
 from nbexchange.storage import Blob, Upload
 
 GZIP = "application/gzip"
@@ -56,6 +60,9 @@ class UploadHandler(BaseHandler):
 
     form_file: ClassVar[str]
     """What old clients call the file in their form."""
+    is_personal: ClassVar[bool] = False
+    """Whether it counts for the sender's own quota."""
+    course_id: str
 
     _upload: Upload | None = None
     _over: asyncio.Future[None] | None = None
@@ -63,6 +70,8 @@ class UploadHandler(BaseHandler):
     _received = 0
     _kept = 0
     _dropped = 0
+    _usage: Usage | None = None
+    _room: Reservation | None = None
     _storing = False
 
     async def admit(self) -> None:
@@ -72,12 +81,14 @@ class UploadHandler(BaseHandler):
     async def judge(self) -> None:
         if self.request.method == "POST":
             self._over = asyncio.get_running_loop().create_future()
-            self._hold_the_end(self._over)
+            self.hold_the_end(self._over)
         await super().judge()
         self._asked_at = time.monotonic()
         if self.request.method == "POST":
             self._judge_headers()
             await self.admit()
+            await self._find_room()
+            self.leases.callback(await self.services.turnstile.uploads.take(self.person))
             self._open_upload()
 
     async def data_received(self, chunk: bytes) -> None:  # type: ignore[override]
@@ -88,6 +99,8 @@ class UploadHandler(BaseHandler):
                 await self._take(chunk)
             except NbExchangeError as error:
                 self.refusal = error
+                if self._room is not None:
+                    self._room.release()
                 await self._abort()
         elif not self._finished:
             self._drop(chunk)
@@ -105,10 +118,11 @@ class UploadHandler(BaseHandler):
         self._storing = True
         task = asyncio.current_task()
         assert task is not None
-        self._hold_the_end(task)
+        self.hold_the_end(task)
         async with self._own_turn():
             blob, found = await upload.seal(functools.partial(self._judge, check))
         await self._ask_again()
+        await self.compare(blob)
         await upload.commit()
         try:
             stored = await self.services.database.write(verb, blob, found)
@@ -121,7 +135,12 @@ class UploadHandler(BaseHandler):
         if stored.blob.key != blob.key:
             # The same bytes are here: from an earlier try, or as feedback that has not changed.
             await self.services.storage.delete(blob.key)
+        else:
+            self.services.quotas.stored(self.user.org_id, blob.size)
         return stored
+
+    async def compare(self, blob: Blob) -> None:
+        """All of it is here, and none of it durable. What is stored may be the same."""
 
     def _own_turn(self) -> asyncio.Lock:
         """One check at a time for each person, so that nobody's archives keep all threads busy."""
@@ -156,6 +175,47 @@ class UploadHandler(BaseHandler):
         if key is not None and not (0 < len(key) <= LONGEST_NAME and key.isascii()):
             raise Malformed(f"Idempotency-Key has to be 1 to {LONGEST_NAME} ASCII characters")
         return key
+
+    # -- room
+
+    def look(self, session: Session, *, is_retry: bool) -> Usage:
+        """For `admit`: what is stored. What a retry sends is stored already."""
+        self._usage = self.services.quotas.look(
+            session, self.user, personal=self.is_personal, is_stored=is_retry
+        )
+        return self._usage
+
+    def _look_again(self, session: Session) -> Usage:
+        assert isinstance(self.verb, Verb)
+        is_retry = retries.is_stored(session, self.user, self.verb, self.key)
+        return self.look(session, is_retry=is_retry)
+
+    async def _find_room(self) -> None:
+        assert self._usage is not None
+        self._room = self.services.quotas.reservation(
+            self.user,
+            object() if self.key is None else (self.verb, self.key),
+            self.declared_length,
+            is_instructor=self.user.role_in(self.course_id) is Role.INSTRUCTOR,
+        )
+        self.leases.callback(self._room.release)
+        await self._take_room(0, self._usage)
+
+    async def _keep_room(self) -> None:
+        """A body takes its room as it comes."""
+        assert self._room is not None
+        if self._received > self._room.held:
+            await self._take_room(
+                self._received, await self.services.database.read(self._look_again)
+            )
+
+    async def _take_room(self, size: int, usage: Usage) -> None:
+        assert self._room is not None
+        try:
+            self._room.grow(size, usage)
+        except (TooLarge, StoreFull):
+            # An earlier try may have been stored since we looked, and would count against this.
+            self._room.grow(size, await self.services.database.read(self._look_again))
 
     # -- before the body
 
@@ -198,10 +258,10 @@ class UploadHandler(BaseHandler):
             raise _too_large(limit)
         if self._upload is None:
             return
-        if self._form is not None:
-            await self._form.feed(chunk)
-        else:
-            await self._upload.write(chunk)
+        await self._keep_room()
+        await (self._form.feed if self._form is not None else self._upload.write)(chunk)
+        if self._room is not None:
+            self._room.arrive(len(chunk))
 
     async def _keep(self, piece: bytes) -> None:
         """A piece of the form's file, which may not use up what is allowed for the form."""
@@ -226,12 +286,6 @@ class UploadHandler(BaseHandler):
 
     # -- the end
 
-    def _hold_the_end(self, work: asyncio.Future[Any]) -> None:
-        """Let a service that is told to stop wait for this."""
-        under_way: set[asyncio.Future[Any]] = self.settings["under_way"]
-        under_way.add(work)
-        work.add_done_callback(under_way.discard)
-
     def on_connection_close(self) -> None:
         super().on_connection_close()
         if not self._storing:
@@ -242,7 +296,7 @@ class UploadHandler(BaseHandler):
         self._leave_nothing()
 
     def _leave_nothing(self) -> None:
-        self._hold_the_end(asyncio.ensure_future(self._end()))
+        self.hold_the_end(asyncio.ensure_future(self._end()))
 
     async def _end(self) -> None:
         try:
@@ -285,6 +339,7 @@ class DownloadHandler(BaseHandler):
         else:
             self.set_status(206)
             self.set_header("Content-Range", f"bytes {start}-{stop - 1}/{blob.size}")
+        self.leases.callback(await self.services.turnstile.downloads.take(self.person))
         await self._stream(blob, start, stop)
 
     async def _stream(self, blob: Blob, start: int, stop: int) -> None:

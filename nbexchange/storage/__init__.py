@@ -12,15 +12,20 @@ from __future__ import annotations
 
 import datetime
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, ClassVar, TypeVar
+
+from nbexchange.errors import NbExchangeError
 
 T = TypeVar("T")
 
 CHUNK = 1024 * 1024
 """Bytes that travel at a time: all that one transfer holds in memory."""
+
+AWAY = 10
+"""Deletes that fail in a row, after which a store is taken to be away."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,20 @@ class Entry:
     modified: datetime.datetime
     unfinished: bool = False
     """An upload that was neither committed nor aborted."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """The disk on which uploads gather; sizes in bytes."""
+
+    place: str
+    """`files`: blobs stay there; `spool`: only until they are sent."""
+    free: int
+    """For us: without what is kept for root."""
+    size: int
+    oldest_unfinished: float | None
+    """When the oldest upload that is not finished was written last, in seconds since 1970; None
+    where there is none. After hours nobody will finish it: `gc` sweeps it up."""
 
 
 class Upload:
@@ -67,6 +86,9 @@ class Upload:
 
 
 class Storage:
+    kind: ClassVar[str]
+    """One word for what it is."""
+
     def path(self, key: str) -> Path | str:
         """Where an operator finds the blob: on the disk, or in the bucket."""
         raise NotImplementedError
@@ -100,9 +122,34 @@ class Storage:
         """Raise Unavailable unless blobs can be written now."""
         raise NotImplementedError
 
+    async def room(self) -> Room:
+        """How full the disk is. Looks at no blob. Raises OSError."""
+        raise NotImplementedError
+
     def close(self) -> None:
         """Let go of threads and connections."""
 
 
 def new_key() -> str:
     return secrets.token_hex(16)
+
+
+async def delete_all(
+    storage: Storage, keys: Collection[str], advance: Callable[[], object] = lambda: None
+) -> int:
+    """Delete blobs that no row knows any more. Returns how many may still be there.
+
+    One that cannot be deleted does not keep the others; it is litter that `gc` sweeps up. A store
+    that fails again and again is away, and each try may take seconds, so the rest is left too.
+    """
+    left = in_a_row = 0
+    for number, key in enumerate(keys, start=1):
+        try:
+            await storage.delete(key)
+            in_a_row = 0
+        except NbExchangeError:
+            left, in_a_row = left + 1, in_a_row + 1
+        advance()
+        if in_a_row == AWAY:
+            return left + len(keys) - number
+    return left

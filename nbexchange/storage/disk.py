@@ -9,6 +9,9 @@ keeps what it has acknowledged to fsync. Layout:
 Commit is: fsync the file, rename it into `blobs`, fsync that directory. An fsync that failed is
 never tried again, because the kernel forgets the error and the bytes with it. There is no limit
 of its own but the disk's.
+
+A disk that is not mounted is an empty directory, so a missing directory is a store that is away;
+only a missing file in a directory that is there is damage.
 """
 
 from __future__ import annotations
@@ -18,14 +21,21 @@ import datetime
 import hashlib
 import io
 import os
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from nbexchange.storage import CHUNK, Blob, Entry, Storage, Upload, new_key
+from nbexchange.storage import CHUNK, Blob, Entry, Room, Storage, Upload, new_key
 from nbexchange.storage.spool import SpooledUpload, Threads, cannot_make, damaged
+
+LOST = "all-files-are-lost"
+"""A file that operators put beside `blobs` where that is empty for good. It lies on the disk, so an
+empty directory in the disk's place does not have it."""
 
 
 class DiskStorage(Storage):
+    kind = "disk"
+
     def __init__(self, root: Path) -> None:
         self.blobs = root / "blobs"
         self.uploads = root / "uploads"
@@ -59,9 +69,12 @@ class DiskStorage(Storage):
             file.close()
 
     def _open(self, blob: Blob) -> io.FileIO:
+        path = self.path(blob.key)
         try:
-            file = io.FileIO(self.path(blob.key))
+            file = io.FileIO(path)
         except FileNotFoundError as error:
+            if not path.parent.is_dir():
+                raise  # the store is away
             raise damaged(blob) from error
         if os.fstat(file.fileno()).st_size != blob.size:
             file.close()
@@ -73,11 +86,11 @@ class DiskStorage(Storage):
 
     def _delete(self, key: str) -> None:
         for path in (self.path(key), self.uploads / key):
-            path.unlink(missing_ok=True)
+            _remove(path)
 
     async def sweep(self, entry: Entry) -> None:
         path = self.uploads / entry.key if entry.unfinished else self.path(entry.key)
-        await self.threads.work(lambda: path.unlink(missing_ok=True))
+        await self.threads.work(_remove, path)
 
     async def entries(self) -> AsyncIterator[Entry]:
         for directory in await self.threads.work(
@@ -88,12 +101,21 @@ class DiskStorage(Storage):
                 yield entry
 
     async def check(self) -> None:
+        await self.threads.work(self.blobs.stat)
         probe = self.open_upload()
         try:
             await probe.write(b"nbexchange")
             await probe.seal(lambda blob, file: None)
         finally:
             await probe.abort()
+
+    async def room(self) -> Room:
+        return await self.threads.work(self._room)
+
+    def _room(self) -> Room:
+        usage = shutil.disk_usage(self.uploads)
+        unfinished = [entry.modified.timestamp() for entry in _entries(self.uploads, True)]
+        return Room("files", usage.free, usage.total, min(unfinished, default=None))
 
     def close(self) -> None:
         self.threads.close()
@@ -125,6 +147,23 @@ class DiskUpload(SpooledUpload):
         self._part.unlink(missing_ok=True)
 
 
+def may_be_absent(root: Path) -> bool:
+    """Whether not one blob is there, and nobody said that all are lost.
+
+    A blob, and not the directories: a start while the disk was away may have left those in its
+    place.
+    """
+    try:
+        parts = [part for part in _parts(root / "blobs") if part.is_dir()]
+        return not any(any(part.iterdir()) for part in parts) and not (root / LOST).exists()
+    except OSError as error:
+        raise cannot_make(root, error) from error
+
+
+def _parts(blobs: Path) -> list[Path]:
+    return [blobs / f"{number:02x}" for number in range(256)]
+
+
 def _make_directories(root: Path, uploads: Path, blobs: Path) -> None:
     """All of them, durable before the first blob comes; later nobody has to wait for that.
 
@@ -132,10 +171,18 @@ def _make_directories(root: Path, uploads: Path, blobs: Path) -> None:
     """
     for directory in (uploads, blobs):
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for number in range(256):
-        (blobs / f"{number:02x}").mkdir(exist_ok=True, mode=0o700)
+    for part in _parts(blobs):
+        part.mkdir(exist_ok=True, mode=0o700)
     for directory in (blobs, root, root.parent):
         _sync_directory(directory)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        if not path.parent.is_dir():
+            raise  # the store is away, and has it still
 
 
 def _sync_directory(directory: Path) -> None:

@@ -33,6 +33,7 @@ import io
 import logging
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import timedelta
@@ -49,7 +50,7 @@ from obstore.exceptions import (
 from obstore.store import ObjectStore, from_url
 
 from nbexchange.errors import Damaged, Misconfigured, NbExchangeError, Unavailable
-from nbexchange.storage import CHUNK, Blob, Entry, Storage, Upload, new_key
+from nbexchange.storage import CHUNK, Blob, Entry, Room, Storage, Upload, new_key
 from nbexchange.storage.spool import (
     SpooledUpload,
     Threads,
@@ -96,6 +97,8 @@ RETRY: Any = {
 
 
 class ObjectStorage(Storage):
+    kind = "objects"
+
     def __init__(self, store: ObjectStore, spool: Path) -> None:
         self.store = store
         self.threads = Threads()
@@ -182,6 +185,11 @@ class ObjectStorage(Storage):
         with _known_errors():
             await obstore.put_async(self.store, PROBE, b"nbexchange", mode="overwrite")
         await self._delete(PROBE)
+
+    async def room(self) -> Room:
+        """Of the spool. Its files have no names, so none is left behind."""
+        usage = await self.threads.work(shutil.disk_usage, self.spool)
+        return Room("spool", usage.free, usage.total, None)
 
     def forget(self, key: str) -> None:
         """Delete what may have arrived all the same. Nobody waits for it: `gc` finds the rest."""

@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.support.parts import free_port
 from tests.support.stores import ENDPOINT, KEY, SECRET
 
 PATIENCE = 120
@@ -85,7 +85,7 @@ class Cluster:
 
     def start(self) -> dict[str, str]:
         """Bring it up; what a command needs to know of it."""
-        fsid, mon, gateway = str(uuid.uuid4()), _free_port(), _free_port()
+        fsid, mon, gateway = str(uuid.uuid4()), free_port(), free_port()
         for name in ("mon", "osd", "rgw"):
             (self.directory / name).mkdir()
         self._conf.write_text(
@@ -181,12 +181,6 @@ class Cluster:
 
 def _tail(file: Path) -> str:
     return "\n".join(file.read_text(errors="replace").splitlines()[-15:])
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

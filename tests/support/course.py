@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urljoin
 
 import requests
 
 from tests.support import databases
 from tests.support.archives import sha256, tar_gz, upload_headers
+from tests.support.parts import PATIENCE
 from tests.support.service import Service, Wire
 
 PS1 = {"course_id": "physics", "assignment_id": "ps1"}
@@ -71,7 +73,12 @@ def assert_every_row_has_its_bytes(service: Service) -> None:
 def uploads_in_flight(wire: Wire) -> float:
     (line,) = (
         line
-        for line in wire.get("metrics").text.splitlines()
+        for line in metrics(wire).splitlines()
         if line.startswith("nbexchange_uploads_in_flight ")
     )
     return float(line.split()[1])
+
+
+def metrics(wire: Wire) -> str:
+    """The page of a service's numbers, which is at the root of its port."""
+    return wire.session.get(urljoin(wire.url, "/metrics"), timeout=PATIENCE).text

@@ -1,6 +1,7 @@
 """A real Jupyter server on somebody's machine, asked as JupyterLab's pages ask it.
 
-nbgrader's four server extensions are loaded and nothing else, because the others cost seconds.
+nbgrader's four server extensions are loaded, and ours, and nothing else unless JupyterLab is asked
+for, because the others cost seconds.
 """
 
 from __future__ import annotations
@@ -17,37 +18,38 @@ from typing import Any
 import requests
 
 from tests.support.nbgrader import Home
+from tests.support.parts import free_port
 from tests.support.process import wait_until
 
 TOKEN = "t0k3n"
 PATIENCE = 60
 """Seconds until an answer is given up; autograding starts a kernel for each notebook."""
 
+OURS = "nbexchange.plugin.pages"
 NBGRADER = ("assignment_list", "course_list", "formgrader", "validate_assignment")
 EXTENSIONS = {
+    OURS: True,
     **{f"nbgrader.server_extensions.{name}": True for name in NBGRADER},
     **dict.fromkeys(
         ("jupyter_lsp", "jupyter_server_terminals", "jupyterlab", "notebook", "notebook_shim"),
         False,
     ),
 }
-CONFIG = {
-    "ServerApp": {
-        "jpserver_extensions": EXTENSIONS,
-        "allow_root": True,
-        "ip": "127.0.0.1",
-        "open_browser": False,
-        "terminals_enabled": False,
-    },
-    "IdentityProvider": {"token": TOKEN},
+SERVER = {
+    "allow_root": True,
+    "ip": "127.0.0.1",
+    "open_browser": False,
+    "terminals_enabled": False,
 }
+CONFIG = {"IdentityProvider": {"token": TOKEN}}
 
 
 class Jupyter:
     """A server in `home.work`, with what the home has around it when the server starts."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, *, lab: bool = False) -> None:
         self.home = home
+        self._extensions = {**EXTENSIONS, "jupyterlab": lab}
         self.log = home.folder / "jupyter.log"
         self._session = requests.Session()
         self._session.trust_env = False
@@ -65,10 +67,11 @@ class Jupyter:
     def start(self) -> None:
         """Start it; the first request waits until it listens, so that two may start at a time."""
         config = self.home.home / ".jupyter" / "jupyter_server_config.json"
-        config.write_text(json.dumps(CONFIG))
+        said = {**CONFIG, "ServerApp": {**SERVER, "jpserver_extensions": self._extensions}}
+        config.write_text(json.dumps(said))
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "jupyter_server", f"--port={_free_port()}"],
+                [sys.executable, "-m", "jupyter_server", f"--port={free_port()}"],
                 cwd=self.home.work,
                 env=self.home.environment,
                 stdin=subprocess.DEVNULL,
@@ -131,12 +134,3 @@ class Jupyter:
     def directory(self) -> Path:
         """Where the process is; nbgrader's pages change it for a moment, and may forget it."""
         return Path(f"/proc/{self._process.pid}/cwd").resolve()
-
-
-def _free_port() -> int:
-    """One that is free now. If somebody takes it first, Jupyter tries the next ones."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    assert isinstance(port, int)
-    return port

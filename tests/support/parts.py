@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
+import socket
 
 import pytest
 
@@ -24,3 +26,15 @@ def missing(reason: str) -> None:
     if os.environ.get("NBEXCHANGE_CI"):
         pytest.fail(f"needed here: {reason}")
     pytest.skip(reason)
+
+
+def free_port() -> int:
+    """One that is free now, below those that the system gives to clients."""
+    while True:
+        port = random.randrange(10_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port

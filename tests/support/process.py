@@ -43,7 +43,7 @@ c.NbExchange.ip = "127.0.0.1"
 c.NbExchange.port = 0
 """
 
-LISTENING = re.compile(r"on port ([0-9]+)(/\S*)")
+LISTENING = re.compile(r"on port ([0-9]+)(/[^\s\"]*)")
 
 
 def wait_until(condition: Callable[[], Any], what: str = "") -> Any:

@@ -12,7 +12,6 @@ import functools
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -25,7 +24,7 @@ from sqlalchemy.pool import NullPool
 
 from nbexchange.database import Database
 from nbexchange.models import Base
-from tests.support.parts import missing
+from tests.support.parts import free_port, missing
 from tests.support.process import wait_until
 from tests.support.service import PATIENCE
 
@@ -49,7 +48,7 @@ class DatabaseServer:
         self.directory = place or _temporary()
         self.files = self.directory / "files"
         self.log = Path(tempfile.gettempdir()) / f"nbexchange-log-{os.getpid()}-{id(self):x}"
-        self.port = _free_port()
+        self.port = free_port()
 
     def __enter__(self) -> DatabaseServer:
         template = _template(type(self))
@@ -197,6 +196,7 @@ class PostgreSQL(DatabaseServer):
             "port": self.port,
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": "",
+            "dynamic_shared_memory_type": "mmap",  # in its own files, so that nothing outlives it
             "shared_buffers": "16MB",
             "min_wal_size": "2MB",
             "max_wal_size": "4MB",
@@ -312,13 +312,6 @@ def _mariadb(program: str) -> str:
 
 def _temporary() -> Path:
     return Path(tempfile.mkdtemp(prefix="nbexchange-database-"))
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
 
 
 def _children(pid: int) -> list[int]:

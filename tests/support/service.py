@@ -25,6 +25,11 @@ def parts_of(data: Path) -> list[tuple[str, Any]]:
     return [*database, *places.options(data)]
 
 
+def configured(data: Path, **options: Any) -> Service:
+    """A service with these options of NbExchange."""
+    return Service(data, Config(NbExchange=options))
+
+
 class Wire:
     """Somebody's HTTP client."""
 

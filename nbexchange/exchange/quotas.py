@@ -1,0 +1,398 @@
+"""How many bytes may be kept: of one student, of one organisation, and beside a free disk.
+
+Asked at a request's header, so that nobody sends what cannot stay: what is stored, and what is on
+its way in this process, count. Of a student all that was declared is on its way; of an organisation
+and of the disk only what came and what may come soon, so that nobody holds the others' room with a
+header alone. More is asked for as it comes. Asked again of a student in the transaction that writes
+the row, where the student's others wait. So nobody goes beyond a student's quota; beyond an
+organisation's, several processes may, by what is on its way in the others.
+
+What a student has is summed up when it is asked: an index finds the rows. An organisation's sum is
+remembered and only now and then asked again, so that a submission does not cost more where there
+are more of them: what other processes stored, or erased, counts up to `SELDOM` times later than
+summing up took.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sqlalchemy import bindparam, func, select
+from sqlalchemy.orm import Session
+
+from nbexchange import models
+from nbexchange.errors import StoreFull, TooLarge
+from nbexchange.identity import User
+from nbexchange.storage import CHUNK
+from nbexchange.storage.spool import store_away
+
+log = logging.getLogger(__name__)
+
+FRESH_SECONDS = 15.0
+SELDOM = 100
+"""A sum counts for at least FRESH_SECONDS, and for so many times longer than it took."""
+
+PART_OF_DISK = 20
+"""No more than a twentieth of a disk has to be free, however small it is."""
+
+LOG_SECONDS = 60.0
+
+LEAST_AHEAD, MOST_AHEAD = 4 * 1024 * 1024, 16 * 1024 * 1024
+"""Bytes held for what may come soon: as many as came already, within these."""
+
+IN_MEMORY = 2 * CHUNK
+"""Bytes of an upload that came last, of which the disk may not know yet."""
+
+
+@dataclass(frozen=True)
+class Quota:
+    """Bytes; 0 for as many as there is room for."""
+
+    student: int = 0
+    """All submissions of one person in the organisation."""
+    organisation: int = 0
+    """Releases, submissions and feedback of all its courses."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What there is, in bytes; None where no limit asks for it."""
+
+    student: int | None
+    organisation: bool
+    """Whether its quota asks; how much it has is known at any time."""
+    free: int | None
+    """On the fullest of our disks, beyond what has to stay free."""
+
+
+@dataclass
+class Sum:
+    size: int
+    written: int
+    """What this process had written when summing up began."""
+    good_until: float
+
+
+@dataclass
+class Coming:
+    """Bytes that have been let in and are not stored yet."""
+
+    acts: dict[Hashable, list[Reservation]] = field(default_factory=dict)
+    """The tries of each. One of them at most is stored, so the largest counts for all."""
+    students: Counter[tuple[int, str]] = field(default_factory=Counter)
+    organisations: Counter[int] = field(default_factory=Counter)
+    disk: int = 0
+    """Of them, those that are not on it yet."""
+
+    def largest(self, of: int | None) -> str:
+        """Who holds the most, in an organisation or in all, and how much."""
+        held: Counter[tuple[int, str]] = Counter()
+        for tries in self.acts.values():
+            person = tries[0].person
+            if of in (None, person[0]):
+                held[person] += max(one.held for one in tries)
+        (((org_id, name), size),) = held.most_common(1)
+        return f"{name} in organisation {org_id} holds {size:,} bytes"
+
+
+class Quotas:
+    """`look` and `check_student` run in a verb's thread; all else on the event loop."""
+
+    def __init__(
+        self,
+        usual: Quota | None = None,
+        special: Mapping[int, Quota] | None = None,
+        disks: Sequence[Path] = (),
+        least_free: int = 0,
+    ) -> None:
+        self._usual = usual or Quota()
+        self._special = special or {}
+        self._disks = disks if least_free else ()
+        self._least_free = least_free
+        self._sums: dict[int, Sum] = {}
+        self._written: Counter[int] = Counter()
+        self.coming = Coming()
+        self._said_at = -LOG_SECONDS
+
+    def of(self, org_id: int) -> Quota:
+        return self._special.get(org_id, self._usual)
+
+    def look(
+        self, session: Session, user: User, *, personal: bool, is_stored: bool = False
+    ) -> Usage:
+        """What counts for somebody's upload; `personal` for one of the person's own.
+
+        What `is_stored` already needs room on the disk alone, until it is recognised.
+        """
+        quota = Quota() if is_stored else self.of(user.org_id)
+        if quota.organisation:
+            self._sum_up(session, user.org_id)
+        return Usage(
+            student=stored_by(session, user) if personal and quota.student else None,
+            organisation=bool(quota.organisation),
+            free=min(map(self._free, self._disks), default=None),
+        )
+
+    def reservation(
+        self, user: User, act: Hashable, declared: int, *, is_instructor: bool
+    ) -> Reservation:
+        """For one try of an `act`, whose body says that it has `declared` bytes; 0 for unknown."""
+        return Reservation(self, user, act, declared, is_instructor=is_instructor)
+
+    def kept(self, org_id: int) -> int:
+        """By an organisation whose quota was looked at."""
+        known = self._sums[org_id]
+        return known.size + self._written[org_id] - known.written
+
+    def stored(self, org_id: int, size: int) -> None:
+        """A row was written."""
+        self._written[org_id] += size
+
+    def erased(self, org_id: int) -> None:
+        """Nobody knows how much."""
+        if org_id in self._sums:
+            self._sums[org_id].good_until = 0.0
+
+    def _sum_up(self, session: Session, org_id: int) -> None:
+        begun = time.monotonic()
+        known = self._sums.get(org_id)
+        if known is not None and begun < known.good_until:
+            return
+        # What is written meanwhile counts twice rather than not at all.
+        written = self._written[org_id]
+        size = stored_in(session, org_id)
+        now = time.monotonic()
+        good_until = now + max(FRESH_SECONDS, SELDOM * (now - begun))
+        self._sums[org_id] = Sum(size, written, good_until)
+
+    def _free(self, disk: Path) -> int:
+        try:
+            found = os.statvfs(disk)
+        except OSError as error:
+            log.error("the disk does not tell its room: %s", error)
+            raise store_away() from error
+        least = min(self._least_free, found.f_blocks * found.f_frsize // PART_OF_DISK)
+        return found.f_bavail * found.f_frsize - least
+
+    def warn(self, text: str, of: int | None = None) -> None:
+        """The operator should know, and who it may be; once a minute is enough.
+
+        Called for somebody who asks for room, so somebody is there.
+        """
+        if time.monotonic() - self._said_at >= LOG_SECONDS:
+            self._said_at = time.monotonic()
+            log.warning("%s; of what is on its way, %s, the most", text, self.coming.largest(of))
+
+
+class Reservation:
+    """Room for one upload, from its header until its row is written or it is given up."""
+
+    def __init__(
+        self, quotas: Quotas, user: User, act: Hashable, declared: int, *, is_instructor: bool
+    ) -> None:
+        self._quotas = quotas
+        self.person = (user.org_id, user.name)
+        self._act = (self.person, act)
+        self._declared = declared
+        self._is_instructor = is_instructor
+        self._usage: Usage | None = None
+        self.held = 0
+        self._arrived = 0
+        quotas.coming.acts.setdefault(self._act, []).append(self)
+
+    def grow(self, size: int, usage: Usage) -> None:
+        """Make it so many bytes at least, and some ahead, by what there is now.
+
+        At the header, `size` is 0: all that was declared has to fit, and is not held yet. Raises
+        TooLarge and StoreFull in words for the caller.
+        """
+        if self not in self._tries:
+            return  # given up meanwhile
+        with self._apart():
+            most = self._most(size or self._declared or 1, usage)
+            ahead = min(max(size, LEAST_AHEAD), MOST_AHEAD)
+            if self._declared:
+                self.held = min(size + ahead, self._declared, most)
+            else:
+                # It may need much less, so the others get as much.
+                self.held = size + min(ahead, (most - size) // 2)
+            self._usage = usage
+
+    def arrive(self, size: int) -> None:
+        """So many bytes more are here."""
+        with self._apart():
+            self._arrived += size
+
+    def release(self) -> None:
+        with self._apart():
+            if self in self._tries:
+                self._tries.remove(self)
+        if not self._tries:
+            self._quotas.coming.acts.pop(self._act, None)
+
+    @property
+    def _tries(self) -> list[Reservation]:
+        return self._quotas.coming.acts.get(self._act, [])
+
+    @contextmanager
+    def _apart(self) -> Iterator[None]:
+        """While this changes, only the others count."""
+        self._count(-1)
+        try:
+            yield
+        finally:
+            self._count(1)
+
+    def _count(self, sign: int) -> None:
+        coming, tries = self._quotas.coming, self._tries
+        coming.disk += sign * max((one._of_disk for one in tries), default=0)
+        org_id = self.person[0]
+        coming.organisations[org_id] += sign * max((one._of_org for one in tries), default=0)
+        coming.students[self.person] += sign * max((one._of_student for one in tries), default=0)
+        if not coming.students[self.person]:
+            del coming.students[self.person]
+
+    @property
+    def _of_student(self) -> int:
+        if self._usage is None or self._usage.student is None:
+            return 0
+        return max(self._declared, self.held)
+
+    @property
+    def _of_org(self) -> int:
+        return self.held if self._usage is not None and self._usage.organisation else 0
+
+    @property
+    def _of_disk(self) -> int:
+        return self.held - self._on_disk
+
+    @property
+    def _on_disk(self) -> int:
+        return max(0, min(self._arrived, self.held) - IN_MEMORY)
+
+    def _most(self, size: int, usage: Usage) -> int:
+        """How many bytes it could have in all. Raises where `size` is more."""
+        return min(
+            self._most_of_student(size, usage),
+            self._most_of_organisation(size, usage),
+            self._most_of_disk(size, usage),
+        )
+
+    def _most_of_student(self, size: int, usage: Usage) -> int:
+        if usage.student is None:
+            return sys.maxsize
+        used = usage.student + self._quotas.coming.students[self.person]
+        quota = self._quotas.of(self.person[0]).student
+        check(used, max(size, self._declared), quota)
+        return quota - used
+
+    def _most_of_organisation(self, size: int, usage: Usage) -> int:
+        if not usage.organisation:
+            return sys.maxsize
+        org_id = self.person[0]
+        used = self._quotas.kept(org_id) + self._quotas.coming.organisations[org_id]
+        quota = self._quotas.of(org_id).organisation
+        if used + size > quota:
+            self._quotas.warn(f"organisation {org_id} has no room left", org_id)
+            raise _organisation_full(used, size, quota, is_instructor=self._is_instructor)
+        return quota - used
+
+    def _most_of_disk(self, size: int, usage: Usage) -> int:
+        if usage.free is None:
+            return sys.maxsize
+        most = usage.free - self._quotas.coming.disk + self._on_disk
+        if size > most:
+            self._quotas.warn("the disk is full but for what has to stay free")
+            raise _disk_full(is_instructor=self._is_instructor)
+        return most
+
+
+def wait_for_others_of(session: Session, user_pk: int) -> None:
+    """Until the person's other transactions are over: two at once would not see each other."""
+    session.execute(_LOCK, {"user_pk": user_pk})
+
+
+def check_student(session: Session, user: User, size: int, quota: int) -> None:
+    """Raises TooLarge where so many more bytes are too many for the person."""
+    if quota:
+        check(stored_by(session, user), size, quota)
+
+
+def check(used: int, more: int, quota: int) -> None:
+    if used + more > quota:
+        raise TooLarge(
+            f"you have {used:,} of the {quota:,} bytes that you may keep here, and this needs "
+            f"{more:,} more, so it was not stored; send it without large files, or ask your "
+            "instructor"
+        )
+
+
+def stored_by(session: Session, user: User) -> int:
+    """Bytes of all submissions of a person."""
+    of = {"org_id": user.org_id, "name": user.name}
+    return int(session.execute(_OF_PERSON, of).scalar_one())
+
+
+def stored_in(session: Session, org_id: int) -> int:
+    """Bytes of all that an organisation keeps."""
+    return sum(
+        int(session.execute(query, {"org_id": org_id}).scalar_one()) for query in _OF_ORGANISATION
+    )
+
+
+_LOCK = select(models.User.id).where(models.User.id == bindparam("user_pk")).with_for_update()
+
+_OF_PERSON = (
+    select(func.coalesce(func.sum(models.Submission.size), 0))
+    .join(models.Submission.user)
+    .where(models.User.org_id == bindparam("org_id"), models.User.name == bindparam("name"))
+)
+
+_COURSE = models.Course.org_id == bindparam("org_id")
+
+# Versions of feedback that do not differ share their bytes.
+_FEEDBACK = (
+    select(models.Feedback.key, models.Feedback.size)
+    .join(models.Feedback.submission)
+    .join(models.Submission.assignment)
+    .join(models.Assignment.course)
+    .where(_COURSE)
+    .distinct()
+    .subquery()
+)
+
+_OF_ORGANISATION = (
+    *(
+        select(func.coalesce(func.sum(table.size), 0))
+        .join(table.assignment)
+        .join(models.Assignment.course)
+        .where(_COURSE)
+        for table in (models.Release, models.Submission)
+    ),
+    select(func.coalesce(func.sum(_FEEDBACK.c.size), 0)),
+)
+
+
+def _organisation_full(used: int, more: int, quota: int, *, is_instructor: bool) -> StoreFull:
+    if is_instructor:
+        return StoreFull(
+            f"your organisation has {used:,} of the {quota:,} bytes that it may keep here, and "
+            f"this needs {more:,} more, so it was not stored; tell the people who run the exchange"
+        )
+    return StoreFull(
+        "the room that your organisation has in the exchange is full, so nothing was stored; tell "
+        "your instructor"
+    )
+
+
+def _disk_full(*, is_instructor: bool) -> StoreFull:
+    whom = "the people who run the exchange" if is_instructor else "your instructor"
+    return StoreFull(f"the exchange's disk is full, so nothing was stored; tell {whom}")

@@ -1,0 +1,77 @@
+"""Whether the service can do its work: asked of the database and the store, but not by everybody.
+
+Anybody may ask readyz, and an object store pays for each answer with a PUT and a DELETE.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, TypeVar
+
+from nbexchange.database import Database
+from nbexchange.database.schema import USABLE
+from nbexchange.errors import Unavailable
+from nbexchange.storage import Storage
+
+T = TypeVar("T")
+
+READY_SECONDS = 2.0
+"""For how long an answer of readyz counts; shorter than what probes wait between two questions."""
+
+
+class Lately(Generic[T]):
+    """An answer that one asks for at a time, and that counts for some seconds, as errors do."""
+
+    def __init__(self, ask: Callable[[], Coroutine[Any, Any, T]], seconds: float) -> None:
+        self._ask = ask
+        self._seconds = seconds
+        self._asked_at = 0.0
+        self._answer: asyncio.Task[T] | None = None
+
+    async def get(self) -> T:
+        if self._answer is None or (self._answer.done() and self._is_old()):
+            self._asked_at = time.monotonic()
+            self._answer = asyncio.create_task(self._ask())
+            self._answer.add_done_callback(_look_at)
+        # Who goes away takes nothing from the others.
+        return await asyncio.shield(self._answer)
+
+    def _is_old(self) -> bool:
+        return time.monotonic() - self._asked_at >= self._seconds
+
+
+def _look_at(answer: asyncio.Task[Any]) -> None:
+    """Nobody may be there any more to see its error."""
+    if not answer.cancelled():
+        answer.exception()
+
+
+class Readiness:
+    """What the last look found: `ready` and `schema` are None before the first."""
+
+    def __init__(self, database: Database, storage: Storage) -> None:
+        self._database = database
+        self._storage = storage
+        self._found = Lately(self._look, READY_SECONDS)
+        self.ready: bool | None = None
+        self.schema: str | None = None
+        """As `Schema.state` says; the last that could be read."""
+
+    async def check(self) -> None:
+        """Raise what is in the way: Unavailable or StoreFull."""
+        await self._found.get()
+
+    async def _look(self) -> None:
+        ready = False
+        try:
+            self.schema = await self._database.in_thread(self._database.schema.state)
+            if self.schema not in USABLE:
+                raise Unavailable(
+                    f"the database's schema is {self.schema}; see `nbexchange upgrade-db`"
+                )
+            await self._storage.check()
+            ready = True
+        finally:
+            self.ready = ready

@@ -1,0 +1,410 @@
+"""Whoever is slow is closed after a while, leaves nothing, and keeps nobody else waiting."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import select
+import socket
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlencode
+
+import psutil
+import pytest
+import requests
+
+from benchmarks.attackers import Attackers
+from nbexchange.handlers.connections import REST_SECONDS, Patience
+from tests.support import course
+from tests.support.archives import sha256, tar_gz_of, upload_headers
+from tests.support.course import PS1, WORK, receipt, release, rows, submit
+from tests.support.numbers import Numbers
+from tests.support.others import Waits
+from tests.support.parts import PATIENCE, needs
+from tests.support.process import PROGRAM, ServiceProcess, wait_until
+from tests.support.raw import RawConnection
+from tests.support.service import Service, configured
+
+MEGABYTE = 1024 * 1024
+
+QUICK = {"header_timeout": 0.4, "silence_timeout": 0.4}
+
+
+def bob_at(service: Service) -> RawConnection:
+    return RawConnection(service.url, service.enrol("bob", {"physics": "Student"}))
+
+
+def half_an_upload(
+    service: Service, body: bytes = WORK, length: int | None = None
+) -> RawConnection:
+    """Its head and a few bytes of its body were sent, and it has begun."""
+    connection = bob_at(service)
+    headers = upload_headers(body, **{"Content-Length": str(length or len(body))})
+    connection.send(connection.head("POST", "submission", headers, **PS1), body[:10])
+    wait_until(lambda: course.uploads_in_flight(service.wire(None)) == 1)
+    return connection
+
+
+def drip(connection: RawConnection, what: bytes, every: float) -> float:
+    """Send byte by byte until the other side closes; when that was."""
+    for byte in what:
+        readable, _, _ = select.select([connection.socket], [], [], every)
+        if readable:
+            assert _is_closed(connection)
+            return time.monotonic()
+        with contextlib.suppress(OSError):
+            connection.send(bytes([byte]))
+    raise AssertionError("it was never closed")
+
+
+def _is_closed(connection: RawConnection) -> bool:
+    try:
+        return connection.socket.recv(1) == b""
+    except ConnectionError:
+        return True
+
+
+def assert_nothing_is_left(service: Service) -> None:
+    assert rows(service, "submission") == []
+    wait_until(lambda: len(service.files()) == 1)
+    wait_until(lambda: course.uploads_in_flight(service.wire(None)) == 0)
+
+
+# -- headers
+
+
+def test_a_header_that_drips_is_cut_at_its_deadline(data: Path) -> None:
+    with configured(data, **QUICK) as service:
+        begun = time.monotonic()
+        with bob_at(service) as connection:
+            head = connection.head("GET", "assignments", {"X": "x" * 500})
+            cut = drip(connection, head, every=0.02)
+
+    assert cut - begun >= QUICK["header_timeout"]
+
+
+def test_a_connection_that_asks_nothing_is_cut(data: Path) -> None:
+    with configured(data, **QUICK) as service:
+        with bob_at(service) as connection:
+            assert connection.is_closed()
+
+        assert Numbers(service).all("nbexchange_connections_closed_total") == {
+            ("slow",): 1,
+            ("idle",): 0,
+            ("full",): 0,
+        }
+
+
+def test_a_kept_connection_may_be_silent_for_longer_but_its_next_header_may_not(
+    data: Path,
+) -> None:
+    with configured(data, **QUICK) as service, bob_at(service) as kept:
+        kept.send(kept.head("GET", "healthz"))
+        first = kept.answer()
+        with bob_at(service) as silent:
+            assert silent.is_closed()
+        kept.send(kept.head("GET", "healthz"))
+        second = kept.answer()
+        begun = time.monotonic()
+        cut = drip(kept, kept.head("GET", "healthz", {"X": "x" * 500}), every=0.02)
+
+    assert (first.status, second.status) == (200, 200)
+    assert cut - begun >= QUICK["header_timeout"]
+
+
+# -- bodies
+
+
+def test_a_body_that_stops_is_cut_and_leaves_nothing(data: Path) -> None:
+    with configured(data, **QUICK) as service:
+        receipt(release(service.instructor()))
+        with half_an_upload(service) as connection:
+            assert connection.is_closed()
+        assert_nothing_is_left(service)
+
+
+def test_a_body_that_drips_is_cut_and_leaves_nothing(data: Path) -> None:
+    """Never silent for long, but so slow that it would hold its connection for hours."""
+    with configured(data, **QUICK) as service:
+        receipt(release(service.instructor()))
+        begun = time.monotonic()
+        with half_an_upload(service, length=10**6) as connection:
+            cut = drip(connection, bytes(500), every=0.02)
+        assert_nothing_is_left(service)
+
+    assert cut - begun > QUICK["silence_timeout"]
+
+
+def test_a_refused_body_that_drips_is_cut(data: Path) -> None:
+    with configured(data, **QUICK) as service, bob_at(service) as connection:
+        headers = upload_headers(WORK, **{"Content-Length": "1000000"})
+        connection.send(connection.head("POST", "submission", headers, **PS1))
+
+        drip(connection, bytes(500), every=0.02)
+
+
+def test_a_student_on_a_telephone_line_gets_through(data: Path) -> None:
+    """5 kB a second, as 56 kbit/s are in practice, for longer than any deadline."""
+    body = tar_gz_of({"p1.ipynb": WORK, "data": os.urandom(25_000)})
+    silence = 1.0
+    with configured(data, silence_timeout=silence) as service:
+        receipt(release(service.instructor()))
+        with half_an_upload(service, body) as connection:
+            begun = time.monotonic()
+            for start in range(10, len(body), 500):
+                connection.send(body[start : start + 500])
+                readable, _, _ = select.select([connection.socket], [], [], 0.1)
+                assert not readable or start + 500 >= len(body)
+            took = time.monotonic() - begun
+            answer = connection.answer()
+
+    assert took > 2 * 2 * silence
+    assert answer.status == 201
+    assert answer.json()["sha256"] == sha256(body)
+
+
+def test_an_upload_on_a_connection_that_was_slow_before_begins_anew(data: Path) -> None:
+    """What one request lost is not counted against the next."""
+    with configured(data, **QUICK) as service:
+        receipt(release(service.instructor()))
+        with half_an_upload(service) as connection:
+            select.select([connection.socket], [], [], 0.2)
+            connection.send(WORK[10:])
+            first = connection.answer().status
+            for _ in range(10):
+                connection.send(connection.head("GET", "healthz"))
+                assert connection.answer().status == 200
+
+    assert first == 201
+
+
+@pytest.mark.sqlite
+def test_a_service_that_is_slow_itself_blames_nobody(data: Path) -> None:
+    with configured(data, **QUICK) as service:
+        receipt(release(service.instructor()))
+        with half_an_upload(service) as connection, bob_at(service) as silent:
+            other = sqlite3.connect(data / "nbexchange.sqlite", isolation_level=None)
+            other.execute("BEGIN IMMEDIATE")
+            connection.send(WORK[10:])
+            assert silent.is_closed()
+            with bob_at(service) as again:
+                assert again.is_closed()
+            other.execute("ROLLBACK")
+            other.close()
+            answer = connection.answer()
+
+    assert answer.status == 201
+
+
+# -- readers
+
+
+def test_a_reader_that_stops_is_cut(data: Path) -> None:
+    """More than the system takes into its buffers, so that the service notices."""
+    body = tar_gz_of({"data": os.urandom(20 * MEGABYTE)})
+    options = "".join(f"c.NbExchange.{name} = {value}\n" for name, value in QUICK.items())
+    with ServiceProcess(data, options) as service:
+        receipt(release(service.instructor(), body))
+        process = psutil.Process(service.pid)
+        token = service.enrol("bob", {"physics": "Student"})
+        with RawConnection(service.url, token) as connection:
+            connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.send(connection.head("GET", "assignment", **PS1))
+            wait_until(lambda: any("blobs" in file.path for file in process.open_files()))
+            wait_until(lambda: not any("blobs" in file.path for file in process.open_files()))
+            ports = {one.raddr.port for one in process.net_connections() if one.raddr}
+
+            assert connection.socket.getsockname()[1] not in ports
+
+
+@pytest.mark.slow
+def test_a_reader_that_is_slow_gets_all_of_it(data: Path) -> None:
+    """Never silent, though what the system would gather lasts it for longer than silence may."""
+    body = tar_gz_of({"data": os.urandom(8 * MEGABYTE)})
+    with configured(data, silence_timeout=0.8) as service:
+        receipt(release(service.instructor(), body))
+        with bob_at(service) as connection:
+            connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            connection.send(connection.head("GET", "assignment", **PS1))
+            received = b""
+            while not received.endswith(body[-100:]):
+                select.select([], [], [], 0.01)
+                piece = connection.socket.recv(10_000)
+                assert piece, "it was cut"
+                received += piece
+
+    assert received.partition(b"\r\n\r\n")[2] == body
+
+
+# -- how many
+
+
+@contextlib.contextmanager
+def silent(service: Service, number: int) -> Iterator[list[RawConnection]]:
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(RawConnection(service.url)) for _ in range(number)]
+
+
+def is_answered(service: Service) -> bool:
+    with contextlib.suppress(requests.RequestException):
+        return requests.get(f"{service.url}/healthz", timeout=PATIENCE).ok
+    return False
+
+
+def test_who_waits_longest_without_asking_gives_way(data: Path) -> None:
+    with configured(data, max_connections=20, header_timeout=60) as service, silent(service, 30):
+        wait_until(lambda: is_answered(service))
+        numbers = Numbers(service)
+
+    assert 0 < numbers.get("nbexchange_connections") <= 20
+    assert numbers.get("nbexchange_connections_closed_total", reason="idle") > 0
+
+
+def test_where_nobody_gives_way_a_newcomer_is_told_to_come_again(data: Path) -> None:
+    with configured(data, max_connections=3) as service:
+        receipt(release(service.instructor()))
+        for session in service._sessions:
+            session.close()
+        with contextlib.ExitStack() as stack:
+            for _ in range(3):
+                stack.enter_context(wait_until(lambda: _begun(service)))
+            (answer,) = wait_until(lambda: _refusals(service))
+        wait_until(lambda: _turned_away(service))
+
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"] == "5"
+    assert answer.json()["success"] is False
+    assert "try again soon" in answer.json()["note"]
+
+
+def _begun(service: Service) -> RawConnection | None:
+    """An upload, if it is let in."""
+    connection = bob_at(service)
+    headers = {"Content-Length": str(len(WORK)), "Expect": "100-continue"}
+    with contextlib.suppress(ConnectionError):
+        connection.send(connection.head("POST", "submission", headers, **PS1))
+        if connection.first_line().split()[1] == b"100":
+            return connection
+    connection.socket.close()
+    return None
+
+
+def _refusals(service: Service) -> list[requests.Response]:
+    answer = requests.get(f"{service.url}/healthz", timeout=PATIENCE)
+    return [] if answer.ok else [answer]
+
+
+def _turned_away(service: Service) -> float:
+    """As soon as there is a place to ask from."""
+    with contextlib.suppress(requests.RequestException):
+        return Numbers(service).get("nbexchange_connections_closed_total", reason="full")
+    return 0
+
+
+def test_few_files_are_enough_for_many_who_come(data: Path) -> None:
+    wrapper = (needs("prlimit"), "--nofile=240:240")
+    with ServiceProcess(data, wrapper=wrapper) as service, silent(service, 400):
+        process = psutil.Process(service.pid)
+        wait_until(lambda: is_answered(service))
+        receipt(release(service.instructor()))
+        receipt(submit(service.student()))
+
+        assert process.num_fds() < 240
+        assert "Traceback" not in str(service.output)
+
+
+def test_a_system_without_descriptors_stops_nothing_for_good(data: Path) -> None:
+    """The limit is taken away under the running service, as a whole machine may run out of it."""
+    with ServiceProcess(data) as service:
+        receipt(release(service.instructor()))
+        process, refused = psutil.Process(service.pid), "no connection can be accepted for now"
+        limits = resource.prlimit(service.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (process.num_fds(), limits[1]))
+        with silent(service, 5):
+            assert service.output.wait_for(refused)
+            begun, lines = time.monotonic(), len(service.output.lines)
+            assert service.output.wait_for(refused, lines)
+            rested = time.monotonic() - begun
+            resource.prlimit(service.pid, resource.RLIMIT_NOFILE, limits)
+            wait_until(lambda: is_answered(service))
+
+        assert rested > REST_SECONDS / 2
+        assert "Traceback" not in str(service.output)
+
+
+@pytest.mark.parametrize(
+    ("files", "option", "words"),
+    [
+        (120, "", "it needs 160"),
+        (1000, "--NbExchange.max_connections=800", "max_connections is 800"),
+    ],
+)
+def test_too_few_files_are_refused_at_the_start(
+    tmp_path: Path, files: int, option: str, words: str
+) -> None:
+    done = subprocess.run(
+        [needs("prlimit"), f"--nofile={files}:{files}", *PROGRAM, *filter(None, [option])],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env={**os.environ, "NBEXCHANGE_DATA": str(tmp_path / "data")},
+        check=False,
+    )
+
+    assert done.returncode != 0
+    assert words in done.stderr
+    assert "ulimit -n" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# -- R8: what others wait
+
+
+@pytest.mark.parametrize("kind", ["header", "body"])
+def test_a_hundred_slow_clients_keep_nobody_waiting(data: Path, kind: str) -> None:
+    _slow(data, kind, count=100, rounds=2, seconds=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["header", "body"])
+def test_five_hundred_slow_clients_keep_nobody_waiting(data: Path, kind: str) -> None:
+    _slow(data, kind, count=500, rounds=3, seconds=5)
+
+
+def _slow(data: Path, kind: str, count: int, rounds: int, seconds: float) -> None:
+    waits = Waits()
+    with ServiceProcess(data, "c.NbExchange.header_timeout = 3\n") as service:
+        receipt(release(service.instructor()))
+        receipt(submit(service.student(name="other")))
+        tokens = [service.enrol(f"slow{one}", {"physics": "Student"}) for one in range(50)]
+        process = psutil.Process(service.pid)
+        before = len(process.net_connections())
+
+        def attack() -> Attackers:
+            return Attackers(service.url, kind, count, tokens, urlencode(PS1))
+
+        for _ in range(rounds):
+            waits.round(service, attack, seconds)
+        wait_until(lambda: len(process.net_connections()) <= before + 4 * rounds)
+        assert_nothing_of_the_slow_is_left(service)
+
+    print(f"{count} slow {kind}: {waits}")
+    assert waits.are_bearable(), waits
+
+
+def assert_nothing_of_the_slow_is_left(service: Service) -> None:
+    wait_until(lambda: len(service.files()) == 2)
+    wait_until(lambda: course.uploads_in_flight(service.wire(None)) == 0)
+
+
+def test_the_usual_deadlines_are_those_that_are_promised() -> None:
+    """R8: ten seconds for a header, thirty without a byte; and 56 kbit/s are enough."""
+    usual = Patience()
+
+    assert (usual.header, usual.silence) == (10, 30)
+    assert usual.rate * 4 <= 56_000 / 10
