@@ -1,21 +1,36 @@
 # make demo    one whole course through a real nbgrader and this service
 # make test    the tests
+# make docs    the pages of docs/ as a site in docs/_build/html
+# make image   the image of the service, run once with the demo (docs/images.md)
+# make compose the service in containers, with PARTS="postgresql s3" or "mariadb" on servers of its own
+# make lock    requirements/ anew; LOCK_ARGS=--upgrade takes the newest versions
+# make hub-local   a JupyterHub with a learning platform and this service (docs/tutorial.md)
 #
 # Each makes its own virtual environment in .venv; PYTHON names the Python to make it with.
 
 PYTHON ?= python3
 VENV ?= .venv
-PYTEST_ARGS ?= -n 2 --dist loadscope
+PYTEST_ARGS ?= -n 3 --dist loadscope
 DEMO_ARGS ?=
+HUB_LOCAL_ARGS ?=
+IMAGE_ARGS ?=
+PARTS ?=
+LOCK_ARGS ?=
 
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint wheel clean
+.PHONY: demo docs hub-local test lint wheel image compose lock clean
 
 demo: $(VENV)/.installed
 	$(BIN)/nbexchange demo --directory=demo $(DEMO_ARGS)
 
-test: $(VENV)/.installed-for-tests
+docs: $(VENV)/.installed-for-docs
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --nitpicky -b html docs docs/_build/html
+
+hub-local: $(VENV)/.installed-for-hub
+	$(BIN)/python examples/hub-local/run.py $(HUB_LOCAL_ARGS)
+
+test: $(VENV)/.installed-for-tests $(VENV)/.hub5
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-for-tests
@@ -27,8 +42,20 @@ lint: $(VENV)/.installed-for-tests
 wheel: $(VENV)/.installed
 	$(BIN)/pip wheel --no-deps --wheel-dir dist .
 
+image: $(VENV)/.installed
+	NBEXCHANGE=$(BIN)/nbexchange scripts/image $(IMAGE_ARGS)
+
+compose: .env
+	docker compose up --build --detach --wait
+
+.env:
+	umask 077; scripts/compose-env $(PARTS) > $@.new && mv $@.new $@
+
+lock: $(VENV)/.installed-for-tests
+	PATH="$(abspath $(BIN)):$$PATH" scripts/lock $(LOCK_ARGS)
+
 clean:
-	rm -rf $(VENV) build dist demo
+	rm -rf $(VENV) build dist demo docs/_build
 
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -41,6 +68,22 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/pip
 	$(BIN)/pip install --quiet --editable '.[plugin]'
 	touch $@
 
+$(VENV)/.installed-for-hub: pyproject.toml examples/hub-local/requirements.txt | $(BIN)/pip
+	$(BIN)/pip install --quiet --editable '.[plugin]' --requirement examples/hub-local/requirements.txt
+	touch $@
+
+$(VENV)/.installed-for-docs: pyproject.toml | $(BIN)/pip
+	$(BIN)/pip install --quiet --editable '.[plugin]' --group docs
+	touch $@
+
 $(VENV)/.installed-for-tests: pyproject.toml | $(BIN)/pip
 	$(BIN)/pip install --quiet --editable '.[plugin,postgresql,objects]' --group dev
+	touch $@
+
+# The other JupyterHub that is supported, in an environment of its own that sees all else of ours.
+$(VENV)/.hub5: pyproject.toml | $(VENV)/.installed-for-tests
+	$(BIN)/python -m venv $(VENV)/hub5
+	$(VENV)/hub5/bin/pip install --quiet --no-deps 'jupyterhub==5.5.*'
+	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+	  > $$($(VENV)/hub5/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/outer.pth
 	touch $@
