@@ -80,5 +80,7 @@ def uploads_in_flight(wire: Wire) -> float:
 
 
 def metrics(wire: Wire) -> str:
-    """The page of a service's numbers, which is at the root of its port."""
-    return wire.session.get(urljoin(wire.url, "/metrics"), timeout=PATIENCE).text
+    """The page of a service's numbers, at the root of its port. Raises where it is refused."""
+    answer = wire.session.get(urljoin(wire.url, "/metrics"), timeout=PATIENCE)
+    answer.raise_for_status()
+    return answer.text
