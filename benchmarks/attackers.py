@@ -101,7 +101,7 @@ class _Slow:
         self._socket = socket.socket()
         if self._reads:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-        self._socket.settimeout(5)
+        self._socket.settimeout(30)
         self._socket.connect(self._address)
         self._socket.setblocking(False)
         self._socket.send(self._head)

@@ -182,9 +182,10 @@ class Waiting:
 
     def _ask(self, client: Client, path: str, params: dict[str, str]) -> None:
         with client:
-            while not self._over.is_set():
+            while True:
                 self._waits.append(client.get(path, **params).seconds)
-                self._over.wait(PROBE_PAUSE)
+                if self._over.wait(PROBE_PAUSE):
+                    return
 
     @property
     def longest_ms(self) -> float:

@@ -192,7 +192,10 @@ def uploads_going_on(service: Service) -> Iterator[list[dict[str, Any]]]:
         for number in itertools.count():
             if stop.is_set():
                 return
-            receipts.append(receipt(submit(wire, tar_gz(p1=f"{name} {number}".encode()))))
+            body = tar_gz(p1=f"{name} {number}".encode())
+            while (answer := submit(wire, body)).status_code == 503:
+                stop.wait(0.05)
+            receipts.append(receipt(answer))
 
     threads = [threading.Thread(target=work, args=(name,)) for name in LOAD]
     for thread in threads:

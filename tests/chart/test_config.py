@@ -171,7 +171,7 @@ def test_a_value_arrives_as_it_was(value, config_file):
     assert config["within"] == {"ключ '\"": [value]}
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from tests.chart import helm
 from tests.chart.test_monitoring import ALERTS, MONITORED, groups, shown
 from tests.support.archives import tar_gz
 from tests.support.course import PS1, receipt, release, submit
-from tests.support.parts import PATIENCE, needs
+from tests.support.parts import PATIENCE, free_port, needs
 from tests.support.process import wait_until
 from tests.support.service import Service
 
@@ -29,8 +28,7 @@ class Prometheus:
 
     def __init__(self, folder: Path, service: Service) -> None:
         self.folder = folder
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+        self.address = f"127.0.0.1:{free_port()}"
         (folder / "rules.yaml").write_text(yaml.safe_dump({"groups": groups()}))
         (folder / "prometheus.yaml").write_text(yaml.safe_dump(self._config(service)))
 
@@ -68,7 +66,11 @@ class Prometheus:
             stdout=self._log,
             stderr=self._log,
         )
-        wait_until(self._is_ready, "Prometheus")
+        try:
+            wait_until(self._is_ready, "Prometheus")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -105,6 +107,7 @@ def service(data: Path) -> Iterator[Service]:
 
 @pytest.mark.slow
 def test_every_panel_shows_something_and_every_rule_is_asked(service: Service, tmp_path: Path):
+    panels = list(shown())
     ada, bob = service.instructor(), service.student()
     receipt(release(ada))
 
@@ -116,7 +119,7 @@ def test_every_panel_shows_something_and_every_rule_is_asked(service: Service, t
 
     def panels_without_anything() -> set[str]:
         something_happens()
-        return {title for title, expression in shown() if not prometheus.value(expression)}
+        return {title for title, expression in panels if not prometheus.value(expression)}
 
     with Prometheus(tmp_path, service) as prometheus:
         wait_until(lambda: not panels_without_anything(), "something in every panel")

@@ -8,6 +8,7 @@ from typing import Any
 from traitlets.config import Config
 
 from nbexchange.handlers.auth.jupyterhub import JupyterHubUserHandler
+from tests.support.parts import PATIENCE
 from tests.support.service import Service
 
 
@@ -31,8 +32,9 @@ def exchange(data: Path, clock: Clock, **options: Any) -> Service:
         def __init__(self, **kwargs: Any) -> None:
             super().__init__(clock=clock, **kwargs)
 
+    usual = {"service_name": "nbexchange", "api_token": "", "hub_timeout": PATIENCE / 4}
     config = Config(
         NbExchange={"user_plugin_class": Handler},
-        JupyterHubUserHandler={"service_name": "nbexchange", "api_token": ""} | options,
+        JupyterHubUserHandler=usual | options,
     )
     return Service(data, config)

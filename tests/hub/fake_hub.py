@@ -76,7 +76,11 @@ class FakeHub:
         self._loop.call_soon_threadsafe(self._go.set)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError:  # it was given up before it was put
+            writer.close()
+            return
         path = head.split()[1].decode().removeprefix("/hub/api/")
         token = head.decode().partition("Authorization: token ")[2].split("\r\n")[0]
         self.asked.append(path)

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.support.hub import PAUSE
 from tests.support.hub_local import EXAMPLE, RUN, HubLocal
 from tests.support.lms import Browser
 from tests.support.parts import PATIENCE, needs
@@ -90,9 +91,10 @@ def test_it_comes_up_with_a_proxy_of_its_own_and_ctrl_c_stops_everything(
         eve.press("launch-eve-17-13-jupyterlab")
         eve.get(f"{campus.url}/hub/user-redirect/lab")
         lab = f"{campus.url}/user/eve/lab"
-        wait_until(lambda: eve.get(lab).url.startswith(lab), "a JupyterLab")
+        wait_until(lambda: eve.get(lab).url.startswith(lab), "a JupyterLab", pause=PAUSE)
         running = campus.processes()
         status = campus.interrupt()
+        wait_until(lambda: campus.output.over)
 
     assert "npm install" in str(campus.output)
     programs = ("hub-local/run.py", "jupyterhub --", "node_modules", "nbexchange --", "singleuser")

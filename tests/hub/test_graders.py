@@ -16,9 +16,10 @@ import pytest
 import requests
 
 from nbexchange.hub.naming import grader_for
-from tests.support.hub import PATIENCE, Hub
+from tests.support.hub import PAUSE, Hub
 from tests.support.launches import hub_with_launches
 from tests.support.lms import Browser, lms
+from tests.support.parts import PATIENCE
 from tests.support.process import wait_until
 
 pytestmark = pytest.mark.slow
@@ -112,7 +113,7 @@ def test_an_instructor_starts_and_opens_the_shared_server_and_nobody_else_does(c
     assert not (hub._server(grader) or {}).get("started")
 
     assert ask(campus.browsers["ada"], start).status_code == 200
-    wait_until(lambda: hub._is_ready(grader), "the shared server")
+    wait_until(lambda: hub._is_ready(grader), "the shared server", pause=PAUSE)
 
     opened = open_server(campus.browsers["ada"], address)
     assert opened.status_code == 200, opened.text

@@ -16,8 +16,10 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from tests.support.hub_local import EXAMPLE, PATIENCE, HubLocal
+from tests.support.hub import PAUSE
+from tests.support.hub_local import EXAMPLE, HubLocal
 from tests.support.lms import Browser, words
+from tests.support.parts import PATIENCE
 from tests.support.process import wait_until
 
 pytestmark = pytest.mark.slow
@@ -34,9 +36,12 @@ class Server:
         self._browser.get(f"{campus.url}/hub/user-redirect/lab")
 
     def wait(self) -> Server:
-        # Until then the hub answers, in its own name.
-        wait_until(lambda: self.ask("GET", "/lab").url.startswith(self.url), "a JupyterLab")
+        wait_until(self._is_there, "a JupyterLab", pause=PAUSE)
         return self
+
+    def _is_there(self) -> bool:
+        # Until then the hub answers, in its own name.
+        return self.ask("GET", "/lab").url.startswith(self.url)
 
     def ask(self, method: str, path: str, body: Any = None, **query: str) -> requests.Response:
         token = self._token()

@@ -12,7 +12,13 @@ import time
 
 import pytest
 
-from nbexchange.handlers.auth.jupyterhub import AT_A_TIME, OWN, STRANGERS, Kept
+from nbexchange.handlers.auth.jupyterhub import (
+    AT_A_TIME,
+    OWN,
+    STRANGERS,
+    JupyterHubUserHandler,
+    Kept,
+)
 from tests.hub.exchange import Clock, exchange
 from tests.hub.fake_hub import ADA, FakeHub, http
 from tests.support.course import PS1, receipt, release, rows, submissions, submit
@@ -40,7 +46,7 @@ def serve(hub, data, clock):
     """The service that asks this hub; `options` are those of its user handler."""
 
     def serve(**options):
-        return exchange(data, clock, **({"api_url": hub.api_url, "hub_timeout": 20} | options))
+        return exchange(data, clock, **({"api_url": hub.api_url} | options))
 
     return serve
 
@@ -115,7 +121,7 @@ def test_nobody_else_waits_for_a_hub_that_is_slow(hub, serve):
 
 def test_a_hub_that_never_answers_is_a_503_and_the_question_ends_in_silence(hub, serve, caplog):
     hub.answers = {"user": b""}
-    with serve(hub_timeout=0.2) as service:
+    with serve(hub_timeout=1) as service:
         for _ in range(2):  # at the end of the second, the first one's has surely come
             assert service.wire(TOKEN).get("assignments").status_code == 503
 
@@ -123,14 +129,15 @@ def test_a_hub_that_never_answers_is_a_503_and_the_question_ends_in_silence(hub,
 
 
 @pytest.mark.slow
-def test_nobody_waits_longer_than_five_seconds_for_a_hub(hub, data):
+def test_nobody_waits_longer_than_five_seconds_for_all_that_is_asked_of_a_hub(hub, serve):
     hub.answers[GROUP] = b""
     hub.hold("user")
-    with exchange(data, Clock(), api_url=hub.api_url, api_token="0f-the-service") as service:
-        threading.Timer(3, hub.let_go).start()
+    with serve(api_token="0f-the-service", hub_timeout=9) as service:
+        threading.Timer(4, hub.let_go).start()
         start = time.monotonic()
         assert service.wire(TOKEN).get("assignments").status_code == 503
-        assert time.monotonic() - start < 5.5
+        assert time.monotonic() - start < 4 + 9
+        assert JupyterHubUserHandler.hub_timeout.default_value < 5
         wait_until(lambda: not hub.open, "the end of the question")
     assert hub.asked == ["user", GROUP]
 
@@ -369,17 +376,17 @@ def test_a_token_that_was_good_when_it_came_last_is_no_stranger_however_long_ago
 
 def test_whose_turn_does_not_come_is_told_to_come_again(hub, serve, crowd):
     hub.answers = {"user": b""}
-    with serve(hub_timeout=2) as service:
+    with serve(hub_timeout=4) as service:
         wires = [service.wire(f"token-{number}") for number in range(40)]
         answers = [crowd.submit(wire.get, "assignments") for wire in wires]
         refused = [answer.result() for answer in answers if answer.result().status_code == 429]
         assert statuses(answers) == {429, 503}
         hub.answers = {"user": somebody}
-        after = service.wire("ada-").get("assignments")
+        # The questions that were given up keep their places until they end.
+        wait_until(lambda: service.wire("ada-").get("assignments").ok)
 
     assert 3 <= int(refused[0].headers["Retry-After"]) <= 12
     assert "try again soon" in refused[0].json()["note"]
-    assert after.status_code == 200
 
 
 def test_a_write_never_believes_what_was_asked_before_it_came(hub, serve, crowd):

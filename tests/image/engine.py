@@ -80,7 +80,7 @@ def compose_program(place: Path) -> list[str]:
     inside = "usr/libexec/docker/cli-plugins/docker-compose"
     docker(
         *("run", "--rm", "--network=host", f"--volume={place}:/out", BASE, "sh", "-euc"),
-        "apt-get update -qq; cd /tmp; apt-get download -qq docker-compose;"
+        "apt-get update -qq; cd /tmp; apt-get download -qq -o Acquire::Retries=5 docker-compose;"
         f"dpkg -x docker-compose_*.deb /tmp/it; cp /tmp/it/{inside} /out/",
     )
     return [str(place / "docker-compose")]

@@ -54,7 +54,7 @@ class Project:
         return run(*self._command, "logs", "--no-color", cwd=TOP).stdout
 
     def up(self, *words: str) -> None:
-        self("up", "--no-build", "--detach", "--wait", "--wait-timeout=120", *words)
+        self("up", "--no-build", "--detach", "--wait", "--wait-timeout=300", *words)
 
     def url(self, number: int = 0) -> str:
         return f"http://127.0.0.1:{self.ports[number]}/services/nbexchange"

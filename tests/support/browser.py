@@ -15,14 +15,11 @@ from typing import Any
 
 from playwright.sync_api import sync_playwright
 
-from tests.support.parts import needs
+from tests.support.parts import PATIENCE, needs
 from tests.support.process import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = Path(os.environ.get("NBEXCHANGE_SCREENSHOTS") or ROOT / "screenshots")
-PATIENCE = 60
-"""Seconds until something that has to appear is given up; a JupyterLab needs some to start."""
-
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -181,12 +178,11 @@ class Lab:
         cells.filter(has_text=below).wait_for()
         said: str = "\n".join(cells.all_inner_texts())
         cell = cells.first
-        cell.click()
-        self.page.keyboard.press("ControlOrMeta+a")
-        self.page.keyboard.type(code)
+        cell.fill(code)
+        cells.filter(has_text=code).wait_for()
         self.person.look(self.page, "answered")
         with self.page.expect_response(is_saved):
-            self.page.keyboard.press("ControlOrMeta+s")
+            cell.press("ControlOrMeta+s")
         return said
 
 
@@ -247,6 +243,8 @@ class Formgrader:
         self.person = person
         self.page = page
         self.page.get_by_role("heading", name="Manage Assignments").wait_for()
+        # The list replaces all rows when it comes, also one that was added before.
+        self.page.get_by_text("Loading, please wait...").wait_for(state="detached")
 
     def add(self, assignment_id: str) -> None:
         self.page.get_by_role("link", name="Add new assignment...").click()

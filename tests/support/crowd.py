@@ -74,7 +74,7 @@ class Crowd:
     def _submit(self, token: str, body: bytes, key: str) -> dict[str, Any]:
         while True:
             wire, begun = Wire(self._url(), token), time.monotonic()
-            with contextlib.suppress(requests.ConnectionError), wire.session:
+            with contextlib.suppress(requests.RequestException), wire.session:
                 answer = submit(wire, body, key)
                 if answer.status_code == 201:
                     return answer.json()

@@ -16,11 +16,12 @@ from typing import Any
 import psutil
 import requests
 
-from tests.support.parts import free_port, missing, needs
+from tests.support.parts import PATIENCE, free_port, missing, needs
 from tests.support.process import wait_until
 
-PATIENCE = 60
-"""Seconds until an answer is given up; a user's server needs some until it listens."""
+PAUSE = 0.1
+"""Seconds between two questions to a hub that has much to do until it is ready."""
+
 
 ADMIN = "0f-the-tests"
 """The token of an administrator, a service that is called `tests`."""
@@ -45,6 +46,7 @@ c.JupyterHub.authenticator_class = "dummy"
 c.JupyterHub.spawner_class = "simple"
 c.SimpleLocalProcessSpawner.home_dir_template = {homes!r}
 c.Spawner.args = ["--allow-root"]
+c.Spawner.start_timeout = c.Spawner.http_timeout = {patience}
 c.Spawner.env_keep = [
     "JUPYTERHUB_SINGLEUSER_APP", "JUPYTERLAB_DIR", "JUPYTER_PATH",
     "LANG", "LC_ALL", "PATH", "PYTHONPATH",
@@ -112,7 +114,7 @@ class Hub:
         self._write_config()
 
     def _write_config(self) -> None:
-        usual = USUAL.format(homes=str(self.homes / "{username}"))
+        usual = USUAL.format(homes=str(self.homes / "{username}"), patience=PATIENCE)
         ours = OURS.format(
             bind_url=f"http://127.0.0.1:{self._port}{self._base}/",
             hub_bind_url=f"http://127.0.0.1:{self._hub_port}",
@@ -157,7 +159,7 @@ class Hub:
                 start_new_session=True,
             )
         try:
-            wait_until(self._answers, "an answer of the hub through its proxy")
+            wait_until(self._answers, "an answer of the hub through its proxy", pause=PAUSE)
         except BaseException:
             self.stop()
             raise
@@ -240,7 +242,7 @@ class Hub:
         self.add_user(name)
         response = self.api("POST", f"/users/{name}/server")
         assert response.status_code in (201, 202), response.text
-        wait_until(lambda: self._is_ready(name), f"the server of {name}")
+        wait_until(lambda: self._is_ready(name), f"the server of {name}", pause=PAUSE)
         return f"{self.url}/user/{name}"
 
     def _is_ready(self, name: str) -> bool:
@@ -253,7 +255,8 @@ class Hub:
 
     def stop_server(self, name: str) -> None:
         assert self.api("DELETE", f"/users/{name}/server").status_code in (202, 204)
-        wait_until(lambda: not self._server(name)["pending"], f"the end of {name}'s server")
+        ended = f"the end of {name}'s server"
+        wait_until(lambda: not self._server(name)["pending"], ended, pause=PAUSE)
 
     def environment(self, name: str) -> dict[str, str]:
         """What the hub gave to the user's running server."""
@@ -275,7 +278,7 @@ class Hub:
             said = self._session.get(f"{url}/", allow_redirects=False, timeout=PATIENCE)
             return said.status_code < 500 and "x-jupyterhub-version" not in said.headers
 
-        wait_until(answers, f"the service {name} behind the proxy")
+        wait_until(answers, f"the service {name} behind the proxy", pause=PAUSE)
         return url
 
     # -- in a browser

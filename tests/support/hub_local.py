@@ -13,12 +13,10 @@ import psutil
 
 from tests.support.hub import python_of
 from tests.support.output import Output
-from tests.support.parts import needs
+from tests.support.parts import PATIENCE, needs
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "hub-local"
 RUN = EXAMPLE / "run.py"
-PATIENCE = 120
-"""Seconds until it is given up; two cores may have much else to do."""
 
 
 class HubLocal:
@@ -34,7 +32,11 @@ class HubLocal:
 
     def __enter__(self) -> HubLocal:
         needs("configurable-http-proxy")
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.interrupt()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -60,7 +62,7 @@ class HubLocal:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        self.output = Output(os.dup(self._process.stdout.fileno()), PATIENCE)
+        self.output = Output(os.dup(self._process.stdout.fileno()))
         self._process.stdout.close()
         self.platform_url = self._said(r"^Open (http://\S+) ")
         self.url = self._said(r"the hub +(http://\S+)")

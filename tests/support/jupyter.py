@@ -18,12 +18,10 @@ from typing import Any
 import requests
 
 from tests.support.nbgrader import Home
-from tests.support.parts import free_port
+from tests.support.parts import PATIENCE, free_port
 from tests.support.process import wait_until
 
 TOKEN = "t0k3n"
-PATIENCE = 60
-"""Seconds until an answer is given up; autograding starts a kernel for each notebook."""
 
 OURS = "nbexchange.plugin.pages"
 NBGRADER = ("assignment_list", "course_list", "formgrader", "validate_assignment")
@@ -94,7 +92,7 @@ class Jupyter:
     def url(self) -> str:
         """Without a slash; wait for it to listen."""
         if not self._url:
-            port = wait_until(self._port, "a Jupyter server that listens")
+            port = wait_until(self._port, "a Jupyter server that listens", pause=0.05)
             self._url = f"http://127.0.0.1:{port}"
         return self._url
 

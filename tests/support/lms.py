@@ -13,7 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import requests
 
-from tests.support.hub import PATIENCE, Hub
+from tests.support.hub import Hub
+from tests.support.parts import PATIENCE
 
 
 def _load() -> ModuleType:

@@ -24,9 +24,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.parts import PATIENCE
+
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 120
-"""Seconds until a command is given up."""
 
 CONFIG = """\
 from nbexchange.plugin import configure

@@ -46,15 +46,15 @@ c.NbExchange.port = 0
 LISTENING = re.compile(r"on port ([0-9]+)(/[^\s\"]*)")
 
 
-def wait_until(condition: Callable[[], Any], what: str = "") -> Any:
-    """Look until something is so; the pause is there to leave the processor to the others."""
+def wait_until(condition: Callable[[], Any], what: str = "", *, pause: float = 0.005) -> Any:
+    """Look until something is so; `pause` leaves the processor to the others."""
     deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
+    while True:
         found = condition()
         if found:
             return found
-        time.sleep(0.005)
-    raise AssertionError(f"never came: {what or condition}")
+        assert time.monotonic() < deadline, f"never came: {what or condition}"
+        time.sleep(pause)
 
 
 class ServiceProcess(Service):

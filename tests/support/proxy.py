@@ -106,6 +106,8 @@ class Proxy:
                 continue
             server.settimeout(None)
             self._links.append(_Link(self, client, server))
+            if not self._open:
+                self._links[-1].cut()
 
     def next_fate(self) -> Fate | None:
         with self._lock:
