@@ -26,6 +26,7 @@ from tests.support.archives import sha256, tar_gz
 from tests.support.course import PS1, WORK, give_feedback, receipt, release, submit
 from tests.support.crowd import UPLOADERS, Crowd, Given, account, whole
 from tests.support.faults_report import TRIALS, report
+from tests.support.numbers import Numbers
 from tests.support.parts import missing, needs
 from tests.support.process import FaultyService, ServiceProcess, small_disk, wait_until
 from tests.support.proxy import Fate, Proxy
@@ -800,12 +801,19 @@ def test_services_whose_clocks_differ_keep_the_order_and_the_databases_time(
             for number in range(6 * TRIALS)
         ]
         dates = [wire.get("healthz").headers["Date"] for wire in wires]
+        assert all(wire.get("readyz").ok for wire in wires)
+        skew = "nbexchange_database_clock_skew_seconds"
+        told = [Numbers(service).get(skew) for service in services]
+        said = [str(service.output) for service in services]
         listed = [
             record["timestamp"] for record in wires[0].get("collections", **PS1).json()["value"]
         ]
 
     now = datetime.datetime.now(datetime.UTC)
     assert dates[0] != dates[1], "the clocks did not differ"
+    assert [round(seconds / 100) for seconds in told] == [-3, 3]
+    for word, words in zip(("behind", "ahead of"), said, strict=True):
+        assert f" s {word} this machine's" in words
     assert given == sorted(set(given))
     assert listed == given[::-1]
     for timestamp in given:

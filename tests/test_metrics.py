@@ -292,6 +292,8 @@ def test_before_anybody_asked_readyz_nothing_is_said_of_it(service: Service):
 
     assert before.all("nbexchange_ready") == {}
     assert before.all("nbexchange_database_schema") == {}
+    assert before.all("nbexchange_database_clock_skew_seconds") == {}
+    assert after.all("nbexchange_database_clock_skew_seconds") == {(): 0}
     assert after.all("nbexchange_ready") == {(): 1}
     assert [
         state for (state,), is_so in after.all("nbexchange_database_schema").items() if is_so

@@ -17,6 +17,7 @@ SQLite has one writer at a time: its writes queue up in one thread instead of sp
 from __future__ import annotations
 
 import asyncio
+import datetime
 import random
 import time
 from collections.abc import Callable
@@ -113,6 +114,16 @@ class Database:
             raise away() from error
         finally:
             waiting.discard(ticket)
+
+    def skew(self) -> float:
+        """Seconds by which the database's clock is ahead of this machine's.
+
+        Never more than is sure: its answer was on the way for a while.
+        """
+        before = datetime.datetime.now(datetime.UTC)
+        theirs = self.read_now(clock)
+        after = datetime.datetime.now(datetime.UTC)
+        return (theirs - min(max(theirs, before), after)).total_seconds()
 
     def load(self) -> Load:
         """Asks nobody."""

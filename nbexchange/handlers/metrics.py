@@ -234,6 +234,12 @@ class _Parts(Collector):
             for state in SCHEMAS:
                 states.add_metric([state], state == schema)
             yield states
+        if self._readiness.skew is not None:
+            yield _gauge(
+                "nbexchange_database_clock_skew_seconds",
+                "Seconds by which readyz found the database's clock ahead of this machine's",
+                self._readiness.skew,
+            )
 
     def _of_database(self) -> Iterator[Metric]:
         load = self._database.load()

@@ -6,6 +6,7 @@ Anybody may ask readyz, and an object store pays for each answer with a PUT and 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
@@ -15,10 +16,15 @@ from nbexchange.database.schema import USABLE
 from nbexchange.errors import Unavailable
 from nbexchange.storage import Storage
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 READY_SECONDS = 2.0
 """For how long an answer of readyz counts; shorter than what probes wait between two questions."""
+
+MOST_SKEW = 2.0
+"""Seconds between two clocks of machines that keep the time."""
 
 
 class Lately(Generic[T]):
@@ -49,7 +55,7 @@ def _look_at(answer: asyncio.Task[Any]) -> None:
 
 
 class Readiness:
-    """What the last look found: `ready` and `schema` are None before the first."""
+    """What the last look found; None before the first."""
 
     def __init__(self, database: Database, storage: Storage) -> None:
         self._database = database
@@ -58,6 +64,8 @@ class Readiness:
         self.ready: bool | None = None
         self.schema: str | None = None
         """As `Schema.state` says; the last that could be read."""
+        self.skew: float | None = None
+        """As `Database.skew` says; the last that could be read."""
 
     async def check(self) -> None:
         """Raise what is in the way: Unavailable or StoreFull."""
@@ -71,7 +79,19 @@ class Readiness:
                 raise Unavailable(
                     f"the database's schema is {self.schema}; see `nbexchange upgrade-db`"
                 )
+            self._compare(await self._database.in_thread(self._database.skew))
             await self._storage.check()
             ready = True
         finally:
             self.ready = ready
+
+    def _compare(self, skew: float) -> None:
+        """Say once that two clocks differ. It is no reason to send requests elsewhere."""
+        if abs(skew) > MOST_SKEW >= abs(self.skew or 0.0):
+            log.warning(
+                "the database's clock is %.0f s %s this machine's, and all official times are the "
+                "database's; let both machines take the time from NTP",
+                abs(skew),
+                "ahead of" if skew > 0 else "behind",
+            )
+        self.skew = skew

@@ -36,7 +36,7 @@ OF_PROMETHEUS = {"namespace", "job", "pod", "instance"}
 """Labels that are not the service's own."""
 
 WORDS = {
-    *("absent", "changes", "count", "histogram_quantile", "increase", "max", "min"),
+    *("abs", "absent", "changes", "count", "histogram_quantile", "increase", "max", "min"),
     *("min_over_time", "or", "rate", "sum", "vector"),
 }
 """All of the language that our expressions use; what is left in one are names of metrics."""
@@ -277,6 +277,13 @@ ALERTS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "NbExchangeDatabaseBusy": (
         {'nbexchange_database_waiting{kind="write"}': "3x60"},
         {'nbexchange_database_waiting{kind="write"}': "9 9 0 9 9 9 0 9 9 0 9 9 9 0x9"},
+    ),
+    "NbExchangeClocksDiffer": (
+        {'nbexchange_database_clock_skew_seconds{pod="a"}': "-3x30"},
+        {
+            'nbexchange_database_clock_skew_seconds{pod="a"}': "9 9 9 0x30",
+            'nbexchange_database_clock_skew_seconds{pod="b"}': "-1.9x30",
+        },
     ),
     "NbExchangeOldLitter": (
         {"nbexchange_litter_oldest_seconds": "172860+60x120"},
