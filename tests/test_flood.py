@@ -47,12 +47,10 @@ def test_a_flood_of_bad_requests_is_slowed_down_and_keeps_nobody_waiting(data: P
 def test_a_long_flood_of_bad_requests_keeps_nobody_waiting(
     data: Path, kind: str, is_known: bool, statuses: set[str]
 ) -> None:
-    _flood(data, kind, is_known, statuses, seconds=3, rounds=3)
+    _flood(data, kind, is_known, statuses, seconds=3)
 
 
-def _flood(
-    data: Path, kind: str, is_known: bool, statuses: set[str], seconds: float, rounds: int = 1
-) -> None:
+def _flood(data: Path, kind: str, is_known: bool, statuses: set[str], seconds: float) -> None:
     waits = Waits()
     floods: list[Attackers] = []
     with ServiceProcess(data) as service:
@@ -64,7 +62,7 @@ def _flood(
             floods.append(Attackers(service.url, kind, 200, tokens))
             return floods[-1]
 
-        waits.watch(service, attack, seconds, rounds)
+        waits.watch(service, attack, seconds)
 
     answers = sum((flood.answers for flood in floods), start=Counter[str]())
     del answers["connections"]
@@ -153,22 +151,25 @@ COSTLY = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["a million parts", "one header 1,000 times"])
+SHOWN = ("a million parts", "one header 1,000 times")
+
+
+@pytest.mark.parametrize("name", SHOWN)
 def test_what_costs_much_to_read_is_refused_and_keeps_nobody_waiting(data: Path, name: str) -> None:
     """S11: again and again, for as long as others are watched."""
     _costly(data, name)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", COSTLY)
+@pytest.mark.parametrize("name", [name for name in COSTLY if name not in SHOWN])
 def test_all_that_costs_much_to_read_is_refused_and_keeps_nobody_waiting(
     data: Path, name: str
 ) -> None:
     """S11."""
-    _costly(data, name, rounds=3)
+    _costly(data, name)
 
 
-def _costly(data: Path, name: str, rounds: int = 1) -> None:
+def _costly(data: Path, name: str) -> None:
     waits = Waits()
     statuses: set[str] = set()
     with ServiceProcess(data) as service:
@@ -188,7 +189,7 @@ def _costly(data: Path, name: str, rounds: int = 1) -> None:
                 said, _ = process.communicate()
             statuses.update(said.split())
 
-        waits.watch(service, attack, 1, rounds, lambda idle_ms: max(200, 2 * idle_ms))
+        waits.watch(service, attack, 1, lambda idle_ms: max(200, 2 * idle_ms))
 
     print(f"{name}: {waits}")
     assert statuses <= {"400", "413", "415", "422"}, statuses

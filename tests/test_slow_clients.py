@@ -387,10 +387,10 @@ def test_a_hundred_slow_clients_keep_nobody_waiting(data: Path, kind: str) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["header", "body"])
 def test_five_hundred_slow_clients_keep_nobody_waiting(data: Path, kind: str) -> None:
-    _slow(data, kind, count=500, seconds=5, rounds=3)
+    _slow(data, kind, count=500, seconds=5)
 
 
-def _slow(data: Path, kind: str, count: int, seconds: float, rounds: int = 1) -> None:
+def _slow(data: Path, kind: str, count: int, seconds: float) -> None:
     waits = Waits()
     with ServiceProcess(data, "c.NbExchange.header_timeout = 3\n") as service:
         receipt(release(service.instructor()))
@@ -402,7 +402,7 @@ def _slow(data: Path, kind: str, count: int, seconds: float, rounds: int = 1) ->
         def attack() -> Attackers:
             return Attackers(service.url, kind, count, tokens, urlencode(PS1))
 
-        waits.watch(service, attack, seconds, rounds)
+        waits.watch(service, attack, seconds)
         wait_until(lambda: len(process.net_connections()) <= before + 4 * waits.rounds)
         assert_nothing_of_the_slow_is_left(service)
 

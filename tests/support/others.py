@@ -69,13 +69,12 @@ class Waits:
         service: Service,
         attack: Callable[[], contextlib.AbstractContextManager[Any]],
         seconds: float,
-        fewest: int = 1,
         bearable: Callable[[float], float] = lambda idle_ms: 2 * idle_ms + FLOOR_MS,
     ) -> None:
         """Go on until the waits are `bearable`, which says how many ms after so many idle ones."""
-        for number in range(1, MOST_ROUNDS + 1):
+        for _ in range(MOST_ROUNDS):
             self._round(service, attack, seconds)
-            if number >= fewest and self.attacked_ms <= bearable(self.idle_ms):
+            if self.attacked_ms <= bearable(self.idle_ms):
                 return
         raise AssertionError(str(self))
 
