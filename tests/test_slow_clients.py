@@ -234,7 +234,7 @@ def test_a_reader_that_stops_is_cut(data: Path) -> None:
 def test_a_reader_that_is_slow_gets_all_of_it(data: Path) -> None:
     """Never silent, though what the system would gather lasts it for longer than silence may."""
     body = tar_gz_of({"data": os.urandom(8 * MEGABYTE)})
-    with configured(data, silence_timeout=0.8) as service:
+    with configured(data, silence_timeout=2) as service:
         receipt(release(service.instructor(), body))
         with bob_at(service) as connection:
             connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
