@@ -31,7 +31,7 @@ from tests.support.service import Service
 from tests.support.stores import ENDPOINT, S3Server, entries, read, s3_server, sealed, stored
 
 pytest.importorskip("obstore")
-from nbexchange.storage.objects import PART, ObjectStorage, ObjectUpload
+from nbexchange.storage.objects import LARGE_AT_A_TIME, PART, ObjectStorage, ObjectUpload
 
 T = TypeVar("T")
 Run = Callable[[Awaitable[T]], T]
@@ -133,6 +133,26 @@ def test_memory_does_not_grow_with_a_file(server: S3Server, bucket: str, tmp_pat
 
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 32 * CHUNK
+
+
+def test_small_files_do_not_wait_for_large_ones(
+    storage: ObjectStorage, run: Run, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """Eight videos at once would keep a whole class from handing in."""
+    monkeypatch.setattr("nbexchange.storage.objects.TURN_SECONDS", 0.2)
+
+    async def scenario() -> Blob:
+        async with contextlib.AsyncExitStack() as videos:
+            for _ in range(LARGE_AT_A_TIME):
+                await videos.enter_async_context(storage.turn(PART + 1))
+            with pytest.raises(Unavailable, match="as many files as it can"):
+                await stored(storage, bytes(PART), b"!")
+            return await stored(storage, b"small")
+
+    blob = run(scenario())
+
+    assert run(read(storage, blob)) == b"small"
+    assert f"{PART + 1} bytes waited" in caplog.text
 
 
 def test_an_upload_under_way_has_no_name_that_a_killed_process_could_leave(
@@ -629,7 +649,7 @@ def test_without_the_library_it_says_which_extra_is_missing(
     config.NbExchange.storage_url = "s3://bucket"
     config.NbExchange.base_storage_location = str(data)
 
-    with pytest.raises(Misconfigured, match=re.escape("pip install 'nbexchange[objects]'")):
+    with pytest.raises(Misconfigured, match=re.escape("with its extra [objects]")):
         NbExchange(config=config).make_storage()
 
 

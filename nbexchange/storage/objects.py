@@ -70,9 +70,11 @@ PART = 5 * CHUNK
 
 PARTS_AT_A_TIME = 2
 UPLOADS_AT_A_TIME = 8
+LARGE_AT_A_TIME = 4
+"""Of several parts. They have turns of their own, or a few videos would keep all others waiting."""
 
 TURN_SECONDS = 20
-"""How long an upload waits for its turn, before the store counts as away."""
+"""How long an upload waits for its turn, before it has to come again."""
 
 PROBE = "probe"
 
@@ -104,7 +106,8 @@ class ObjectStorage(Storage):
         self.threads = Threads()
         self.spool = spool
         # Each holds a part or two in memory; who waits here has the bytes in the spool.
-        self.sending = asyncio.Semaphore(UPLOADS_AT_A_TIME)
+        self._sending = asyncio.Semaphore(UPLOADS_AT_A_TIME)
+        self._sending_large = asyncio.Semaphore(LARGE_AT_A_TIME)
         self._forgetting: set[asyncio.Task[None]] = set()
         try:
             spool.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -121,6 +124,23 @@ class ObjectStorage(Storage):
 
     def open_upload(self) -> Upload:
         return ObjectUpload(self, new_key())
+
+    @contextlib.asynccontextmanager
+    async def turn(self, size: int) -> AsyncIterator[None]:
+        """One of those that send now. Raises Unavailable for who waited long enough."""
+        turns = self._sending if size <= PART else self._sending_large
+        try:
+            async with asyncio.timeout(TURN_SECONDS):
+                await turns.acquire()
+        except TimeoutError as error:
+            log.warning("%d bytes waited %d s for their turn to be stored", size, TURN_SECONDS)
+            raise Unavailable(
+                "the exchange stores as many files as it can at a time; send yours again soon"
+            ) from error
+        try:
+            yield
+        finally:
+            turns.release()
 
     def make_file(self) -> io.FileIO:
         """A file in the spool that has no name, and is gone when it is closed."""
@@ -233,22 +253,15 @@ class ObjectUpload(SpooledUpload):
             await self._threads.work(self.close)
 
     async def _send(self, blob: Blob) -> None:
-        try:
-            async with asyncio.timeout(TURN_SECONDS):
-                await self._storage.sending.acquire()
-        except TimeoutError as error:
-            raise store_away() from error
-        try:
-            await self._send_now(blob)
-        finally:
-            self._storage.sending.release()
+        async with self._storage.turn(blob.size):
+            with _known_errors():
+                await self._send_now(blob)
 
     async def _send_now(self, blob: Blob) -> None:
-        with _known_errors():
-            if blob.size <= PART:
-                await self._send_whole(blob)
-            else:
-                await self._send_parts(blob)
+        if blob.size <= PART:
+            await self._send_whole(blob)
+        else:
+            await self._send_parts(blob)
 
     async def _send_whole(self, blob: Blob) -> None:
         body = bytes(self._waiting) if self._file is None else await self._piece(0, PART)
