@@ -188,6 +188,24 @@ def test_a_digest_holds_the_time_for_an_hour_and_no_longer(
     assert slow.finish()["timestamp"] == "2026-11-20 13:00:00.000000 UTC"
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [(upload_headers(WORK), 201), ({}, 404)],
+    ids=["digest in the header", "no digest"],
+)
+def test_who_was_sending_when_the_assignment_was_closed_gets_in_if_nothing_can_change_any_more(
+    service: Service, bob: Wire, clock: Clock, headers: dict[str, str], status: int
+) -> None:
+    slow = Slow(service, WORK, **headers)
+    assert service.instructor().delete("assignment", **PS1).ok
+    clock.set("12:30:00")
+    slow.connection.send(WORK[-1:])
+
+    with slow.connection:
+        assert slow.connection.answer().status == status
+    assert len(rows(service, "submission")) == (status == 201)
+
+
 def test_work_for_an_assignment_that_was_erased_meanwhile_does_not_reach_the_new_one(
     service: Service, bob: Wire, clock: Clock
 ) -> None:

@@ -132,7 +132,8 @@ def submit(
         raise not_released(course_id, assignment_id)  # erased meanwhile, and made anew
     notebooks = listable(contents.notebooks)
     in_time = known.now - ago - admission.arrived_at <= COMMITMENT
-    if not known.released and not in_time:
+    # What was finished after the assignment was closed may have been made after it.
+    if not known.released and not (committed and in_time):
         raise not_released(course_id, assignment_id)
     check_student(session, user, blob.size, quota)
     basis = admission if committed and in_time else admission._replace(arrived_at=known.now - ago)
