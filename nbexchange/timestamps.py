@@ -10,7 +10,9 @@ LONGEST_CLAIM = 100
 
 
 def to_text(moment: datetime.datetime) -> str:
-    return moment.astimezone(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S.%f UTC")
+    # Not strftime, which gives the year 999 three figures.
+    bare = moment.astimezone(datetime.UTC).replace(tzinfo=None)
+    return f"{bare.isoformat(' ', 'microseconds')} UTC"
 
 
 def normal_claim(claim: str | None) -> str | None:

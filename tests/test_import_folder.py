@@ -601,6 +601,10 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
         renamed("d+ps1+2026-02-30 10:00:00.000000 UTC"),
         "does not exist",
     ),
+    "a time before all others": (
+        renamed("d+ps1+0999-01-01 00:00:00.000000 UTC"),
+        "before any exchange",
+    ),
     "a zone of several meanings": (renamed("d+ps1+2026-02-03 10:00:00.000000 IST"), "zone 'IST'"),
     "a time to come": (renamed("d+ps1+2099-01-01 00:00:00.000000 UTC"), "has not come yet"),
     "a plus in the name": (renamed(f"a+b+c+{FIRST}"), "does not tell where"),

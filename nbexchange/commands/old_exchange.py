@@ -46,6 +46,7 @@ _INBOUND = re.compile(
 )
 _ARCHIVE = re.compile(r"archives/[0-9a-f]{64}(\.tar\.gz|\.html)")
 _UTC = ("UTC", "Z", "GMT", None)
+_FIRST_YEAR = 1970
 _NONSENSE = (KeyError, TypeError, ValueError, AttributeError)
 """What Python says of a manifest that is not what it should be."""
 
@@ -504,9 +505,12 @@ def _moment(text: str, zone: str | None = "UTC") -> datetime.datetime:
         )
     offset = "+00:00" if zone in _UTC else f"{zone[:3]}:{zone[-2:]}"
     try:
-        return datetime.datetime.fromisoformat(text + offset).astimezone(datetime.UTC)
+        moment = datetime.datetime.fromisoformat(text + offset).astimezone(datetime.UTC)
     except (ValueError, OverflowError):
         raise Refused(f"its time {text!r} does not exist") from None
+    if moment.year < _FIRST_YEAR:
+        raise Refused(f"its time {text!r} is before any exchange")
+    return moment
 
 
 def _origin(*names: str) -> str:
