@@ -529,7 +529,7 @@ class NbExchange(Application):
             from nbexchange.storage.objects import ObjectStorage
         except ImportError as error:
             raise Misconfigured(
-                "storage_url needs the library obstore: pip install 'nbexchange[objects]'"
+                "storage_url needs the library obstore: install nbexchange with its extra [objects]"
             ) from error
         return ObjectStorage.from_url(self.storage_url, self.storage_options, directory / "spool")
 

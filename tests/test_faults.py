@@ -28,6 +28,7 @@ from tests.support.archives import sha256, tar_gz, upload_headers
 from tests.support.course import PS1, collect, give_feedback, receipt, release, rows, submit
 from tests.support.crowd import UPLOADERS, Crowd, account, whole
 from tests.support.faults_report import TRIALS, report
+from tests.support.numbers import Numbers
 from tests.support.parts import needs
 from tests.support.process import (
     FaultyService,
@@ -555,15 +556,20 @@ def test_a_full_store_says_507_and_recovers_when_space_returns(tmp_path: Path) -
         (disk / "ballast").write_bytes(bytes(6_000_000))
 
         full = submit(bob, work, key="large")
-        meanwhile = collect(ada, kept["submission_id"])
         wait_until(lambda: not list((disk / "uploads").iterdir()))
-        (disk / "ballast").unlink()
+        with (disk / "more").open("wb", buffering=0) as more:
+            fill(more)
+        meanwhile = collect(ada, kept["submission_id"])
+        ready, told = bob.get("readyz"), Numbers(service).get("nbexchange_storage_full")
+        for name in ("ballast", "more"):
+            (disk / name).unlink()
         given = receipt(submit(bob, work, key="large"))
 
         assert full.status_code == 507
         assert full.json()["success"] is False
         assert "full" in full.json()["note"]
         assert meanwhile.content == course.WORK
+        assert (ready.status_code, told) == (200, 1), "those who read were sent away"
         assert collect(ada, given["submission_id"]).content == work
         report(fault="store's disk full", trials=1, acknowledged=2)
 

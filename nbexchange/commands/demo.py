@@ -103,7 +103,7 @@ class Demo(Command):
 
     def run(self) -> None:
         if importlib.util.find_spec("nbgrader") is None:
-            raise Misconfigured("the demo needs nbgrader: pip install 'nbexchange[plugin]'")
+            raise Misconfigured("nbgrader is missing: install nbexchange with its extra [plugin]")
         started = datetime.datetime.now().astimezone()
         self.place = Path(self.directory).absolute() / started.strftime("%Y-%m-%d-%H%M%S")
         self.place.mkdir(parents=True)

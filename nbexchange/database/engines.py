@@ -60,7 +60,7 @@ def make_engine(url: str, *, patient: bool = False, **options: Any) -> Engine:
         # The URL may hold a password; the error may hold the URL.
         missing = getattr(error, "name", None) if isinstance(error, ImportError) else None
         raise Misconfigured(
-            f"db_url needs the package {missing!r}: pip install 'nbexchange[postgresql]'"
+            f"db_url needs the package {missing!r}: install nbexchange with its extra [postgresql]"
             if missing == "psycopg"
             else f"db_url or db_kwargs is not usable ({type(error).__name__})"
         ) from None

@@ -234,6 +234,10 @@ class _Parts(Collector):
             for state in SCHEMAS:
                 states.add_metric([state], state == schema)
             yield states
+        if self._readiness.full is not None:
+            yield _gauge(
+                "nbexchange_storage_full", "Whether readyz found no room", self._readiness.full
+            )
         if self._readiness.skew is not None:
             yield _gauge(
                 "nbexchange_database_clock_skew_seconds",

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from nbexchange.database import Database
 from nbexchange.database.schema import USABLE
-from nbexchange.errors import Unavailable
+from nbexchange.errors import StoreFull, Unavailable
 from nbexchange.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -66,9 +66,11 @@ class Readiness:
         """As `Schema.state` says; the last that could be read."""
         self.skew: float | None = None
         """As `Database.skew` says; the last that could be read."""
+        self.full: bool | None = None
+        """Whether the store had no room when it was last there."""
 
     async def check(self) -> None:
-        """Raise what is in the way: Unavailable or StoreFull."""
+        """Raise what is in the way of reading: Unavailable."""
         await self._found.get()
 
     async def _look(self) -> None:
@@ -80,10 +82,22 @@ class Readiness:
                     f"the database's schema is {self.schema}; see `nbexchange upgrade-db`"
                 )
             self._compare(await self._database.in_thread(self._database.skew))
-            await self._storage.check()
+            await self._try_the_store()
             ready = True
         finally:
             self.ready = ready
+
+    async def _try_the_store(self) -> None:
+        """A full one is no reason to send requests elsewhere: what is there is read on, and who
+        sends more is told."""
+        try:
+            await self._storage.check()
+        except StoreFull as error:
+            if not self.full:
+                log.error("%s", error)
+            self.full = True
+        else:
+            self.full = False
 
     def _compare(self, skew: float) -> None:
         """Say once that two clocks differ. It is no reason to send requests elsewhere."""

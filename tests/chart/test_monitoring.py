@@ -229,7 +229,10 @@ ALERTS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     ),
     "NbExchangeStoreFull": (
         {'nbexchange_refusals_total{reason="StoreFull"}': "0x22 1x8"},
-        {'nbexchange_refusals_total{reason="TooLarge"}': "0+5x30"},
+        {
+            'nbexchange_refusals_total{reason="TooLarge"}': "0+5x30",
+            'nbexchange_storage_full{pod="a"}': "1 1 0x30",
+        },
     ),
     "NbExchangeStoreNearlyFull": (
         {
