@@ -397,6 +397,28 @@ def test_a_command_on_a_wrong_address_makes_no_database_that_looks_empty(
     assert words != 0
 
 
+def test_gc_with_the_database_of_another_installation_deletes_nothing(
+    used: Service, tmp_path: Path, capsys: Said
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with Service(elsewhere) as other:
+        receipt(release(other.instructor()))
+    before = used.files()
+
+    url = databases.database_of(elsewhere)
+    refused = run("gc", "--delete", "--older-than=0", f"--db-url={url}", here(used))
+    databases.give_back(elsewhere)
+
+    assert refused == 2
+    assert "is it the right one?" in capsys.readouterr().err
+    assert used.files() == before
+
+
+def test_gc_finds_nothing_where_nothing_is(service: Service) -> None:
+    assert run("gc", "--delete", here(service)) == 0
+
+
 def test_gc_does_not_delete_every_file_unless_it_is_told_to(
     used: Service, litter: dict[str, Path], capsys: Said
 ) -> None:

@@ -8,10 +8,9 @@ from typing import Any
 from traitlets import Bool, Float
 
 from nbexchange.commands.base import Command
-from nbexchange.commands.litter import OLD, litter
+from nbexchange.commands.litter import OLD, are_strangers, litter
 from nbexchange.database import Database
 from nbexchange.errors import Malformed
-from nbexchange.exchange.inventory import owns_any
 from nbexchange.progress import Progress
 from nbexchange.storage import Storage
 
@@ -31,7 +30,7 @@ class Gc(Command):
         "delete": ({"Gc": {"delete": True}}, "Delete what was found."),
         "everything": (
             {"Gc": {"everything": True}},
-            "Delete also where the database owns no file at all, as after --reset-db.",
+            "Delete also where the database owns none of the files, as after --reset-db.",
         ),
     }
 
@@ -41,22 +40,22 @@ class Gc(Command):
     ).tag(config=True)
 
     everything = Bool(
-        False, help="Delete also where the database owns no file at all, as after --reset-db."
+        False, help="Delete also where the database owns none of the files, as after --reset-db."
     ).tag(config=True)
 
     def run(self) -> None:
         with self.parts() as (database, storage):
-            if self.delete and not self.everything and not database.read_now(owns_any):
-                raise Malformed(
-                    "the database owns no file at all, so every file would be deleted; is it the "
-                    "right one? If it is, add --everything"
-                )
             found, size = asyncio.run(self._sweep(database, storage))
         done = "deleted" if self.delete else "found; delete them with --delete"
         print(f"{found} files of {size:,} bytes {done}.")
 
     async def _sweep(self, database: Database, storage: Storage) -> tuple[int, int]:
         """How many files of how many bytes were found, and deleted if that is wanted."""
+        if self.delete and not self.everything and await are_strangers(database, storage):
+            raise Malformed(
+                "the database owns none of the files that are here, so all old ones would be "
+                "deleted; is it the right one? If it is, add --everything"
+            )
         found = size = 0
         with Progress("Looking at files") as progress:
             async for entry in litter(database, storage, self.older_than, progress):

@@ -27,6 +27,16 @@ async def litter(
         progress.advance(len(batch))
 
 
+async def are_strangers(database: Database, storage: Storage) -> bool:
+    """Whether there are files, and none is the database's: it is that of another installation."""
+    is_empty = True
+    async for batch in _batches(storage.entries()):
+        is_empty = False
+        if await database.read(known_keys, [entry.key for entry in batch]):
+            return False
+    return not is_empty
+
+
 async def _batches(entries: AsyncIterator[Entry]) -> AsyncIterator[list[Entry]]:
     batch: list[Entry] = []
     async for entry in entries:
