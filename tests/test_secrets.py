@@ -24,8 +24,8 @@ import requests
 
 from nbexchange.logs import LONGEST_LINE, OneLineFormatter
 from tests.support.archives import tar_gz, upload_headers
+from tests.support.parts import PATIENCE
 
-PATIENCE = 30
 BODY = tar_gz(p1=b"{}")
 PLACE = {"course_id": "physics", "assignment_id": "ps1"}
 

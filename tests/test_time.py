@@ -102,6 +102,17 @@ class Slow:
         assert answer.status == 201, answer.body
         return answer.json()
 
+    def finish_behind_others(self, clock: Clock, until: str) -> dict[str, Any]:
+        """The same, while somebody else writes until so late."""
+        with locked(self._service.data / "nbexchange.sqlite"):
+            self.connection.send(self.last)
+            # What is left is its row.
+            wait_until(lambda: len([*self._service.data.glob("blobs/*/*")]) == 2)
+            clock.set(until)
+        with self.connection:
+            given: dict[str, Any] = self.connection.answer().json()
+        return given
+
 
 def test_with_a_digest_in_the_header_the_time_is_when_the_header_came(
     service: Service, bob: Wire, clock: Clock
@@ -238,15 +249,11 @@ def test_without_a_digest_the_time_is_of_the_last_byte_however_busy_the_service_
     clock.set("12:00:00")
     slow = Slow(service, WORK)
     clock.set("12:30:00")
-    with locked(service.data / "nbexchange.sqlite"):
-        slow.connection.send(slow.last)
-        # What is left is its row.
-        wait_until(lambda: len([*service.data.glob("blobs/*/*")]) == 2)
-        clock.set("12:30:07")
-    with slow.connection:
-        given = slow.connection.answer().json()
 
-    assert given["timestamp"] == "2026-11-20 12:30:00.000000 UTC"
+    assert (
+        slow.finish_behind_others(clock, "12:30:07")["timestamp"]
+        == "2026-11-20 12:30:00.000000 UTC"
+    )
 
 
 def test_what_we_need_for_it_is_no_part_of_the_hour(
@@ -255,15 +262,11 @@ def test_what_we_need_for_it_is_no_part_of_the_hour(
     clock.set("12:00:00")
     slow = Slow(service, WORK, **upload_headers(WORK))
     clock.set("12:59:55")
-    with locked(service.data / "nbexchange.sqlite"):
-        slow.connection.send(slow.last)
-        # What is left is its row.
-        wait_until(lambda: len([*service.data.glob("blobs/*/*")]) == 2)
-        clock.set("13:00:07")
-    with slow.connection:
-        given = slow.connection.answer().json()
 
-    assert given["timestamp"] == "2026-11-20 12:00:00.000000 UTC"
+    assert (
+        slow.finish_behind_others(clock, "13:00:07")["timestamp"]
+        == "2026-11-20 12:00:00.000000 UTC"
+    )
 
 
 def test_bytes_other_than_the_header_announced_get_no_time(

@@ -60,6 +60,8 @@ c.SimpleLocalProcessSpawner.home_dir_template = str(DATA / "homes" / "{username}
 c.Spawner.cmd = [sys.executable, "-m", "jupyterhub.singleuser"]
 c.Spawner.args = ["--allow-root"] if os.geteuid() == 0 else []
 c.Spawner.default_url = "/lab"
+# Several JupyterLabs at once take their time on a small machine.
+c.Spawner.start_timeout = c.Spawner.http_timeout = 120
 # In an image this folder is /etc/jupyter.
 c.Spawner.environment = {
     "JUPYTER_CONFIG_PATH": os.pathsep.join(

@@ -103,6 +103,11 @@ class Patience:
         """How often we look."""
         return min(1.0, self.header / 5 or 1.0, self.silence / 5 or 1.0)
 
+    @property
+    def longest_look(self) -> float:
+        """What one look counts at most, however late it comes."""
+        return 2 * self.tick
+
 
 class Line(IOStream):
     """One client's connection, which counts what moves, and knows whether we wait for it."""
@@ -124,7 +129,7 @@ class Line(IOStream):
         self.waits_since = time.monotonic()
         """When it began to wait for a request."""
         self._header_for: float | None = None
-        """Seconds that a header has been on its way; at first less by what one look may miss."""
+        """Seconds that a header has been on its way; at first less by what one look may add."""
         self._silent = 0.0
         self._lead = patience.longest_lead
 
@@ -162,7 +167,7 @@ class Line(IOStream):
         """A request is over; another may come."""
         self.waits_since = time.monotonic()
         self._asks = False
-        self._header_for = -self._patience.tick if self._is_new else None
+        self._header_for = -self._patience.longest_look if self._is_new else None
         self._is_new = False
         self._seen = self._moved
 
@@ -355,7 +360,7 @@ class Server(HTTPServer):
             begun = time.monotonic()
             await asyncio.sleep(self._patience.tick)
             # If the loop was held up, nobody has read what they sent meanwhile.
-            seconds = min(time.monotonic() - begun, 2 * self._patience.tick)
+            seconds = min(time.monotonic() - begun, self._patience.longest_look)
             for line in [line for line in self._lines if line.is_too_slow(seconds)]:
                 log.debug("a connection is closed: it stands still")
                 self._metrics.count_closed("slow")
