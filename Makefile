@@ -61,8 +61,16 @@ $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "nbexchange needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	# Groups of pyproject.toml need pip 25.1.
-	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
+
+# uv installs the hundred packages of the tests in a fraction of pip's time. It does not read pip's
+# configuration (a mirror, a certificate), so pip follows where it fails; groups need pip 25.1.
+$(BIN)/uv: | $(BIN)/pip
+	-$(BIN)/pip install --quiet --only-binary uv uv
+
+define install-group
+	$(BIN)/uv pip install --quiet --python $(BIN)/python $(packages) || \
+	  { $(BIN)/pip install --quiet --upgrade 'pip>=25.1' && $(BIN)/pip install --quiet $(packages); }
+endef
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/pip
 	$(BIN)/pip install --quiet --editable '.[plugin]'
@@ -72,18 +80,20 @@ $(VENV)/.installed-for-hub: pyproject.toml examples/hub-local/requirements.txt |
 	$(BIN)/pip install --quiet --editable '.[plugin]' --requirement examples/hub-local/requirements.txt
 	touch $@
 
-$(VENV)/.installed-for-docs: pyproject.toml | $(BIN)/pip
-	$(BIN)/pip install --quiet --editable '.[plugin]' --group docs
+$(VENV)/.installed-for-docs: packages = --editable '.[plugin]' --group docs
+$(VENV)/.installed-for-docs: pyproject.toml | $(BIN)/uv
+	$(install-group)
 	touch $@
 
-$(VENV)/.installed-for-tests: pyproject.toml | $(BIN)/pip
-	$(BIN)/pip install --quiet --editable '.[plugin,postgresql,objects]' --group dev
+$(VENV)/.installed-for-tests: packages = --editable '.[plugin,postgresql,objects]' --group dev
+$(VENV)/.installed-for-tests: pyproject.toml | $(BIN)/uv
+	$(install-group)
 	touch $@
 
 # The other JupyterHub that is supported, in an environment of its own that sees all else of ours.
 $(VENV)/.hub5: pyproject.toml | $(VENV)/.installed-for-tests
-	$(BIN)/python -m venv $(VENV)/hub5
-	$(VENV)/hub5/bin/pip install --quiet --no-deps 'jupyterhub==5.5.*'
+	$(BIN)/python -m venv --without-pip $(VENV)/hub5
+	$(BIN)/pip --python $(VENV)/hub5/bin/python install --quiet --no-deps 'jupyterhub==5.5.*'
 	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
 	  > $$($(VENV)/hub5/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/outer.pth
 	touch $@

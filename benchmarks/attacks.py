@@ -15,7 +15,7 @@ from benchmarks.sizes import KB
 
 
 def slow_clients(ground: Ground) -> Runs:
-    """how long others wait while 500 clients move a byte a second"""
+    """how long others wait while 500 clients move a byte a second, or a little at a time"""
     while True:
         with ground.service() as service:
             where = urlencode(release(service, bodies.archive(20 * KB)))
@@ -24,6 +24,13 @@ def slow_clients(ground: Ground) -> Runs:
                 tokens = service.people.students[:50]
                 attackers = Attackers(service.url, kind, ground.sizes.slow_clients, tokens, where)
                 _attack(readings, f"slow.{kind}", service, attackers, ground.sizes.attack_seconds)
+            for kind, known in (("chunks", True), ("crumbs", False), ("pipelined", False)):
+                tokens = service.people.students[:50] if known else []
+                attackers = Attackers(service.url, kind, ground.sizes.flooders, tokens, where)
+                _attack(readings, f"slow.{kind}", service, attackers, ground.sizes.attack_seconds)
+            count = ground.sizes.refused_bodies
+            attackers = Attackers(service.url, "refused", count, (), where)
+            _attack(readings, "slow.refused", service, attackers, ground.sizes.attack_seconds)
         yield readings
 
 
@@ -33,12 +40,13 @@ def flood(ground: Ground) -> Runs:
         with ground.service() as service:
             release(service, bodies.archive(20 * KB))
             readings = Readings()
-            for name, kind, tokens in (
-                ("unknown", "flood", ()),
-                ("known", "flood", service.people.students[-1:]),
-                ("malformed", "malformed", ()),
+            for name, kind, tokens, query in (
+                ("unknown", "flood", (), ""),
+                ("known", "flood", service.people.students[-1:], ""),
+                ("malformed", "malformed", (), ""),
+                ("strangers", "strangers", (), "hub"),
             ):
-                attackers = Attackers(service.url, kind, ground.sizes.flooders, tokens)
+                attackers = Attackers(service.url, kind, ground.sizes.flooders, tokens, query)
                 _attack(readings, f"flood.{name}", service, attackers, ground.sizes.attack_seconds)
                 answered = attackers.answers.total() - attackers.answers["connections"]
                 readings.numbers[f"flood.{name}.per_second"] = answered / attackers.seconds

@@ -33,6 +33,8 @@ class Sizes:
     """What each of a crowd moves at the same time, while memory is watched."""
     slow_clients: int = 500
     flooders: int = 200
+    refused_bodies: int = 4500
+    """More than there may be connections."""
     attack_seconds: float = 20
     """How long others are watched, before and during each attack."""
     burst_students: int = 300
@@ -68,6 +70,7 @@ QUICK = Sizes(
     crowd_transfer=2 * MB,
     slow_clients=10,
     flooders=4,
+    refused_bodies=10,
     attack_seconds=0.3,
     burst_students=4,
     burst_archive=50 * KB,

@@ -3,7 +3,10 @@
 What is promised, on the server and on other people's machines alike:
 
 * Only regular files and folders pass, with plain relative names of which no two are one on a
-  disk that ignores case or normalises Unicode. Links of any kind, devices and the like do not.
+  disk that ignores case or normalises Unicode. Symbolic links, devices and the like do not.
+* Clients in the field send two more things, and nothing else of their kind passes: a hard link to
+  an earlier file of the same archive is read as a copy of that file and counts as one; and
+  `timestamp.txt` at the top may occur again, because they append theirs. The last one counts.
 * An archive is believed only when it was read to its last byte: cut or altered, it is refused.
 * Memory is bounded by the constants below and by `Limits`, never by a number in the archive.
 * Every refusal is a `BadArchive` with a sentence for the person who sent it. An error of the disk
@@ -17,6 +20,7 @@ header it takes byte by byte in Python, so zeros could keep a thread busy for ve
 the same CRC and length in C.
 """
 
+import contextlib
 import errno
 import gzip
 import io
@@ -26,16 +30,17 @@ import re
 import shutil
 import stat
 import tarfile
-import tempfile
 import unicodedata
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO
 
 from nbexchange.errors import BadArchive
+from nbexchange.temporary import temporary_folder
+from nbexchange.text import is_safe
 
 _MIB = 1024 * 1024
 _BLOCK = 512  # a tar is made of these
@@ -46,6 +51,7 @@ _LONGEST_PADDING = _MIB  # zeros after the end: tar fills up its last record, us
 _MOST_GZIP_MEMBERS = (
     100_000  # bgzip makes one per 64 kB; empty ones cost time and expand to nothing
 )
+_TIMESTAMP = "timestamp.txt"
 _LONGEST_TIMESTAMP = 100
 _LONGEST_QUOTE = 80
 
@@ -55,13 +61,17 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL  # never an existing file, never 
 _CREATE |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _NOTHING: Mapping[str, bytes] = MappingProxyType({})
 
-_UNPRINTABLE = {"Cc", "Zl", "Zp"}  # control characters and what else ends a line
 _DIGITS = re.compile("[0-9]{1,20}")
 _PAX_RECORD = re.compile(rb"([0-9]{1,5}) ([^=]+)=")
+_SPECIAL = (
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 _EXTENSIONS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME)
 _REFUSED = {
     tarfile.SYMTYPE: "a symbolic link",
-    tarfile.LNKTYPE: "a hard link",
     tarfile.GNUTYPE_LONGLINK: "a link",
     tarfile.CHRTYPE: "a device",
     tarfile.BLKTYPE: "a device",
@@ -77,7 +87,8 @@ class Limits:
     entries: int = 10_000  # files and folders, those included that only occur in a path
     expanded_size: int = 10 * 1024 * _MIB
     ratio: int = 200  # expanded to compressed; zeros reach 1028
-    ratio_floor: int = 10 * _MIB  # expanded bytes below which the ratio does not matter
+    ratio_floor: int = 100_000_000  # expanded bytes that the ratio does not count: as many as
+    # nbgrader's CourseDirectory.max_dir_size lets a submission have, however repetitive it is
     depth: int = 64
     name_length: int = 255  # of one component
     path_length: int = 2048
@@ -107,22 +118,56 @@ class _Entry:
     """One member of an archive, checked."""
 
     name: str
-    size: int
+    size: int  # also of a copy, whose bytes are not in the archive once more
     is_folder: bool
     is_executable: bool
+    copy_of: str | None = None  # the earlier file that a hard link points to
+
+
+class Unsendable(BadArchive):
+    """One file or folder cannot be in an archive; the others can."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{quoted(name)} cannot be sent: {reason}")
+        self.reason = reason
+
+
+class BrokenOff(BadArchive):
+    """A file could not be read to its end, so what was packed so far is no archive."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{quoted(name)} {reason} while it was read; save it and try again")
+        self.name = name
+        self.reason = f"it {reason} while it was read"
 
 
 _USUAL = Limits()
 _Put = Callable[[_Entry, Iterable[bytes]], None]
+_Steps = Generator[int, None, Contents]
+"""Reading, a little at a time: each step yields how many bytes it has expanded, about."""
 
 
 def inspect(file: BinaryIO, limits: Limits = _USUAL) -> Contents:
     """What the archive holds, read from where `file` stands to its end; else BadArchive."""
+    return _at_once(inspect_in_steps(file, limits))
+
+
+def inspect_in_steps(file: BinaryIO, limits: Limits = _USUAL) -> _Steps:
+    """`inspect` for a thread that has others to serve: a step expands 64 kB or little more."""
 
     def leave_it(_entry: _Entry, _pieces: Iterable[bytes]) -> None:
         pass
 
     return _read(file, limits, leave_it)
+
+
+def _at_once(steps: _Steps) -> Contents:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            contents: Contents = end.value
+            return contents
 
 
 def unpack(
@@ -140,12 +185,10 @@ def unpack(
         raise _exists(destination)
     # The outer folder is for our eyes only (0700) while we work; the inner one gets its mode from
     # the umask as any other, and only that one moves out.
-    with tempfile.TemporaryDirectory(
-        prefix=".nbexchange-", dir=destination.parent, ignore_cleanup_errors=True
-    ) as workshop:
-        folder = Path(workshop, "unpacked")
+    with temporary_folder(destination.parent) as workshop:
+        folder = workshop / "unpacked"
         folder.mkdir(0o755)
-        contents = _read(file, limits, lambda entry, pieces: _put(folder, entry, pieces))
+        contents = _at_once(_read(file, limits, lambda entry, pieces: _put(folder, entry, pieces)))
         for name, content in extra.items():
             _put_instead(folder, _checked_name(name, limits), content)
         _move(folder, destination)
@@ -158,50 +201,83 @@ def unpack(
 _COMPRESSION_LEVEL = 4
 
 
-def pack(members: Iterable[Member], target: BinaryIO) -> None:
+def pack(
+    members: Iterable[Member],
+    target: BinaryIO,
+    leave_out: Callable[[Member, Unsendable | OSError], None] | None = None,
+) -> int:
     """Write the members as tar.gz, in the given order; the same members give the same bytes.
 
-    What `inspect` would refuse by its name is refused here with the same words, before it travels.
+    Return how many bytes their files have. What `inspect` would refuse by its name is refused here
+    with the same words, before it travels: Unsendable, or OSError if it cannot be opened. With
+    `leave_out`, such a member is passed to it, and the others are packed. BrokenOff if a file
+    cannot be read to its end; then the archive is incomplete.
     """
-    names = _Names(_USUAL)
+    names = Names(_USUAL)
+    size = 0
     with (
         gzip.GzipFile("", "wb", _COMPRESSION_LEVEL, target, mtime=0) as compressed,
         tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT) as tar,
     ):
         for member in members:
-            name = names.add(member.name, is_folder=member.source is None)
-            if name:
-                _add(tar, name, member.source)
+            with contextlib.ExitStack() as stack:
+                try:
+                    info, file = _opened(member, names, stack)
+                except (Unsendable, OSError) as error:
+                    if leave_out is None:
+                        raise
+                    leave_out(member, error)
+                    continue
+                if info.name:
+                    tar.addfile(info, file)
+                    size += info.size
+    return size
 
 
-def _add(tar: tarfile.TarFile, name: str, source: Path | bytes | None) -> None:
-    info = tarfile.TarInfo(name)  # born without owner and time
+def _opened(
+    member: Member, names: "Names", stack: contextlib.ExitStack
+) -> "tuple[tarfile.TarInfo, _Whole | io.BytesIO | None]":
+    """The header and the content."""
+    source = member.source
+    info = tarfile.TarInfo(names.add(member.name, is_folder=source is None))
+    # It is born without owner and time.
     if source is None:
         info.type, info.mode = tarfile.DIRTYPE, 0o755
-        tar.addfile(info)
-    elif isinstance(source, bytes):
+        return info, None
+    if isinstance(source, bytes):
         info.size = len(source)
-        tar.addfile(info, io.BytesIO(source))
-    else:
-        _add_file(tar, info, source)
-
-
-def _add_file(tar: tarfile.TarFile, info: tarfile.TarInfo, source: Path) -> None:
+        return info, io.BytesIO(source)
     # Asked before it is opened: opening a named pipe waits for its other end, maybe for ever.
-    if not stat.S_ISREG(source.stat().st_mode):
-        raise _unwanted("something special", info.name)
-    with source.open("rb") as file:
-        status = os.fstat(file.fileno())
-        info.size = status.st_size
-        info.mode = _mode(is_executable=bool(status.st_mode & stat.S_IXUSR))
+    check_is_file(member.name, source.stat().st_mode)
+    file = stack.enter_context(source.open("rb"))
+    status = os.fstat(file.fileno())
+    info.size = status.st_size
+    info.mode = _mode(is_executable=bool(status.st_mode & stat.S_IXUSR))
+    return info, _Whole(file, info.name)
+
+
+def check_is_file(name: str, mode: int) -> None:
+    """Unsendable when something that is not a folder is not a regular file either."""
+    if not stat.S_ISREG(mode):
+        kind = next((kind for is_one, kind in _SPECIAL if is_one(mode)), "not a file")
+        raise Unsendable(name, f"it is {kind}")
+
+
+class _Whole:
+    """A file on disk whose end, or an error of the disk, before as much was read is BrokenOff."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._file = file
+        self._name = name
+
+    def read(self, size: int = -1) -> bytes:
         try:
-            tar.addfile(info, file)
+            piece = self._file.read(size)
         except OSError as error:
-            if error.errno is not None:
-                raise
-            raise BadArchive(
-                f"{_quoted(info.name)} became shorter while it was read; save it and try again"
-            ) from error
+            raise BrokenOff(self._name, f"could not be read ({error.strerror})") from error
+        if len(piece) < size:
+            raise BrokenOff(self._name, "became shorter")
+        return piece
 
 
 def _mode(*, is_executable: bool) -> int:
@@ -223,9 +299,28 @@ class _Expanded:
         self._ready = b""  # expanded, partly taken
         self._taken = 0
         self._count = 0
+        self._name = self._most_repetitive = ""  # of files
+        self._begun = self._most_excess = 0
+
+    def begin(self, name: str) -> None:
+        """What follows is this file; the most repetitive one is named when there is too much."""
+        excess = self._excess()
+        if excess - self._begun > self._most_excess:
+            self._most_repetitive, self._most_excess = self._name, excess - self._begun
+        self._name, self._begun = name, excess
+
+    def _excess(self) -> int:
+        """Expanded bytes beyond the ratio, so far; negative when there are fewer."""
+        used = self._compressed_count - len(self._compressed)
+        return self._count - self._limits.ratio * used
 
     def exactly(self, size: int) -> bytes:
         return b"".join(self.pieces(size))
+
+    def count_copy(self, size: int) -> None:
+        """Bytes that whoever unpacks has to write without reading them here."""
+        self._count += size
+        self._check_measure()
 
     def pieces(self, size: int) -> Iterator[bytes]:
         """The next `size` bytes, however many, a piece at a time."""
@@ -282,11 +377,13 @@ class _Expanded:
     def _check_measure(self) -> None:
         if self._count > self._limits.expanded_size:
             raise _too_big(self._limits)
-        used = self._compressed_count - len(self._compressed)
-        if self._count > self._limits.ratio_floor and self._count > self._limits.ratio * used:
+        if self._excess() > self._limits.ratio_floor:
+            self.begin("")
+            name = self._most_repetitive
             raise BadArchive(
-                f"the archive expands to more than {self._limits.ratio} times its size; "
-                "leave out large files that are nearly all the same"
+                f"the archive expands to more than {self._limits.ratio} times its size, because "
+                f"{quoted(name) if name else 'a file'} repeats itself; clear its output or leave "
+                "it out, and try again"
             )
 
 
@@ -294,22 +391,34 @@ def _gzip_member() -> "zlib._Decompress":
     return zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)  # with gzip's header, CRC and length
 
 
-def _read(file: BinaryIO, limits: Limits, put: _Put) -> Contents:
+def _read(file: BinaryIO, limits: Limits, put: _Put) -> _Steps:
     """Walk to the end of the archive and `put` every entry, once it is checked."""
     entries = expanded_size = 0
     notebooks = []
     timestamp = None
-    for entry, content in _walk(_Expanded(file, limits), limits):
+    for found in _walk(_Expanded(file, limits), limits):
+        yield _BLOCK
+        if found is None:
+            continue
+        entry, content = found
         pieces: Iterable[bytes] = content
-        if entry.name == "timestamp.txt" and entry.size <= _LONGEST_TIMESTAMP:
-            text = b"".join(content)
-            timestamp, pieces = _printable_line(text), [text]
+        if entry.name == _TIMESTAMP:
+            timestamp, pieces = _claim(entry, content)
         put(entry, pieces)
         entries += 1
         expanded_size += entry.size
         if _is_notebook(entry):
             notebooks.append(entry.name)
+        yield from map(len, content)  # what nobody wanted
     return Contents(entries, expanded_size, tuple(sorted(notebooks)), timestamp)
+
+
+def _claim(entry: _Entry, content: Iterable[bytes]) -> tuple[str | None, Iterable[bytes]]:
+    """The time that timestamp.txt says, and its content, of which none is lost."""
+    if entry.size > _LONGEST_TIMESTAMP or entry.copy_of is not None:
+        return None, content
+    text = b"".join(content)
+    return _printable_line(text), [text]
 
 
 def _is_notebook(entry: _Entry) -> bool:
@@ -324,22 +433,30 @@ def _printable_line(text: bytes) -> str | None:
     return line if line.isprintable() else None
 
 
-def _walk(stream: _Expanded, limits: Limits) -> Iterator[tuple[_Entry, Iterator[bytes]]]:
-    """Every checked entry with its content, of which the caller may leave what it likes."""
-    names = _Names(limits)
+def _walk(stream: _Expanded, limits: Limits) -> Iterator[tuple[_Entry, Iterator[bytes]] | None]:
+    """Every checked entry with its content, which the caller reads to its end.
+
+    None for a header that only describes others: there may be many, and they take time.
+    """
+    names = Names(limits, may_repeat=_TIMESTAMP)
+    files = _Files()
     extensions = _Extensions()
     while (block := stream.exactly(_BLOCK)) != _END:
         header = _header(block, limits)
         if header.type in _EXTENSIONS:
             extensions.read(header, stream)
+            yield None
             continue
-        entry = _entry(header, extensions.pop(), names, limits)
-        content = stream.pieces(entry.size)
+        entry = files.add(_entry(header, extensions.pop(), names, limits))
+        stream.begin(entry.name)
+        is_copy = entry.copy_of is not None
+        if is_copy:
+            stream.count_copy(entry.size)
+        stored = 0 if is_copy else entry.size
+        content = stream.pieces(stored)
         if entry.name:
             yield entry, content
-        for _ in content:
-            pass
-        stream.exactly(-entry.size % _BLOCK)
+        stream.exactly(-stored % _BLOCK)
     extensions.check_used()
     _check_end(stream)
 
@@ -362,19 +479,42 @@ def _check_size(size: int, limits: Limits) -> None:
 
 
 def _entry(
-    header: tarfile.TarInfo, described: dict[str, str], names: "_Names", limits: Limits
+    header: tarfile.TarInfo, described: dict[str, str], names: "Names", limits: Limits
 ) -> _Entry:
     name = described.get("path", header.name)
     size = _size(header, described, limits)
-    is_folder = header.isdir()
-    if not is_folder and header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+    is_folder, is_link = header.isdir(), header.islnk()
+    if not (is_folder or is_link or header.type in (tarfile.REGTYPE, tarfile.AREGTYPE)):
         raise _unwanted(_REFUSED.get(header.type, f"an entry of type {header.type!r}"), name)
-    if is_folder and size:
-        raise _damaged(f"the folder {_quoted(name)} has a size")
+    if size and (is_folder or is_link):
+        raise _damaged(f"the {'folder' if is_folder else 'hard link'} {quoted(name)} has a size")
     if not is_folder and name.endswith("/"):
-        raise _damaged(f"the file {_quoted(name)} is named like a folder")
+        raise _damaged(f"the file {quoted(name)} is named like a folder")
     name = names.add(name, is_folder=is_folder)
-    return _Entry(name, size, is_folder, is_executable=bool(header.mode & stat.S_IXUSR))
+    target = described.get("linkpath", header.linkname).removeprefix("./") if is_link else None
+    is_executable = bool(header.mode & stat.S_IXUSR)
+    return _Entry(name, size, is_folder, is_executable, copy_of=target)
+
+
+class _Files:
+    """The sizes of the files so far, to which hard links may point."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[str, int] = {}
+
+    def add(self, entry: _Entry) -> _Entry:
+        """The entry with its size; BadArchive if it is a link to anything but an earlier file."""
+        target = entry.copy_of
+        if target is not None:
+            if target == entry.name or target not in self._sizes:
+                raise BadArchive(
+                    f"the archive holds a hard link to something else than an earlier file of its "
+                    f"own: {quoted(entry.name)}; put a copy of the file in its place"
+                )
+            entry = replace(entry, size=self._sizes[target])
+        if not entry.is_folder:
+            self._sizes[entry.name] = entry.size
+        return entry
 
 
 def _size(header: tarfile.TarInfo, described: dict[str, str], limits: Limits) -> int:
@@ -382,7 +522,7 @@ def _size(header: tarfile.TarInfo, described: dict[str, str], limits: Limits) ->
     if text is None:
         return header.size
     if not _DIGITS.fullmatch(text):
-        raise _damaged(f"a size is {_quoted(text)}")
+        raise _damaged(f"a size is {quoted(text)}")
     _check_size(int(text), limits)
     return int(text)
 
@@ -431,7 +571,7 @@ class _Extensions:
 
 def _check_global(records: dict[str, str]) -> None:
     """`git archive` leaves a comment for all files; a name or size for all is an attack."""
-    if not records.keys().isdisjoint(("path", "size")):
+    if not records.keys().isdisjoint(("path", "linkpath", "size")):
         raise _damaged("a header gives all files one name or size")
 
 
@@ -445,7 +585,7 @@ def _pax_records(body: bytes) -> dict[str, str]:
             raise _damaged("a PAX header is malformed")
         key = _text(match[2])
         if key in records:
-            raise _damaged(f"a PAX header says {_quoted(key)} twice")
+            raise _damaged(f"a PAX header says {quoted(key)} twice")
         if key.startswith("GNU.sparse."):
             raise BadArchive("the archive holds a sparse file; pack it without --sparse")
         records[key] = _text(body[match.end() : end - 1])
@@ -466,55 +606,67 @@ class _Place:
     below: "dict[str, _Place]" = field(default_factory=dict)
 
 
-class _Names:
-    """The names so far, as the most forgetful disk sees them."""
+class Names:
+    """The names so far, as the most forgetful disk sees them: one rule for reading and packing."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, may_repeat: str | None = None) -> None:
         self._limits = limits
+        self._may_repeat = may_repeat  # the one file that may occur more than once
         self._top = _Place("", is_folder=True)
         self._members = 0
         self._places = 0
         self._length = 0
 
     def add(self, name: str, *, is_folder: bool) -> str:
-        """The name as it goes to disk, "" for the top folder; BadArchive if it must not."""
+        """The name as it goes to disk, "" for the top folder.
+
+        Unsendable if it must not, BadArchive if there are too many; then it is not added.
+        """
         path = _checked_name(name, self._limits)
-        self._members += 1
-        self._length += len(path.encode())
-        place = self._top
         parts = path.split("/") if path else []
-        for position, part in enumerate(parts, start=1):
-            place = self._below(place, part, path, is_folder=is_folder or position < len(parts))
-        self._check_count()
-        if place is self._top and not is_folder:
-            raise _unsendable(name, "a file cannot be called that")
+        if not parts and not is_folder:
+            raise Unsendable(name, "a file cannot be called that")
+        place, depth = self._known(parts, path, is_folder=is_folder)
+        self._count(path, len(parts) - depth)
+        for position, part in enumerate(parts[depth:], start=depth + 1):
+            new = _Place(part, is_folder=is_folder or position < len(parts))
+            place.below[folded(part)] = new
+            place = new
         return path
 
-    def _below(self, place: _Place, part: str, path: str, *, is_folder: bool) -> _Place:
-        key = _folded(part)
-        known = place.below.get(key)
-        if known is None:
-            self._places += 1
-            known = place.below[key] = _Place(part, is_folder)
-        elif known.spelling != part:
-            other = _quoted(known.spelling)
-            raise _unsendable(path, f"there is {other} too, and many disks take the two for one")
-        elif known.is_folder != is_folder:
-            raise _unsendable(path, "it is a file and a folder at once")
-        elif not is_folder:
-            raise _unsendable(path, "it is in the archive twice")
-        return known
+    def _known(self, parts: list[str], path: str, *, is_folder: bool) -> tuple[_Place, int]:
+        """The last place on the way that there is already, and how deep it is."""
+        place = self._top
+        for depth, part in enumerate(parts):
+            known = place.below.get(folded(part))
+            if known is None:
+                return place, depth
+            self._check_same(known, part, path, is_folder=is_folder or depth + 1 < len(parts))
+            place = known
+        return place, len(parts)
 
-    def _check_count(self) -> None:
-        if max(self._members, self._places) > self._limits.entries:
+    def _check_same(self, known: _Place, part: str, path: str, *, is_folder: bool) -> None:
+        if known.spelling != part:
+            other = quoted(known.spelling)
+            raise Unsendable(path, f"there is {other} too, and many disks take the two for one")
+        if known.is_folder != is_folder:
+            raise Unsendable(path, "it is a file and a folder at once")
+        if not is_folder and path != self._may_repeat:
+            raise Unsendable(path, "it is in the archive twice")
+
+    def _count(self, path: str, new_places: int) -> None:
+        members, places = self._members + 1, self._places + new_places
+        length = self._length + len(path.encode())
+        if max(members, places) > self._limits.entries:
             raise BadArchive(
                 f"the archive holds more than {self._limits.entries} files and folders"
             )
-        if self._length > self._limits.all_paths_length:
+        if length > self._limits.all_paths_length:
             raise BadArchive("the names of the files in the archive are too long altogether")
+        self._members, self._places, self._length = members, places, length
 
 
-def _folded(part: str) -> str:
+def folded(part: str) -> str:
     """Canonical caseless matching (Unicode D145): what macOS and Windows make equal is equal."""
     decomposed = unicodedata.normalize("NFD", part).casefold()
     return unicodedata.normalize("NFC", decomposed)
@@ -527,7 +679,7 @@ def _checked_name(name: str, limits: Limits) -> str:
     path = name.removeprefix("./").removesuffix("/")
     problem = next(_problems(path, limits), None)
     if problem:
-        raise _unsendable(name, problem)
+        raise Unsendable(name, problem)
     return path
 
 
@@ -540,8 +692,8 @@ def _problems(path: str, limits: Limits) -> Iterator[str]:
         yield "its name begins with a slash"
     if "\\" in path:
         yield "there is a backslash in its name"
-    if any(unicodedata.category(character) in _UNPRINTABLE for character in path):
-        yield "there is a control character in its name"
+    if not is_safe(path):
+        yield "a control character, or one that changes the direction of text, is in its name"
     if not {"", ".", ".."}.isdisjoint(parts):
         yield "a part of its name is empty, '.' or '..'"
     if len(parts) > limits.depth:
@@ -566,7 +718,18 @@ def _put(folder: Path, entry: _Entry, pieces: Iterable[bytes]) -> None:
         _make_folder(path)
     else:
         _make_folder(path.parent)
+        if entry.name == _TIMESTAMP:
+            path.unlink(missing_ok=True)  # an earlier one, which may only be of this name
+        if entry.copy_of is not None:
+            pieces = _pieces_of(folder / entry.copy_of)
         _make_file(path, pieces, _mode(is_executable=entry.is_executable))
+
+
+def _pieces_of(path: Path) -> Iterator[bytes]:
+    """Of a file that was unpacked before, in a folder that nobody else can enter."""
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            yield piece
 
 
 def _put_instead(folder: Path, name: str, content: bytes) -> None:
@@ -599,9 +762,7 @@ def _make_file(path: Path, pieces: Iterable[bytes], mode: int) -> None:
     try:
         descriptor = os.open(path, _CREATE, mode)
     except FileExistsError as error:
-        raise _unsendable(
-            path.name, "this disk takes it for another file in the archive"
-        ) from error
+        raise Unsendable(path.name, "this disk takes it for another file in the archive") from error
     with os.fdopen(descriptor, "wb") as file:
         for piece in pieces:
             file.write(piece)
@@ -633,16 +794,13 @@ def _too_big(limits: Limits) -> BadArchive:
 
 
 def _unwanted(what: str, name: str) -> BadArchive:
+    advice = "; put a copy of the file in its place" if what.endswith("link") else ""
     return BadArchive(
-        f"the archive holds {what}: {_quoted(name)}; only files and folders can be sent"
+        f"the archive holds {what}: {quoted(name)}; only files and folders can be sent{advice}"
     )
 
 
-def _unsendable(name: str, reason: str) -> BadArchive:
-    return BadArchive(f"{_quoted(name)} cannot be sent: {reason}")
-
-
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
     """A name in a message: escaped, on one line, and not longer than one."""
     quoted = repr(name[:_LONGEST_QUOTE])
     return quoted if len(quoted) <= _LONGEST_QUOTE else quoted[: _LONGEST_QUOTE - 3] + "..."

@@ -6,13 +6,18 @@ A `User` is a value. It says what the user handler knows *now*; nothing here is 
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from nbexchange.errors import MalformedIdentity
+from nbexchange.text import cleaned, is_safe
 
 DEFAULT_ORGANISATION = 1
+LARGEST_ORGANISATION = 2**31 - 1
+"""What the database's columns hold."""
+
 LONGEST_NAME = 200
 """Characters in a user name, a course id or an assignment id; also the width of their columns."""
 
@@ -25,6 +30,9 @@ class Role(enum.Enum):
     def of(cls, name: str) -> Role:
         """Only `Instructor`, in any case, is privileged; every other name is a student's."""
         return cls.INSTRUCTOR if name.casefold() == "instructor" else cls.STUDENT
+
+
+_DIGITS = re.compile(r"[1-9][0-9]{0,9}")
 
 
 @dataclass(frozen=True)
@@ -71,48 +79,43 @@ class User:
         )
 
 
-def is_name(value: object) -> bool:
-    """Whether this can be a user name, a course id, an assignment id or a notebook id.
+def parse_organisation(value: object) -> int | None:
+    """The number of an organisation, or None.
 
-    Any characters but control characters and lone surrogates, which neither a header nor
-    every database can carry.
+    A whole number from 1, or its decimal digits as text. No other text means the same organisation:
+    not `01`, `+1`, `1_0` or digits of another script, which `int` would take.
     """
-    return (
-        isinstance(value, str)
-        and 0 < len(value) <= LONGEST_NAME
-        and not any(ord(char) < 32 or ord(char) == 127 for char in value)
-        and _is_unicode(value)
-    )
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        value = int(value)
+    # True is an int in Python, and organisation 0 has always been a mistake in the field.
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return int(value) if 1 <= value <= LARGEST_ORGANISATION else None
 
 
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def is_name(value: object) -> bool:
+    """Whether this can be a user name, a course id, an assignment id or a notebook id."""
+    return isinstance(value, str) and 0 < len(value) <= LONGEST_NAME and is_safe(value)
 
 
 def _name(value: object, key: str) -> str:
     if not is_name(value):
         raise MalformedIdentity(
             f"the user handler's answer has no usable {key!r}: it has to be text of 1 to "
-            f"{LONGEST_NAME} characters without control characters"
+            f"{LONGEST_NAME} characters, without control characters and without characters that "
+            "change the direction of text"
         )
     return str(value)
 
 
 def _organisation(value: object) -> int:
-    # True is an int in Python, and organisation 0 has always been a mistake in the field.
-    try:
-        number = 0 if isinstance(value, bool | float) else int(value)  # type: ignore[call-overload]
-    except (TypeError, ValueError):
-        number = 0
-    if not 1 <= number < 2**31:
+    number = parse_organisation(value)
+    if number is None:
         raise MalformedIdentity(
-            "the user handler's answer has an 'org_id' that is not a whole number from 1"
+            "the user handler's answer has an 'org_id' that is not a whole number from 1 to "
+            f"{LARGEST_ORGANISATION}"
         )
-    return int(number)
+    return number
 
 
 def _text(value: object, key: str) -> str | None:
@@ -120,10 +123,8 @@ def _text(value: object, key: str) -> str | None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise MalformedIdentity(f"the user handler's answer has a {key!r} that is not text")
-    text = str(value)
-    if "\0" in text or not _is_unicode(text):
-        raise MalformedIdentity(f"the user handler's answer has a {key!r} that is not text")
-    return text[:1000]
+    # It is only shown, so a character that cannot be shown must not keep a person out.
+    return cleaned(str(value)[:1000]) or None
 
 
 def _courses(answer: Mapping[str, Any]) -> dict[str, Membership]:

@@ -15,11 +15,10 @@ from typing import Any
 
 from traitlets.config.application import LevelFormatter
 
+from nbexchange.text import escaped
+
 LONGEST_LINE = 4000
 """Bytes."""
-
-# What ends a line for some reader, or moves the cursor of a terminal.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 _PLAIN = re.compile(r"[\w./:@+-]+", re.ASCII)
 
@@ -63,8 +62,7 @@ FORMATTERS: Mapping[str, type[logging.Formatter]] = {
 
 
 def one_line(text: str) -> str:
-    line = _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text[:LONGEST_LINE])
-    return line.encode(errors="backslashreplace")[:LONGEST_LINE].decode(errors="ignore")
+    return escaped(text[:LONGEST_LINE]).encode()[:LONGEST_LINE].decode(errors="ignore")
 
 
 def _facts(record: logging.LogRecord) -> Mapping[str, Any]:

@@ -43,6 +43,7 @@ class Action(enum.StrEnum):
     FEEDBACK_RELEASED = "feedback_released"
     FEEDBACK_FETCHED = "feedback_fetched"
     PURGED = "purged"
+    RESTORED = "restored"
 
 
 class Base(DeclarativeBase):
@@ -190,17 +191,26 @@ class Event(Base):
     """One for each thing done, written in the transaction that does it."""
 
     __tablename__ = "event"
-    __table_args__ = (
-        Index("ix_event_assignment_pk_user_pk_action", "assignment_pk", "user_pk", "action"),
+    # Each ends with the id, so that the newest of what it finds are at its end, and histories read
+    # that and no more (`exchange/history.py`).
+    __table_args__ = tuple(
+        Index(f"ix_event_{'_'.join(columns)}", *columns)
+        for columns in (
+            ("assignment_pk", "user_pk", "action", "id"),
+            ("assignment_pk", "action", "id"),
+            ("course_pk", "action", "id"),
+            ("user_pk", "id"),
+            ("token", "user_pk", "action", "id"),
+        )
     )
 
     id: Mapped[int] = mapped_column(Key, primary_key=True)
     at: Mapped[datetime.datetime] = mapped_column(Moment())
     action: Mapped[str] = mapped_column(Name(20))
-    course_pk: Mapped[int] = mapped_column(ForeignKey("course.id"), index=True)
-    user_pk: Mapped[int] = mapped_column(ForeignKey("user.id"), index=True)
+    course_pk: Mapped[int] = mapped_column(ForeignKey("course.id"))
+    user_pk: Mapped[int] = mapped_column(ForeignKey("user.id"))
     assignment_pk: Mapped[int | None] = mapped_column(ForeignKey("assignment.id"))
-    """None once the assignment is purged."""
+    """None once the assignment is purged, and for the purge itself, which names it in `detail`."""
     token: Mapped[str | None] = mapped_column(Name(32))
     """The release or submission that it is about."""
     detail: Mapped[str | None] = mapped_column(Text())
@@ -229,9 +239,13 @@ class Purge(Base):
     """Of all that was there: another one means that something has come since."""
     requested_at: Mapped[datetime.datetime] = mapped_column(Moment())
     requested_by: Mapped[str] = mapped_column(Name())
-    """The operating system's user."""
+    """The operating system's user, or the instructor."""
     erased_at: Mapped[datetime.datetime | None] = mapped_column(Moment())
     erased_by: Mapped[str | None] = mapped_column(Name())
+    erase_at: Mapped[datetime.datetime | None] = mapped_column(Moment())
+    """When what an instructor hid is erased; None for an operator's purge."""
+    restored_at: Mapped[datetime.datetime | None] = mapped_column(Moment())
+    restored_by: Mapped[str | None] = mapped_column(Name())
 
 
 class Compatibility(Base):
@@ -242,6 +256,15 @@ class Compatibility(Base):
     id: Mapped[int] = mapped_column(Key, primary_key=True)
     oldest: Mapped[str] = mapped_column(Name(32))
     """The revision that a version has to know, to go on with a schema newer than its own."""
+
+
+class Secret(Base):
+    """One row, written by a migration: random text that all replicas share and no client knows."""
+
+    __tablename__ = "secret"
+
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    value: Mapped[str] = mapped_column(Name(64))
 
 
 STORED: tuple[type[Release] | type[Submission] | type[Feedback], ...] = (

@@ -5,6 +5,8 @@ import time
 from types import TracebackType
 from typing import Self
 
+from nbexchange.text import escaped
+
 _EVERY = 0.2  # seconds
 
 
@@ -37,9 +39,12 @@ class Progress:
         return f"{done:,} of {total:,} ({percent(done, total)} %)"
 
     def print(self, line: str) -> None:
-        """Say something for good, on standard output, where our line was."""
+        """Say something for good, on standard output, where our line was.
+
+        Names in it may be anybody's, and a terminal obeys some characters.
+        """
         self._clear()
-        print(line, flush=True)  # noqa: T201 (for a person in a terminal)
+        print(escaped(line), flush=True)  # noqa: T201 (for a person in a terminal)
 
     def __enter__(self) -> Self:
         return self

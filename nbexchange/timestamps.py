@@ -31,3 +31,8 @@ def normal_claim(claim: str | None) -> str | None:
         return to_text(moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC))
     except OverflowError:
         return claim
+
+
+def minute(moment: datetime.datetime) -> str:
+    """For a sentence: `2026-11-21 10:00 UTC`."""
+    return f"{moment.astimezone(datetime.UTC):%Y-%m-%d %H:%M} UTC"

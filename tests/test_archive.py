@@ -17,7 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PosixPath
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -140,7 +140,13 @@ def bad_checksum() -> bytes:
 def snowball() -> bytes:
     """A bomb in many gzip members, each of them harmless."""
     piece = gzip.compress(bytes(MIB), mtime=0)
-    return gzip.compress(header(b"zeros", size=30 * MIB), mtime=0) + piece * 30 + tgz()
+    return gzip.compress(header(b"zeros", size=130 * MIB), mtime=0) + piece * 130 + tgz()
+
+
+def hard_links() -> bytes:
+    """A bomb that zlib does not see: copies of a file that does not shrink."""
+    content = random.Random(6).randbytes(60_000)
+    return tgz(member(b"a", content), *(link(b"%d" % n, b"a", b"1") for n in range(2000)))
 
 
 def deep_chain() -> list[bytes]:
@@ -194,7 +200,7 @@ ESCAPES = [
     ("gnu-name-nul", "control", lambda: tgz(long_name(b"a\0/../b"), member(b"a"))),
 ]
 KINDS = [
-    ("symlink", "symbolic link: 'a/b'; only files", lambda: tgz(link(b"a/b", b"c"))),
+    ("symlink", "symbolic link: 'a/b'; only files.*put a copy", lambda: tgz(link(b"a/b", b"c"))),
     ("symlink-out", "symbolic link", lambda: tgz(link(b"a", b"../.."))),
     ("symlink-absolute", "symbolic link", lambda: tgz(link(b"a", b"/etc/passwd"))),
     ("symlink-then-through", "symbolic", lambda: tgz(link(b"a", b".."), member(b"a/evil"))),
@@ -203,8 +209,34 @@ KINDS = [
     ("symlink-by-pax", "symbolic", lambda: tgz(pax(linkpath=b"../.."), link(b"a", b""))),
     ("symlink-after-file", "symbolic", lambda: tgz(member(b"a"), link(b"a", b".."))),
     ("gnu-long-link", "a link", lambda: tgz(long_name(b"../" * 60, b"K"), link(b"a", b"b"))),
-    ("hardlink", "hard link", lambda: tgz(member(b"a"), link(b"b", b"a", b"1"))),
-    ("hardlink-out", "hard link", lambda: tgz(link(b"a", b"/etc/passwd", b"1"))),
+    ("hardlink-out", "hard link.*'a'; put a copy", lambda: tgz(link(b"a", b"/etc/passwd", b"1"))),
+    ("hardlink-parent", "hard link", lambda: tgz(member(b"e"), link(b"a", b"../e", b"1"))),
+    ("hardlink-absolute", "hard link", lambda: tgz(member(b"e"), link(b"a", b"/e", b"1"))),
+    ("hardlink-not-plain", "hard link", lambda: tgz(member(b"e"), link(b"a", b"b/../e", b"1"))),
+    ("hardlink-other-case", "hard link", lambda: tgz(member(b"e"), link(b"a", b"E", b"1"))),
+    ("hardlink-to-later", "hard link", lambda: tgz(link(b"a", b"b", b"1"), member(b"b"))),
+    ("hardlink-to-itself", "hard link", lambda: tgz(link(b"a", b"a", b"1"))),
+    ("hardlink-to-nothing", "hard link", lambda: tgz(link(b"a", b"", b"1"))),
+    ("hardlink-to-folder", "hard link", lambda: tgz(folder(b"b"), link(b"a", b"b", b"1"))),
+    ("hardlink-with-slash", "like a folder", lambda: tgz(member(b"b"), link(b"a/", b"b", b"1"))),
+    ("hardlink-twice", "twice", lambda: tgz(member(b"b"), *[link(b"a", b"b", b"1")] * 2)),
+    ("hardlink-over-its-file", "twice", lambda: tgz(member(b"b"), link(b"b", b"b", b"1"))),
+    (
+        "hardlink-with-content",
+        "hard link 'a' has a size",
+        lambda: tgz(member(b"b"), member(b"a", b"x", kind=b"1", link=b"b")),
+    ),
+    (
+        "hardlink-by-pax-out",
+        "hard link",
+        lambda: tgz(member(b"b"), pax(linkpath=b"../../evil"), link(b"a", b"b", b"1")),
+    ),
+    (
+        "hardlink-of-a-timestamp-to-itself",
+        "hard link",
+        lambda: tgz(member(b"timestamp.txt"), link(b"timestamp.txt", b"timestamp.txt", b"1")),
+    ),
+    ("global-link", "all files", lambda: tgz(pax(b"g", linkpath=b"b"), member(b"b"))),
     (
         "CVE-2025-4138",
         "symbolic link",
@@ -249,6 +281,12 @@ KINDS = [
 COLLISIONS = [
     ("file-twice", "twice", lambda: tgz(member(b"a", b"1"), member(b"a", b"2"))),
     ("file-twice-by-dot", "twice", lambda: tgz(member(b"a"), member(b"./a"))),
+    ("below-twice", "twice", lambda: tgz(*[member(b"sub/timestamp.txt")] * 2)),
+    (
+        "timestamp-and-folder",
+        "once",
+        lambda: tgz(member(b"timestamp.txt"), folder(b"timestamp.txt")),
+    ),
     ("file-twice-by-pax", "twice", lambda: tgz(member(b"a"), pax(path=b"a"), member(b"b"))),
     ("case", "take the two for one", lambda: tgz(member(b"P1.ipynb"), member(b"p1.ipynb"))),
     ("case-of-folder", "take the two", lambda: tgz(member(b"Data/a"), member(b"data/b"))),
@@ -268,6 +306,9 @@ NAMES = [
     ("delete", "control", lambda: tgz(member(b"a\x7f"))),
     ("C1", "control", lambda: tgz(member("a\x85".encode()))),
     ("line-separator", "control", lambda: tgz(member("a\u2028b".encode()))),
+    ("paragraph-separator", "control", lambda: tgz(member("a\u2029b".encode()))),
+    ("bidi-override", "direction", lambda: tgz(member("a\u202egpj.ipynb".encode()))),
+    ("bidi-isolate", "direction", lambda: tgz(pax(path="\u2067a".encode()), member(b"a"))),
     ("latin-1", "UTF-8", lambda: tgz(member(b"\xe9.ipynb"))),
     ("latin-1-by-pax", "UTF-8", lambda: tgz(pax(path=b"\xe9"), member(b"a"))),
     ("latin-1-by-gnu", "UTF-8", lambda: tgz(long_name(b"\xe9" * 120), member(b"a"))),
@@ -360,7 +401,8 @@ STREAMS = [
     ("magic-after-gzip", "incomplete", lambda: tgz(member(b"a")) + b"\x1f\x8b"),
     ("second-archive", "follows", lambda: tgz(member(b"a")) + tgz(member(b"../evil"))),
     ("empty-gzips", "too many pieces", lambda: tgz() + gzip.compress(b"", mtime=0) * 100_001),
-    ("bomb-of-zeros", "200 times", lambda: zeros(30 * MIB)),
+    ("bomb-of-hard-links", "200 times", hard_links),
+    ("bomb-of-zeros", "200 times.*'zeros' repeats.*clear its output", lambda: zeros(130 * MIB)),
     ("bomb-of-gzip-members", "200 times", snowball),
 ]
 HOSTILE = [
@@ -505,6 +547,24 @@ def test_each_limit_can_be_set(limits: Limits, reason: str, home: Path) -> None:
         unpack(io.BytesIO(VALID), home / "ps1", limits)
 
 
+JUST_ENOUGH = {
+    "entries": 4,
+    "depth": len(["sub", "é.ipynb"]),
+    "name_length": len("timestamp.txt"),
+    "path_length": len("timestamp.txt"),
+    "all_paths_length": len("p1.ipynb" + "sub" + "timestamp.txt") + len("sub/é.ipynb".encode()),
+    "expanded_size": len(PLAIN),
+}
+
+
+@pytest.mark.parametrize(("name", "most"), JUST_ENOUGH.items(), ids=JUST_ENOUGH)
+def test_what_just_fits_is_accepted_and_one_less_is_too_little(name: str, most: int) -> None:
+    assert inspect(io.BytesIO(VALID), Limits(**{name: most})).entries == 4
+
+    with pytest.raises(BadArchive):
+        inspect(io.BytesIO(VALID), Limits(**{name: most - 1}))
+
+
 def test_just_within_the_limits_is_accepted(home: Path) -> None:
     longest = "/".join(["ü" * 127 + "x"] * 8)[:-1]
     assert len(longest.encode()) <= 2048
@@ -516,8 +576,106 @@ def test_just_within_the_limits_is_accepted(home: Path) -> None:
     assert unpack(io.BytesIO(archive), home / "ps1").entries == 9_930
 
 
-def test_ten_million_zeros_are_small_enough_for_the_ratio_not_to_matter() -> None:
-    assert inspect(io.BytesIO(zeros(9 * MIB))).expanded_size == 9 * MIB
+def test_the_usual_limits_are_the_same_in_every_version() -> None:
+    """A plugin of another version unpacks what this service accepts, and the other way round."""
+    assert Limits() == Limits(
+        entries=10_000,
+        expanded_size=10_737_418_240,
+        ratio=200,
+        ratio_floor=100_000_000,
+        depth=64,
+        name_length=255,
+        path_length=2048,
+        all_paths_length=2_097_152,
+    )
+
+
+def test_a_ratio_counts_what_is_expanded_and_not_what_comes_later() -> None:
+    """Otherwise bytes that do not shrink could follow a bomb and excuse it."""
+    limits = Limits(ratio_floor=10 * MIB)
+    excuse = random.Random(1).randbytes(120_000)
+    bomb = tgz(member(b"zeros", bytes(13 * MIB)), member(b"excuse", excuse))
+    assert 200 * len(bomb) > 13 * MIB
+
+    with pytest.raises(BadArchive, match="200 times"):
+        inspect(io.BytesIO(bomb), limits)
+
+
+def test_the_ratio_counts_only_what_is_beyond_its_floor() -> None:
+    """So bytes that repeat themselves do not spoil those of other files."""
+    size = 3 * MIB
+    archive = tgz(member(b"zeros", bytes(size)))
+    beyond = 200 * len(archive)
+
+    for floor in (0, size - beyond - 10_000):
+        with pytest.raises(BadArchive, match="200 times"):
+            inspect(io.BytesIO(archive), Limits(ratio_floor=floor))
+    assert inspect(io.BytesIO(archive), Limits(ratio_floor=size - beyond + 10_000))
+
+
+def test_the_most_repetitive_file_is_named_wherever_it_is() -> None:
+    """Not the one that happens to be the last drop."""
+    files = [
+        member(b"some.ipynb", b"a" * MIB),
+        member(b"sub/most.ipynb", b"b" * (12 * MIB)),
+        *(member(b"%d.txt" % number, b"c" * MIB) for number in range(10)),
+    ]
+    limits = Limits(ratio_floor=12_000_000)
+
+    with pytest.raises(BadArchive, match=r"because 'sub/most.ipynb' repeats itself; clear its out"):
+        inspect(io.BytesIO(tgz(*files)), limits)
+    with pytest.raises(BadArchive, match=r"'sub/most.ipynb'"):
+        inspect(io.BytesIO(tgz(*reversed(files))), limits)
+
+
+@pytest.mark.parametrize("length", [64 * 1024, 64 * 1024 + 2])
+def test_a_gzip_member_may_end_where_a_piece_was_read(length: int) -> None:
+    first = padded_gzip(PLAIN[:1024], length)
+
+    contents = inspect(io.BytesIO(first + gzip.compress(PLAIN[1024:])))
+
+    assert len(first) == length
+    assert contents == inspect(io.BytesIO(VALID))
+
+
+def padded_gzip(content: bytes, size: int) -> bytes:
+    """A gzip member of just that size: the comment in its header fills up."""
+    packed = gzip.compress(content, mtime=0)
+    comment = b"x" * (size - len(packed) - 1) + b"\0"
+    return packed[:3] + b"\x10" + packed[4:10] + comment + packed[10:]
+
+
+def test_an_archive_of_100000_gzip_members_is_accepted_and_one_more_is_not() -> None:
+    empty = gzip.compress(b"", mtime=0)
+    most = VALID + empty * 99_999
+
+    assert inspect(io.BytesIO(most)).entries == 4
+    with pytest.raises(BadArchive, match="pieces"):
+        inspect(io.BytesIO(most + empty))
+
+
+def test_folders_that_only_occur_in_paths_count_as_entries() -> None:
+    paths = [b"/".join([b"%d" % number, *[b"d"] * 40, b"a"]) for number in range(240)]
+
+    assert inspect(io.BytesIO(tgz(*map(member, paths[:230])))).entries == 230
+    with pytest.raises(BadArchive, match="files and folders"):
+        inspect(io.BytesIO(tgz(*map(member, paths))))
+
+
+def test_a_long_name_is_cut_in_a_message() -> None:
+    with pytest.raises(BadArchive) as refusal:
+        inspect(io.BytesIO(tgz(pax(path=b"x" * 300), member(b"a"))))
+
+    assert str(refusal.value).startswith(f"'{'x' * 76}... cannot be sent")
+
+
+def test_what_a_course_may_hold_may_be_all_the_same(home: Path) -> None:
+    """nbgrader's max_dir_size: 100,000,000 bytes, in one file or in as many as there may be."""
+    one = zeros(95 * MIB)
+    many = packed(*((f"{number}.txt", bytes(10_000)) for number in range(10_000)))
+
+    assert inspect(io.BytesIO(one)).expanded_size == 95 * MIB
+    assert inspect(io.BytesIO(many)).expanded_size == 100_000_000
 
 
 UNUSUAL_NAMES = [
@@ -528,6 +686,8 @@ UNUSUAL_NAMES = [
     " ",
     "🎓👩‍👩‍👧.ipynb",
     "žluťoučký.ipynb",
+    "دفتر\u200cچه.ipynb",
+    "\u200fמחברת 1.ipynb",
     "日本語/ファイル.csv",
     "a+b (x) [1].ipynb",
     'it\'s "quoted" & <b>.txt',
@@ -733,10 +893,29 @@ def test_a_file_that_grows_is_packed_as_long_as_it_was(log: Path) -> None:
     assert inspect(io.BytesIO(target.getvalue())).expanded_size == MIB
 
 
+class UnreadableFile(io.FileIO):
+    """On a disk that gives the first piece of a file and no other."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell():
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().read(size)
+
+
+class Unreadable(PosixPath):
+    def open(self, *_: object) -> UnreadableFile:  # type: ignore[override]
+        return UnreadableFile(self)
+
+
+def test_a_file_that_the_disk_does_not_give_makes_no_archive_and_is_named(log: Path) -> None:
+    with pytest.raises(BadArchive, match=r"'log.txt' could not be read \(Input/output error\)"):
+        pack([Member("log.txt", Unreadable(log))], io.BytesIO())
+
+
 def test_only_files_and_folders_are_packed(home: Path) -> None:
     os.mkfifo(home / "pipe")
 
-    with pytest.raises(BadArchive, match="'pipe'; only files and folders"):
+    with pytest.raises(BadArchive, match="'pipe' cannot be sent: it is a named pipe"):
         packed(("pipe", home / "pipe"))
     with pytest.raises(FileNotFoundError):
         packed(("gone", home / "gone"))
@@ -966,6 +1145,7 @@ HARMLESS = [
     ("times-and-attributes", lambda: tgz(pax(mtime=b"1.5", uid=b"-1"), member(b"a"))),
     ("pax-size", lambda: tgz(pax(size=b"3"), header(b"a"), padded(b"abc"))),
     ("pax-empty", lambda: tgz(raw_pax(b""))),
+    ("pax-longest", lambda: tgz(raw_pax(pax_record("comment", b"x" * 65_521)))),
     ("latin-1-owner", lambda: tgz(member(b"a", uname=b"Ren\xe9"))),
     ("v7-file", lambda: tgz(member(b"a", kind=b"\0", magic=b""))),
     ("v7-folder", lambda: tgz(member(b"b/", kind=b"\0", magic=b""), member(b"b/a"))),
@@ -985,6 +1165,91 @@ def test_what_looks_odd_and_does_no_harm_is_accepted(make: Callable[[], bytes], 
     assert (home / "ps1").is_dir()
     assert contents.entries >= 1
     assert {path.name for path in (home / "ps1").rglob("*")} <= {"a", "b"}
+
+
+COPY = member(b"d/a.ipynb", b"work"), link(b"b.ipynb", b"d/a.ipynb", b"1")
+COPIES = [
+    ("plain", lambda: tgz(*COPY)),
+    ("of-a-copy", lambda: tgz(*COPY, link(b"c.ipynb", b"b.ipynb", b"1"))),
+    ("after-a-dot", lambda: tgz(member(b"./a", b"work"), link(b"./b.ipynb", b"./a", b"1"))),
+    ("by-pax", lambda: tgz(COPY[0], pax(linkpath=b"d/a.ipynb"), link(b"b.ipynb", b"x", b"1"))),
+]
+
+
+@pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in COPIES])
+def test_a_hard_link_to_an_earlier_file_is_a_copy_of_it(
+    make: Callable[[], bytes], home: Path
+) -> None:
+    found = inspect(io.BytesIO(make()))
+
+    assert unpack(io.BytesIO(make()), home / "ps1") == found
+    files = [path for path in (home / "ps1").rglob("*") if path.is_file()]
+    assert {path.read_bytes() for path in files} == {b"work"}
+    assert {path.stat().st_nlink for path in files} == {1}
+    assert "b.ipynb" in found.notebooks
+    assert (found.entries, found.expanded_size) == (len(files), 4 * len(files))
+
+
+def test_copies_count_as_what_they_take_on_the_disk(home: Path) -> None:
+    archive = tgz(member(b"a", bytes(600)), link(b"b", b"a", b"1"))
+
+    assert inspect(io.BytesIO(archive), Limits(expanded_size=4_000)).expanded_size == 1_200
+    with pytest.raises(BadArchive, match="holds more than"):
+        inspect(io.BytesIO(archive), Limits(expanded_size=3_000))  # with headers, 2,560 without b
+    with pytest.raises(BadArchive, match="holds more than"):
+        unpack(io.BytesIO(archive), home / "ps1", Limits(expanded_size=3_000))
+
+
+STAMPS = [
+    ("twice", [member(b"timestamp.txt", b"old"), member(b"timestamp.txt", b"new")], b"new", "new"),
+    ("by-dot", [member(b"timestamp.txt", b"o"), member(b"./timestamp.txt", b"n")], b"n", "n"),
+    (
+        "long-at-last",
+        [member(b"timestamp.txt", b"old"), member(b"timestamp.txt", b"x" * 200)],
+        b"x" * 200,
+        None,
+    ),
+    (
+        "linked-at-last",
+        [
+            member(b"timestamp.txt", b"old"),
+            member(b"a", b"content"),
+            link(b"timestamp.txt", b"a", b"1"),
+        ],
+        b"content",
+        None,
+    ),
+    (
+        "linked-to",
+        [
+            member(b"timestamp.txt", b"old"),
+            link(b"a", b"timestamp.txt", b"1"),
+            member(b"timestamp.txt", b"new"),
+        ],
+        b"new",
+        "new",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("members", "content", "timestamp"), [pytest.param(*case, id=name) for name, *case in STAMPS]
+)
+def test_of_several_timestamps_at_the_top_the_last_one_counts(
+    members: list[bytes], content: bytes, timestamp: str | None, home: Path
+) -> None:
+    archive = tgz(*members)
+
+    found = inspect(io.BytesIO(archive))
+
+    assert found.timestamp == timestamp
+    assert unpack(io.BytesIO(archive), home / "ps1") == found
+    assert (home / "ps1" / "timestamp.txt").read_bytes() == content
+
+
+def test_a_timestamp_is_not_packed_twice() -> None:
+    with pytest.raises(BadArchive, match="twice"):
+        packed(("timestamp.txt", b"1"), ("timestamp.txt", b"2"))
 
 
 def test_the_same_archive_in_many_gzip_members_holds_the_same() -> None:

@@ -283,7 +283,7 @@ def erase_for_good(house: House, service: Service, capsys: Said) -> None:
 
 
 def purge_the_assignment(house: House, service: Service, capsys: Said) -> None:
-    service.instructor().delete("assignment", **course.PS1, purge="true")
+    assert house.run("purge", f"--confirm={course.purge(service.instructor())}") == 0
 
 
 @pytest.mark.parametrize(

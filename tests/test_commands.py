@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.orm import Session
 
 from nbexchange.app import NbExchange
 from nbexchange.database import Database
+from nbexchange.exchange import inventory
 from nbexchange.models import Base
 from tests.support import course, databases
 from tests.support.archives import tar_gz
@@ -146,6 +148,22 @@ def test_check_looks_at_more_rows_than_one_batch(
     assert last in said
 
 
+def test_a_command_that_goes_through_all_rows_reads_a_batch_of_them_at_a_time(
+    used: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are, it needs little memory and no long transaction."""
+    monkeypatch.setattr("nbexchange.exchange.inventory.BATCH", 3)
+    sizes, position = [], inventory.Position()
+
+    with Session(databases.engine_of(databases.database_of(used.data))) as session:
+        while position is not None:
+            owned, position = inventory.owned_blobs(session, position)
+            sizes.append(len(owned))
+
+    assert sum(sizes) == 22
+    assert max(sizes) == 3
+
+
 # -- check --repair-report
 
 
@@ -269,6 +287,7 @@ def test_the_repair_report_counts_litter(
     assert json.loads(file.read_text()) == {
         "looked_at": 22,
         "harmed": [],
+        "gone": [],
         "litter": {"files": 2, "bytes": 12},
     }
 
@@ -280,6 +299,158 @@ def test_a_repair_report_that_cannot_be_written_is_said_before_the_work(
     said = capsys.readouterr()
     assert "cannot write the report" in said.err
     assert "looked at" not in said.out
+
+
+# -- rows that are gone, and files without a row
+
+
+def lose(service: Service, *tables: str) -> None:
+    """Rows, behind the service's back: as an older backup of the database would."""
+    with databases.engine_of(databases.database_of(service.data)).begin() as connection:
+        for table in tables:
+            connection.execute(Base.metadata.tables[table].delete())
+
+
+def lose_all(service: Service) -> None:
+    names = [table.name for table in reversed(Base.metadata.sorted_tables)]
+    lose(service, *(name for name in names if name not in databases.WRITTEN_BY_MIGRATIONS))
+
+
+def test_check_counts_files_without_a_row(
+    used: Service, litter: dict[str, Path], capsys: Said
+) -> None:
+    assert run("check", here(used)) == 0
+    assert "2 files of 12 bytes have no row." in capsys.readouterr().out
+
+
+def test_check_says_that_a_database_without_any_row_may_have_been_reset(
+    used: Service, capsys: Said
+) -> None:
+    lose_all(used)
+
+    assert run("check", here(used)) == 1
+
+    said = capsys.readouterr().out
+    assert "22 files of " in said
+    assert "The database knows none of the files in the store." in said
+
+
+def test_check_names_rows_that_the_last_check_saw_and_that_are_gone_until_told_to_forget(
+    used: Service, capsys: Said
+) -> None:
+    run("check", here(used))
+    lose(used, "feedback", "submission")
+    capsys.readouterr()
+
+    found = [run("check", here(used)), run("check", here(used))]
+    said = capsys.readouterr().out
+    forgotten = run("check", "--forget-gone", here(used))
+
+    assert found == [1, 1]
+    gone = "GONE: 1 feedback, 20 submissions of organisation 1, course 'physics', assignment 'ps1'"
+    assert said.count(gone) == 2
+    assert "nbexchange check --forget-gone" in said
+    assert (forgotten, run("check", here(used))) == (0, 0)
+
+
+def test_rows_that_came_back_are_not_gone_any_more(used: Service, tmp_path: Path) -> None:
+    run("check", here(used))
+    rows = course.rows(used, "feedback")
+    lose(used, "feedback")
+    assert run("check", here(used)) == 1
+
+    with databases.engine_of(databases.database_of(used.data)).begin() as connection:
+        connection.execute(Base.metadata.tables["feedback"].insert(), rows)
+
+    assert run("check", here(used)) == 0
+
+
+PURGED: dict[str, list[str]] = {
+    "a course": ["--course=physics"],
+    "an assignment": ["--course=physics", "--assignment=ps1"],
+    "a student": ["--student=bob"],
+}
+
+
+@pytest.mark.parametrize("scope", PURGED.values(), ids=PURGED)
+def test_what_an_administrator_purged_is_not_gone(
+    used: Service, capsys: Said, scope: list[str]
+) -> None:
+    run("check", here(used))
+    run("purge", *scope, here(used))
+    code = capsys.readouterr().out.rpartition("--confirm=")[2].strip()
+    assert run("purge", f"--confirm={code}", here(used)) == 0
+
+    assert run("check", here(used)) == 0
+    assert "GONE" not in capsys.readouterr().out
+
+
+def test_what_an_instructor_purged_is_not_gone(used: Service, capsys: Said) -> None:
+    run("check", here(used))
+    purge_id = course.purge(used.instructor())
+    hidden = run("check", here(used))
+    run("purge", f"--confirm={purge_id}", here(used))
+
+    assert (hidden, run("check", here(used))) == (0, 0)
+    assert "GONE" not in capsys.readouterr().out
+
+
+def test_a_purge_explains_nothing_beyond_its_scope(used: Service, capsys: Said) -> None:
+    receipt(submit(used.student(name="chloe")))
+    run("check", here(used))
+    run("purge", "--student=chloe", here(used))
+    code = capsys.readouterr().out.rpartition("--confirm=")[2].strip()
+    run("purge", f"--confirm={code}", here(used))
+    lose(used, "feedback")
+
+    assert run("check", here(used)) == 1
+    assert "GONE: 1 feedback of organisation 1" in capsys.readouterr().out
+
+
+ELSEWHERE = {
+    "another organisation": (2, "physics", "ps1"),
+    "another course": (1, "maths", "ps1"),
+    "another assignment": (1, "physics", "ps2"),
+}
+
+
+@pytest.mark.parametrize(
+    ("org_id", "course_id", "assignment_id"), ELSEWHERE.values(), ids=ELSEWHERE
+)
+def test_a_purge_elsewhere_explains_nothing(
+    used: Service, capsys: Said, org_id: int, course_id: str, assignment_id: str
+) -> None:
+    place = {"course_id": course_id, "assignment_id": assignment_id}
+    zoe = used.instructor(course_id, "zoe", org_id)
+    receipt(zoe.post("assignment", tar_gz(p1=b"{}"), **place))
+    run("check", here(used))
+    scope = [f"--org={org_id}", f"--course={course_id}", f"--assignment={assignment_id}"]
+    run("purge", *scope, here(used))
+    code = capsys.readouterr().out.rpartition("--confirm=")[2].strip()
+    assert run("purge", f"--confirm={code}", here(used)) == 0
+    lose(used, "feedback")
+
+    assert run("check", here(used)) == 1
+    assert "GONE: 1 feedback of organisation 1" in capsys.readouterr().out
+
+
+def test_gc_deletes_nothing_while_rows_are_gone(used: Service, capsys: Said) -> None:
+    run("check", here(used))
+    lose(used, "feedback", "submission")
+    before = used.files()
+
+    assert run("gc", "--delete", "--older-than=0", here(used)) == 2
+    assert "21 rows are gone" in capsys.readouterr().err
+    assert used.files() == before
+    assert run("gc", "--delete", "--older-than=0", "--everything", here(used)) == 0
+    assert len(used.files()) == 1
+
+
+def test_a_note_of_the_last_check_that_cannot_be_read_is_said(used: Service) -> None:
+    run("check", here(used))
+    (used.data / "last-check").write_bytes(b"half")
+
+    assert "last-check of the store cannot be read" in str(run("check", here(used)))
 
 
 # -- progress
@@ -611,17 +782,3 @@ def test_a_database_that_is_no_database_is_said_without_a_trace(tmp_path: Path) 
 
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-
-
-@pytest.mark.sqlite
-def test_reset_db_throws_away_every_row_and_says_so(used: Service) -> None:
-    assert "reset_db" in str(run_reset(used))
-    with contextlib.closing(sqlite3.connect(used.data / "nbexchange.sqlite")) as database:
-        assert database.execute("SELECT count(*) FROM submission").fetchone() == (0,)
-
-
-def run_reset(service: Service) -> Any:
-    """Starting on a port that is taken ends the program right after the database is ready."""
-    return run_program(
-        "--reset-db", "--ip=127.0.0.1", f"--port={service.port}", here(service)
-    ).stderr

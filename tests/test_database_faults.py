@@ -8,28 +8,38 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import random
 import re
 import shutil
+import struct
 import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pymysql
 import pytest
 import requests
+from sqlalchemy import exc, insert, text
 
-from tests.support.archives import sha256, tar_gz
+from nbexchange import models
+from nbexchange.database import Database, clock
+from nbexchange.database.durability import MYSQL
+from nbexchange.database.failures import known_errors
+from nbexchange.errors import Misconfigured, StoreFull, Unavailable
+from tests.support.archives import sha256, tar_gz, upload_headers
 from tests.support.course import PS1, WORK, give_feedback, receipt, release, submit
 from tests.support.crowd import UPLOADERS, Crowd, Given, account, whole
 from tests.support.faults_report import TRIALS, report
 from tests.support.numbers import Numbers
 from tests.support.parts import missing, needs
 from tests.support.process import FaultyService, ServiceProcess, small_disk, wait_until
-from tests.support.proxy import Fate, Proxy
+from tests.support.proxy import Fate, Pooler, Proxy
 from tests.support.servers import KINDS, DatabaseServer, make_server
 from tests.support.service import Wire
 
@@ -66,7 +76,7 @@ def faulty(data: Path, server: DatabaseServer) -> Iterator[FaultyService]:
 
 @pytest.fixture
 def proxy(server: DatabaseServer) -> Iterator[Proxy]:
-    with Proxy(server.port) as running:
+    with Proxy(server.port, server.kind) as running:
         yield running
 
 
@@ -169,30 +179,207 @@ def keys_of_rows(server: DatabaseServer) -> set[str]:
 def test_who_waits_for_a_lock_keeps_nobody_else_waiting(
     server: DatabaseServer, faulty: FaultyService
 ) -> None:
-    """A long purge of one course holds its rows; people of others go on."""
+    """A long purge of one course holds its rows; people of others read and write."""
     ada = faulty.instructor()
     receipt(release(ada))
     waiting = [faulty.student(name=f"student{number}") for number in range(2 * UPLOADERS)]
     other = faulty.instructor("chemistry", "eve")
+    written: list[requests.Response] = []
     refused: list[requests.Response] = []
     threads = [
         threading.Thread(target=lambda wire=wire: refused.append(submit(wire, key="work")))
         for wire in waiting
     ]
 
-    with server.locked("SELECT id FROM course WHERE course_id = 'physics' FOR UPDATE"):
+    (physics,) = server.rows("course")
+    with server.locked(f"SELECT id FROM course WHERE id = {physics['id']} FOR UPDATE"):
         for thread in threads:
             thread.start()
-        while any(thread.is_alive() for thread in threads):
+        while all(thread.is_alive() for thread in threads):
             assert other.get("assignments", course_id="chemistry").ok
+            written.append(release_in(other, "chemistry"))
             threads[0].join(0.05)
+        for thread in threads:
+            thread.join()
     given = [(until_receipt(wire, "work"), sha256(WORK)) for wire in waiting]
 
     for answer in refused:
         assert_away(answer)
+    assert {answer.status_code for answer in written} == {201}, written[0].text
+    assert len(written) > 10  # all the time, until those who waited were refused
     found = account(faulty, given, server.rows("submission"))
     tell("a course's rows locked", server, found)
     assert found == whole(given)
+
+
+@pytest.mark.slow
+def test_one_person_who_waits_in_several_courses_keeps_nobody_else_waiting(
+    server: DatabaseServer, faulty: FaultyService
+) -> None:
+    names = [f"held{number}" for number in range(4)]
+    many = faulty.wire(faulty.enrol("may", dict.fromkeys(names, "Instructor")))
+    other = faulty.instructor("chemistry", "eve")
+    assert all(release_in(many, name).ok for name in names)
+    pks = ", ".join(str(row["id"]) for row in server.rows("course"))
+    held = f"SELECT id FROM course WHERE id IN ({pks}) FOR UPDATE"
+    written = []
+
+    with server.locked(held), ThreadPoolExecutor(8) as threads:
+        waiting = [threads.submit(release_in, many, name) for name in (*names, *names)]
+        while not any(one.done() for one in waiting):
+            written.append(release_in(other, "chemistry").status_code)
+
+    assert set(written) == {201}
+    assert len(written) > 10  # all the time, until those who waited were refused
+
+
+@pytest.mark.slow
+def test_who_comes_after_an_administrators_purge_does_not_pass_it(data: Path) -> None:
+    """PostgreSQL lets those that share a row in for as long as they come, unless they queue up."""
+    with make_server("postgresql") as server, FaultyService(data, on(server.url())) as service:
+        receipt(release(service.instructor()))
+        receipt(submit(service.student()))
+        later = service.student(name="cleo")
+        _, said = service.run_command("purge", "--course=physics", "--student=bob")
+        (code,) = re.findall(r"--confirm=(\w+)", said)
+        with ThreadPoolExecutor(2) as threads:
+            with server.locked("SELECT id FROM course FOR KEY SHARE"):
+                purge = threads.submit(service.run_command, "purge", f"--confirm={code}")
+                wait_until(lambda: waiting_for_locks(server) == 1)
+                answer = threads.submit(submit, later)
+                wait_until(lambda: waiting_for_locks(server) == 2)
+            assert purge.result()[0] == 0
+            assert receipt(answer.result())
+
+
+def test_on_postgresql_a_class_and_its_instructor_do_not_wait_for_each_other(
+    data: Path, postgresql: DatabaseServer
+) -> None:
+    """Those who change an assignment and those who add to it hold the same rows at once."""
+    rows = "SELECT course.id FROM course JOIN assignment ON course_pk = course.id FOR"
+    with FaultyService(data, on(postgresql.url())) as service:
+        ada, bob = service.instructor(), service.student()
+        receipt(release(ada))
+
+        with postgresql.locked(f"{rows} NO KEY UPDATE"):  # an instructor releases
+            receipt(submit(bob))
+        with postgresql.locked(f"{rows} KEY SHARE"):  # a class hands in
+            receipt(release(ada))
+            assert ada.delete("assignment", **PS1).ok
+
+
+def waiting_for_locks(server: DatabaseServer) -> int:
+    with server.engine().connect() as connection:
+        return connection.execute(
+            text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        ).scalar_one()
+
+
+def release_in(wire: Wire, course_id: str) -> requests.Response:
+    names = {"course_id": course_id, "assignment_id": "ps1"}
+    return wire.post("assignment", WORK, upload_headers(WORK), **names)
+
+
+# -- busy, or only to be read
+
+
+STOPS = {
+    "a lock, PostgreSQL": ("postgresql", ""),
+    "a lock, MariaDB": ("mariadb", ""),
+    "its time, PostgreSQL": (
+        "postgresql",
+        "ALTER DATABASE nbexchange SET statement_timeout = '500ms'",
+    ),
+    "its time, MariaDB": ("mariadb", "SET GLOBAL max_statement_time = 0.5"),
+}
+"""What stops a statement, and the statement that sets it where it is not ours."""
+
+HURRY = "from nbexchange.database import engines\nengines.LOCK_SECONDS = 1\n"
+
+
+@pytest.mark.parametrize(("kind", "harm"), STOPS.values(), ids=STOPS)
+def test_work_that_waited_too_long_for_a_lock_is_to_be_sent_again_and_not_in_parts(
+    data: Path, kind: str, harm: str
+) -> None:
+    with make_server(kind) as server, FaultyService(data, HURRY + on(server.url())) as service:
+        bob = service.student()
+        receipt(release(service.instructor()))
+        if harm:
+            server.say(harm)
+            server.throw_out()
+        with server.locked("SELECT id FROM course FOR UPDATE"):
+            refused = submit(bob, key="work")
+
+        assert_away(refused)
+        assert "has too much to do" in refused.json()["note"]
+        assert "the database is away" not in str(service.output)
+        receipt(submit(bob, key="work"))
+
+
+ONLY_READ = {
+    "postgresql": (
+        "ALTER DATABASE nbexchange SET default_transaction_read_only = on",
+        "ALTER DATABASE nbexchange RESET default_transaction_read_only",
+    ),
+    "mariadb": ("SET GLOBAL tx_read_only = 1", "SET GLOBAL tx_read_only = 0"),
+}
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, StoreFull), (errno.EIO, Unavailable)])
+def test_a_storage_engine_without_room_is_a_full_disk(number: int, kind: type[Exception]) -> None:
+    """As pymysql reads what MariaDB sends. No test can fill the disk at just that moment."""
+    packet = struct.pack("<Bh", 0xFF, 1030) + f"#HY000Got error {number} from engine".encode()
+    with pytest.raises(pymysql.err.Error) as sent:
+        pymysql.err.raise_mysql_exception(packet)
+    error = exc.DBAPIError.instance("INSERT", {}, sent.value, pymysql.err.Error)
+
+    with pytest.raises(kind), known_errors():
+        raise error
+
+
+def test_a_database_whose_tables_are_being_restored_is_away(
+    server: DatabaseServer, faulty: FaultyService
+) -> None:
+    bob = faulty.student()
+    receipt(release(faulty.instructor()))
+
+    server.say("ALTER TABLE submission RENAME TO put_aside")
+    listed, refused = bob.get("assignments", **PS1), submit(bob, key="work")
+    server.say("ALTER TABLE put_aside RENAME TO submission")
+
+    for answer in (listed, refused):
+        assert_away(answer)
+    receipt(submit(bob, key="work"))
+
+
+def test_a_database_that_can_only_be_read_is_not_ready_and_says_so(
+    server: DatabaseServer, faulty: FaultyService
+) -> None:
+    """As a standby, or a server that an administrator has closed. It heals without a restart,
+    although the old sessions stay what they are."""
+    bob = faulty.student()
+    receipt(release(faulty.instructor()))
+    assert bob.get("readyz").ok
+    close, reopen = ONLY_READ[server.kind]
+
+    server.say(close)
+    server.throw_out()
+    (not_ready,) = wait_until(lambda: unready(bob.get("readyz")))
+    refused, listed = submit(bob, key="work"), bob.get("assignments", **PS1)
+    server.say(reopen, database="")
+    wait_until(lambda: bob.get("readyz").ok)
+
+    for answer in (not_ready, refused):
+        assert_away(answer)
+        assert "takes no changes" in answer.json()["note"]
+    assert listed.ok
+    assert "The database takes no changes" in str(faulty.output)
+    receipt(submit(bob, key="work"))
+
+
+def unready(answer: requests.Response) -> list[requests.Response]:
+    """An answer of readyz, which counts for two seconds; none where its connection was cut."""
+    return [] if answer.ok or "is away" in answer.text else [answer]
 
 
 # -- frozen
@@ -296,9 +483,16 @@ def test_what_is_committed_after_everybody_gave_up_is_what_a_retry_finds(
     assert_store_is_sound(server, behind_proxy)
 
 
+ERASES_ALL_THE_TIME = (
+    "from nbexchange.handlers import upkeep\nupkeep.FIRST_SECONDS = upkeep.PAUSE_SECONDS = 0.1\n"
+    "c.NbExchange.stop_grace = 5\n"  # for what it erases
+)
+
+
 @pytest.mark.slow
 def test_sigterm_ends_a_service_whose_server_is_frozen(data: Path, server: DatabaseServer) -> None:
-    with ServiceProcess(data, on(server.url())) as service:
+    """Also while it looks for what is to be erased, which no request waits for."""
+    with ServiceProcess(data, ERASES_ALL_THE_TIME + on(server.url())) as service:
         receipt(release(service.instructor()))
         students = [service.student(name=f"student{number}") for number in range(UPLOADERS)]
         server.freeze()
@@ -356,7 +550,9 @@ class GivingFeedback(Releasing):
         return f"feedback {number}".encode()
 
 
-@pytest.mark.parametrize("fate", [Fate.ANSWER_LOST, Fate.NEVER_SENT], ids=lambda fate: fate.name)
+@pytest.mark.parametrize(
+    "fate", [Fate.ANSWER_LOST, Fate.NEVER_SENT, Fate.DISK_FULL], ids=lambda fate: fate.name
+)
 @pytest.mark.parametrize("act", [Submitting, Releasing, GivingFeedback])
 def test_gone_at_commit_a_retry_gives_exactly_one_row_with_its_bytes(
     server: DatabaseServer,
@@ -376,7 +572,7 @@ def test_gone_at_commit_a_retry_gives_exactly_one_row_with_its_bytes(
         assert proxy.struck.is_set()
         # The transaction that was cut off may need a moment to be taken back.
         committed = len(server.rows(verb.table)) - before - trial
-        assert committed == (fate is Fate.ANSWER_LOST)
+        assert committed == (fate is not Fate.NEVER_SENT)
         receipts.append(receipt(verb.send(body, key)))
 
     rows = server.rows(verb.table)[before:]
@@ -426,6 +622,37 @@ def test_a_server_that_refuses_connections_is_a_503_and_heals(
     assert alive.ok
     receipt(submit(bob, key="work"))
     wait_until(lambda: bob.get("readyz").ok)  # its answer is kept for two seconds
+
+
+@pytest.mark.parametrize("own_numbers", [True, False], ids=["a pooler", "none"])
+def test_statements_are_prepared_where_no_pooler_could_run_others_of_their_names(
+    data: Path, postgresql: DatabaseServer, *, own_numbers: bool
+) -> None:
+    with (
+        Pooler(postgresql.port, own_numbers=own_numbers) as between,
+        FaultyService(data, on(postgresql.url(port=between.port))) as service,
+    ):
+        bob = service.student()
+        receipt(release(service.instructor()))
+        for number in range(20):
+            receipt(submit(bob, key=f"work-{number}"))
+
+    assert between.prepared is not own_numbers
+
+
+def test_a_newcomer_whose_number_is_taken_gets_the_next_one(
+    data: Path, postgresql: DatabaseServer
+) -> None:
+    """After rows were copied without their sequences."""
+    with FaultyService(data, on(postgresql.url())) as service:
+        receipt(release(service.instructor()))
+        receipt(submit(service.student()))
+        for table in ("user", "subscription"):
+            postgresql.say(
+                f"""SELECT setval(pg_get_serial_sequence('"{table}"', 'id'), 1, false)"""
+            )
+
+        receipt(submit(service.student(name="zoe")))
 
 
 # -- its disk is full
@@ -568,9 +795,15 @@ LOSSY = {
         "ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf()",
         "fsync is off",
     ),
+    "a table that a crash empties": (
+        "postgresql",
+        "ALTER TABLE event SET UNLOGGED",
+        "Table event is UNLOGGED",
+    ),
 }
 
-STATEMENT = re.compile(r"say `(.+)`, and|with: (.+)$", re.MULTILINE)
+STATEMENT = re.compile(r"[Rr]un `(.+)`|with: (.+)$", re.MULTILINE)
+LINE = re.compile(r"Write `(.+) = (.+)` into")
 
 
 @pytest.mark.parametrize(("kind", "harm", "words"), LOSSY.values(), ids=LOSSY)
@@ -617,6 +850,249 @@ def statement_in(said: str) -> str:
     found = STATEMENT.search(said)
     assert found, said
     return found[1] or found[2]
+
+
+BINARY_LOG = ("--log-bin=binlog", "--server-id=1")
+STANDBY = "ALTER SYSTEM SET synchronous_standby_names = 'other'; SELECT pg_reload_conf()"
+ROLE = "ALTER ROLE postgres IN DATABASE nbexchange SET synchronous_commit"
+
+SETTINGS = {
+    "a binary log that is not synced": ("mariadb", BINARY_LOG, "", "sync_binlog is 0"),
+    "a binary log that is synced at times": (
+        "mariadb",
+        (*BINARY_LOG, "--sync-binlog=2"),
+        "",
+        "sync_binlog is 2",
+    ),
+    "no doublewrite": (
+        "mariadb",
+        ("--skip-innodb-doublewrite",),
+        "",
+        "innodb_doublewrite is OFF",
+    ),
+    "files that are not synced": (
+        "mariadb",
+        ("--innodb-flush-method=nosync",),
+        "",
+        "innodb_flush_method is nosync",
+    ),
+    "files that are hardly synced": (
+        "mariadb",
+        ("--innodb-flush-method=littlesync",),
+        "",
+        "innodb_flush_method is littlesync",
+    ),
+    "files that grow unsynced": (
+        "mariadb",
+        ("--innodb-flush-method=O_DIRECT_NO_FSYNC",),
+        "",
+        "innodb_flush_method is O_DIRECT_NO_FSYNC",
+    ),
+    "a table in memory": (
+        "mariadb",
+        (),
+        "ALTER TABLE compatibility ENGINE = MEMORY",
+        "kept by MEMORY",
+    ),
+    "pages that are torn": (
+        "postgresql",
+        (),
+        "ALTER SYSTEM SET full_page_writes = off; SELECT pg_reload_conf()",
+        "full_page_writes is off",
+    ),
+    "a failed sync that is forgotten": (
+        "postgresql",
+        ("--data_sync_retry=on",),
+        "",
+        "data_sync_retry is on",
+    ),
+    "damaged pages that are emptied": (
+        "postgresql",
+        (),
+        "ALTER SYSTEM SET zero_damaged_pages = on; SELECT pg_reload_conf()",
+        "zero_damaged_pages is on",
+    ),
+    "damaged pages that pass for whole": (
+        "postgresql",
+        (),
+        "ALTER SYSTEM SET ignore_checksum_failure = on; SELECT pg_reload_conf()",
+        "ignore_checksum_failure is on",
+    ),
+    "rows that may refer to nothing": (
+        "postgresql",
+        (),
+        "ALTER DATABASE nbexchange SET session_replication_role = replica",
+        "session_replication_role is replica",
+    ),
+    "a role whose commits do not wait": (
+        "postgresql",
+        (),
+        "ALTER ROLE postgres SET synchronous_commit = off",
+        "synchronous_commit is off",
+    ),
+    "a database whose commits do not wait": (
+        "postgresql",
+        (),
+        "ALTER DATABASE nbexchange SET synchronous_commit = off",
+        "synchronous_commit is off",
+    ),
+    "commits that the standby lacks": (
+        "postgresql",
+        (),
+        f"{ROLE} = local; {STANDBY}",
+        "synchronous_commit is local",
+    ),
+    "tables that refer to each other": (
+        "postgresql",
+        (),
+        "; ".join(f"ALTER TABLE {one} SET UNLOGGED" for one in ("event", "feedback", "submission")),
+        "Table event is UNLOGGED",
+    ),
+}
+
+
+MEANINGS = {
+    "results that are cut": "SET GLOBAL sql_select_limit = 1",
+    "joins that are refused": "SET GLOBAL max_join_size = 1",
+}
+
+
+@pytest.mark.parametrize("setting", MEANINGS.values(), ids=MEANINGS)
+def test_a_setting_of_the_server_changes_no_answer_and_deletes_no_file(
+    data: Path, setting: str
+) -> None:
+    with make_server("mariadb") as server:
+        server.say(setting)
+        with FaultyService(data, on(server.url())) as service:
+            ada = service.instructor()
+            receipt(release(ada))
+            given = [receipt(submit(service.student(name=name))) for name in ("bob", "cleo", "dan")]
+            files = service.files()
+
+            listed = ada.get("collections", **PS1).json()["value"]
+            swept = service.run_command("gc", "--older-than=0", "--delete")
+
+            assert swept[0] == 0, swept
+            assert service.files() == files
+            assert {one["submission_id"] for one in given} == {one["path"] for one in listed}
+            assert service.run_command("check")[0] == 0
+
+
+def test_a_row_that_refers_to_nothing_is_refused_whatever_the_server_allows(
+    mariadb: DatabaseServer,
+) -> None:
+    """A student's submission may meet the purge of all that the student has."""
+    mariadb.say("SET GLOBAL foreign_key_checks = 0")
+    database = Database(mariadb.url())
+
+    with pytest.raises(exc.IntegrityError):
+        database.write_now(
+            lambda session: session.execute(
+                insert(models.Assignment).values(course_pk=1, assignment_id="ps1", released=True)
+            )
+        )
+
+    database.close()
+
+
+@pytest.mark.parametrize(("kind", "options", "harm", "words"), SETTINGS.values(), ids=SETTINGS)
+def test_a_setting_that_loses_is_refused_until_it_is_corrected_as_the_message_says(
+    kind: str, options: tuple[str, ...], harm: str, words: str
+) -> None:
+    with make_server(kind) as server:
+        if options:
+            server.restart(*options)
+        server.say(harm)
+        said = [wait_until(lambda: refusal(server))]
+        while said[-1] is not None and len(said) < 5:
+            correct(server, said[-1])
+            wait_until(lambda: refusal(server) != said[-1])
+            said.append(refusal(server))
+
+        assert words in said[0]
+        assert said[-1] is None
+
+
+def refusal(server: DatabaseServer) -> str | None:
+    """What a new connection is told; None where it may be used."""
+    with contextlib.closing(Database(server.url())) as database:
+        try:
+            database.read_now(clock)
+        except Misconfigured as error:
+            return str(error)
+    return None
+
+
+def correct(server: DatabaseServer, said: str) -> None:
+    """Do what the message says, and nothing else."""
+    line = LINE.search(said)
+    if line:
+        server.restart(*server.options, f"--{line[1].replace('_', '-')}={line[2]}")
+        return
+    server.say(statement_in(said))
+    if "restart the server" in said:
+        server.restart()
+
+
+SAFE = {
+    "MariaDB's own group commit": (
+        "mariadb",
+        (),
+        "SET GLOBAL innodb_flush_log_at_trx_commit = 3",
+    ),
+    "a binary log that is synced": ("mariadb", (*BINARY_LOG, "--sync-binlog=1"), ""),
+    "files that are opened synchronously": (
+        "mariadb",
+        ("--innodb-flush-method=O_DSYNC",),
+        "",
+    ),
+    "a local commit where there is no standby": (
+        "postgresql",
+        (),
+        f"{ROLE} = local",
+    ),
+    "a standby that has written": ("postgresql", (), f"{ROLE} = remote_write; {STANDBY}"),
+}
+
+
+@pytest.mark.parametrize(("kind", "options", "change"), SAFE.values(), ids=SAFE)
+def test_a_setting_that_loses_nothing_is_accepted(
+    kind: str, options: tuple[str, ...], change: str
+) -> None:
+    with make_server(kind) as server:
+        if options:
+            server.restart(*options)
+        server.say(change)
+
+        assert refusal(server) is None
+
+
+TORN = {"mariadb": "--skip-innodb-doublewrite", "postgresql": "--full_page_writes=off"}
+
+
+def test_pages_may_be_written_once_where_the_administrator_says_that_disks_do_not_tear_them(
+    data: Path, server: DatabaseServer
+) -> None:
+    server.restart(TORN[server.kind])
+    config = on(server.url(), db_writes_whole_pages=True)
+    with FaultyService(data, config) as service:
+        assert refusal(server)
+        assert receipt(release(service.instructor()))
+
+
+MYSQL_8 = {
+    "pages that are only recognised as torn": ({"innodb_doublewrite": "DETECT_ONLY"}, False),
+    "pages that are repaired": ({"innodb_doublewrite": "DETECT_AND_RECOVER"}, True),
+    "no redo log": ({"Innodb_redo_log_enabled": "OFF"}, False),
+    "a redo log": ({"Innodb_redo_log_enabled": "ON"}, True),
+    "a flush method that is the system's": ({"innodb_flush_method": ""}, True),
+    "files of MariaDB 11 that are not synced": ({"innodb_doublewrite": "fast"}, False),
+}
+
+
+@pytest.mark.parametrize(("values", "safe"), MYSQL_8.values(), ids=MYSQL_8)
+def test_what_only_servers_say_that_are_not_here(values: dict[str, str], *, safe: bool) -> None:
+    assert all(setting.is_safe(values) for setting in MYSQL) == safe
 
 
 COLUMNS = {
@@ -713,6 +1189,24 @@ def test_a_mode_that_changes_later_is_found_by_the_next_connection(
         assert refused.status_code in (500, 503)
         assert refused.json()["success"] is False
         assert [row for row in stored if row["idempotency_key"] == "work"] == []
+        assert words in str(service.output)
+
+
+LATER = {name: LOSSY[name] for name in ("commits forgotten", "a table that a crash empties")}
+
+
+@pytest.mark.parametrize(("kind", "harm", "words"), LATER.values(), ids=LATER)
+def test_a_mode_that_changes_later_is_found_by_readyz_on_old_connections(
+    data: Path, kind: str, harm: str, words: str
+) -> None:
+    with make_server(kind) as server, FaultyService(data, on(server.url())) as service:
+        wire = service.student()
+        assert wire.get("readyz").ok
+        server.say(harm)
+        wait_until(lambda: wire.get("readyz").status_code == 500)
+        server.say(statement_in(str(service.output)))
+        wait_until(lambda: wire.get("readyz").ok)
+
         assert words in str(service.output)
 
 

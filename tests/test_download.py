@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import datetime
 import os
 import random
 import socket
@@ -13,9 +14,21 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.support import places
+from nbexchange.models import Base
+from tests.support import databases, places
 from tests.support.archives import content_digest, sha256, tar_gz, upload_headers
-from tests.support.course import PS1, WORK, collect, give_feedback, receipt, release, rows, submit
+from tests.support.commands import run_for
+from tests.support.course import (
+    PS1,
+    WORK,
+    collect,
+    give_feedback,
+    purge,
+    receipt,
+    release,
+    rows,
+    submit,
+)
 from tests.support.numbers import Numbers
 from tests.support.process import ServiceProcess, highest_memory, wait_until
 from tests.support.raw import RawConnection
@@ -23,6 +36,7 @@ from tests.support.service import PATIENCE, Service, Wire, configured
 
 LARGE = tar_gz(p1=random.Random(1).randbytes(3_500_000))
 """Several chunks."""
+LONG_AGO = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 MEGABYTE = 1024 * 1024
 
 
@@ -165,8 +179,74 @@ def test_later_parts_of_a_download_are_not_noted_as_another_fetch(
     fetch(bob)
     fetch(bob, Range="bytes=100-")
 
-    actions = [event["action"] for event in rows(service, "event")]
-    assert actions == ["released", "fetched"]
+    assert actions(service) == ["released", "fetched"]
+
+
+def actions(service: Service) -> list[str]:
+    return [event["action"] for event in rows(service, "event")]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Range": "bytes=1-"},
+        {"Range": "bytes=1-", "If-Range": '"other"'},
+        {"Range": "bytes=-5"},
+        {"Range": "nonsense"},
+    ],
+)
+def test_nobody_has_any_part_of_a_file_without_an_event(
+    service: Service, bob: Wire, ada: Wire, headers: dict[str, str]
+) -> None:
+    given = receipt(submit(bob))
+    before = actions(service)
+
+    for _ in range(2):
+        assert bob.get("assignment", headers, **PS1).ok
+        assert ada.get("collection", headers, **PS1, path=given["submission_id"]).ok
+
+    assert actions(service) == [*before, "fetched", "collected"]
+
+
+def test_a_part_of_another_version_is_noted(service: Service, bob: Wire, ada: Wire) -> None:
+    fetch(bob)
+    receipt(release(ada, WORK))
+    fetch(bob, Range="bytes=1-")
+
+    assert actions(service) == ["released", "fetched", "released", "fetched"]
+
+
+def test_the_same_file_again_within_a_minute_is_one_event(
+    service: Service, bob: Wire, ada: Wire
+) -> None:
+    given = [receipt(submit(bob)) for _ in range(2)]
+    before = actions(service)
+
+    for _ in range(3):
+        fetch(bob)
+        for each in given:
+            assert collect(ada, each["submission_id"]).ok
+
+    assert actions(service) == [*before, "fetched", "collected", "collected"]
+
+
+def test_the_same_file_again_after_a_minute_is_another_event_and_a_part_is_not(
+    service: Service, bob: Wire, ada: Wire
+) -> None:
+    given = receipt(submit(bob))
+
+    def download(**headers: str) -> None:
+        assert bob.get("assignment", headers, **PS1).ok
+        assert ada.get("collection", headers, **PS1, path=given["submission_id"]).ok
+
+    download()
+    with databases.engine_of(databases.database_of(service.data)).begin() as connection:
+        event = Base.metadata.tables["event"]
+        connection.execute(event.update().values(at=LONG_AGO))
+    download(Range="bytes=1-")
+    download()
+
+    assert actions(service) == ["released", "submitted", *2 * ["fetched", "collected"]]
 
 
 # -- damaged
@@ -276,6 +356,48 @@ def test_feedback_that_was_damaged_is_there_when_it_is_released_again(
     (item,) = bob.get("feedback", **PS1).json()["feedback"]
     assert (again["version"], item["version"]) == (2, 2)
     assert base64.b64decode(item["content"]) == b"the same"
+
+
+# -- erased
+
+
+PS2 = {"course_id": "physics", "assignment_id": "ps2"}
+
+# Feedback is looked for when its turn has come, so that no turn lies between the row and its bytes.
+DOWNLOADS: dict[str, tuple[str, Callable[[Wire, str], requests.Response]]] = {
+    "a release": ("fetched", lambda bob, _: fetch(bob)),
+    "a submission": ("collected", collect),
+}
+
+
+@pytest.mark.parametrize(("action", "download"), DOWNLOADS.values(), ids=DOWNLOADS)
+def test_what_is_purged_while_its_download_waits_for_a_turn_is_gone_and_not_damaged(
+    data: Path, action: str, download: Callable[[Wire, str], requests.Response]
+) -> None:
+    with configured(data, max_transfers_per_person=1) as service:
+        ada, token = service.instructor(), service.enrol("bob", {"physics": "Student"})
+        bob, large = service.wire(token), tar_gz(p2=os.urandom(8_000_000))
+        receipt(release(ada))
+        receipt(ada.post("assignment", large, upload_headers(large), **PS2))
+        submission_id = receipt(submit(bob))["submission_id"]
+        receipt(give_feedback(ada, submission_id, b"good"))
+        with RawConnection(service.url, token) as reader:
+            reader.send(reader.head("GET", "assignment", **PS2))
+            wait_until(lambda: reader.socket.recv(1, socket.MSG_PEEK))
+            done = len([row for row in rows(service, "event") if row["action"] == action])
+            answers: list[requests.Response] = []
+            waiting = threading.Thread(target=lambda: answers.append(download(bob, submission_id)))
+            waiting.start()
+            wait_until(
+                lambda: [row["action"] for row in rows(service, "event")].count(action) > done
+            )
+            assert run_for(service, "purge", f"--confirm={purge(ada)}") == 0
+        waiting.join()
+        numbers = Numbers(service)
+
+    assert answers[0].status_code == 404
+    assert "erased meanwhile" in answers[0].json()["note"]
+    assert numbers.get("nbexchange_refusals_total", reason="Damaged") == 0
 
 
 def test_who_fetches_much_feedback_at_a_time_waits_for_a_turn(data: Path) -> None:

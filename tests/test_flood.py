@@ -4,18 +4,22 @@ slowed down, and nobody else waits."""
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import http.client
 import itertools
 import subprocess
 import sys
 import threading
+import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 import pytest
+import requests
 
 from benchmarks.attackers import TOP, Attackers
 from nbexchange.errors import Malformed
@@ -23,8 +27,9 @@ from nbexchange.handlers.multipart import MOST_PARTS, MultipartFile
 from tests.hub import fake_hub
 from tests.hub.exchange import Clock, exchange
 from tests.support.course import PS1, receipt, release, submit
-from tests.support.others import Waits
-from tests.support.process import ServiceProcess
+from tests.support.others import FLOOR_MS, MOST_ROUNDS, Waits
+from tests.support.parts import PATIENCE
+from tests.support.process import ServiceProcess, wait_until
 
 # -- floods
 
@@ -92,6 +97,101 @@ def test_a_hub_is_not_asked_again_and_again_for_a_token_that_it_does_not_know(da
     assert statuses == 21 * [401]
     assert (asked, asked_for_other) == (1, 2)
     assert after.status_code == 200
+
+
+NEWCOMERS = 20
+
+HUB_SECONDS = 0.04
+"""That the hub takes for an answer, during which it does nothing else."""
+
+
+class Newcomers:
+    """People with a token that the service has not seen, who all list at once."""
+
+    def __init__(self, hub: fake_hub.FakeHub) -> None:
+        self._tokens: dict[str, str] = {}
+        self._strangers = 0
+        self.statuses: Counter[int] = Counter()
+        hub.answers["user"] = self._whose
+
+    def _whose(self, token: str) -> bytes:
+        time.sleep(HUB_SECONDS)
+        if token not in self._tokens:
+            self._strangers += 1
+            return fake_hub.http(403)
+        return fake_hub.http(200, {**fake_hub.ADA, "name": self._tokens[token]})
+
+    def wait_for_strangers(self) -> None:
+        before = self._strangers
+        wait_until(lambda: self._strangers > before + 20)
+
+    def come(self, service: ServiceProcess) -> list[float]:
+        """How many seconds each waits for a list."""
+        tokens = [uuid.uuid4().hex for _ in range(NEWCOMERS)]
+        self._tokens |= {token: f"newcomer{token[:8]}" for token in tokens}
+        with concurrent.futures.ThreadPoolExecutor(NEWCOMERS) as people:
+            return list(people.map(lambda token: self._list(service, token), tokens))
+
+    def _list(self, service: ServiceProcess, token: str) -> float:
+        begun, over = time.monotonic(), threading.Event()
+        while True:
+            answer = requests.get(
+                f"{service.url}/assignments",
+                headers={"Authorization": f"Bearer {token}"},
+                timeout=PATIENCE,
+            )
+            self.statuses[answer.status_code] += 1
+            if answer.ok:
+                return time.monotonic() - begun
+            assert answer.status_code == 429, answer.text
+            over.wait(0.2)
+
+
+@contextlib.contextmanager
+def hub_of_newcomers(data: Path) -> Iterator[tuple[ServiceProcess, Newcomers]]:
+    with fake_hub.FakeHub() as hub:
+        config = (
+            "from nbexchange.handlers.auth.jupyterhub import JupyterHubUserHandler\n"
+            "c.NbExchange.user_plugin_class = JupyterHubUserHandler\n"
+            f"c.JupyterHubUserHandler.api_url = {hub.api_url!r}\n"
+            'c.JupyterHubUserHandler.service_name = "nbexchange"\n'
+            'c.JupyterHubUserHandler.api_token = ""\n'
+        )
+        with ServiceProcess(data, config) as service:
+            yield service, Newcomers(hub)
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.slow)])
+def test_a_flood_of_made_up_tokens_keeps_no_newcomer_waiting(data: Path, count: int) -> None:
+    with hub_of_newcomers(data) as (service, newcomers):
+        rounds = []
+        for _ in range(MOST_ROUNDS):
+            idle = 1000 * max(newcomers.come(service))
+            with Attackers(service.url, "strangers", count, query="odd"):
+                newcomers.wait_for_strangers()
+                newcomers.statuses.clear()
+                attacked = 1000 * max(newcomers.come(service))
+            rounds.append((idle, attacked))
+            print(f"{count} made-up tokens: {idle:.0f} ms before, {attacked:.0f} ms meanwhile")
+            if attacked <= 2 * idle + FLOOR_MS:
+                break
+
+    assert attacked <= 2 * idle + FLOOR_MS, rounds
+    assert newcomers.statuses.keys() == {200}
+
+
+@pytest.mark.slow
+def test_among_tokens_that_look_like_a_hubs_every_newcomer_gets_in(data: Path) -> None:
+    """Nobody can tell them apart before the hub has answered."""
+    with (
+        hub_of_newcomers(data) as (service, newcomers),
+        Attackers(service.url, "strangers", 100, query="hub"),
+    ):
+        newcomers.wait_for_strangers()
+        waits = sorted(newcomers.come(service))
+
+    print(f"100 like a hub's: {waits[9]:.1f} s, at most {waits[-1]:.1f}; {newcomers.statuses}")
+    assert newcomers.statuses[200] == NEWCOMERS
 
 
 # -- what costs much to read

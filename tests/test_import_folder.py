@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import io
 import json
 import os
+import pwd
 import re
 import secrets
 import shutil
@@ -16,12 +18,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.orm import Session
 
-from nbexchange.archive import Limits, unpack
+from nbexchange.archive import Contents, Limits, unpack
 from nbexchange.commands.foreign import check_owner, copy_plain
 from nbexchange.errors import BadArchive, Forbidden
-from nbexchange.exchange.importing import import_people
-from tests.support import course, places
+from nbexchange.exchange.importing import (
+    Kept,
+    OldRelease,
+    OldSubmission,
+    import_people,
+    import_release,
+    import_submission,
+)
+from nbexchange.storage import Blob
+from nbexchange.text import is_safe
+from tests.support import course, databases, places
 from tests.support.archives import NOTEBOOK, sha256, tar_gz, tar_gz_of, upload_headers
 from tests.support.commands import run_for
 from tests.support.course import give_feedback, receipt, release, submit
@@ -260,6 +272,40 @@ def test_submissions_to_what_is_released_no_more_come_over_and_it_stays_hidden(
 
     assert len(collected(service)) == 3
     assert service.student().get("assignment", **course.PS1).status_code == 404
+
+
+@pytest.mark.parametrize("stands_in", [False, True], ids=["release", "stand-in"])
+def test_of_two_imports_at_once_the_second_brings_nothing(
+    service: Service, stands_in: bool
+) -> None:
+    """Both have looked before, when neither had brought anything."""
+    release = OldRelease(1, "physics", "ps1", "ada", "its release", stands_in=stands_in)
+    handed_in = datetime.datetime(2026, 3, 1, tzinfo=datetime.UTC)
+    work = OldSubmission(1, "physics", "ps1", "bob", handed_in, "its work")
+    contents = Contents(1, 5, ("p1.ipynb",), None)
+    blobs = [Blob(secrets.token_hex(16), "0" * 64, 5) for _ in range(4)]
+
+    with Session(databases.engine_of(databases.database_of(service.data))) as session:
+        kept = [import_release(session, release, blob, contents) for blob in blobs[:2]]
+        kept += [import_submission(session, work, blob, contents) for blob in blobs[2:]]
+
+    first, other = blobs[0].key, blobs[2].key
+    assert kept == [Kept(True, first), Kept(False, first), Kept(True, other), Kept(False, other)]
+
+
+def test_work_that_was_packed_otherwise_since_is_not_imported_again(service: Service) -> None:
+    """It is known by where it comes from; another version may make other bytes of it."""
+    release = OldRelease(1, "physics", "ps1", "ada", "its release")
+    handed_in = datetime.datetime(2026, 3, 1, tzinfo=datetime.UTC)
+    work = OldSubmission(1, "physics", "ps1", "bob", handed_in, "its work")
+    contents = Contents(1, 5, ("p1.ipynb",), None)
+    first, again = (Blob(secrets.token_hex(16), digit * 64, 5) for digit in "01")
+
+    with Session(databases.engine_of(databases.database_of(service.data))) as session:
+        import_release(session, release, first, contents)
+        import_submission(session, work, first, contents)
+
+        assert import_submission(session, work, again, contents) == Kept(False, first.key)
 
 
 def test_a_release_that_is_refused_holds_up_no_submission(
@@ -509,6 +555,103 @@ def test_feedback_on_a_submission_that_was_refused_is_refused_too(
     assert dry["feedback"] == [1, 0, 1]
 
 
+WARNING = re.compile(r"WARNING: .*/(\S+)\+ps1\+.*: (it is named after .*); ask both")
+
+
+def owned(folder: Path, owner: int) -> None:
+    if os.geteuid():
+        pytest.skip("only root can give a folder away")
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, owner, owner)
+
+
+def test_a_folder_that_its_name_does_not_own_comes_over_with_a_warning_that_names_both(
+    service: Service, exchange: Exchange, tmp_path: Path, capsys: Said
+) -> None:
+    daemon = pwd.getpwnam("daemon")
+    owned(exchange.hand_in("daemon", FIRST), daemon.pw_uid)
+    owned(exchange.hand_in("eve", FIRST), daemon.pw_uid)
+    report = tmp_path / "report.json"
+
+    assert bring(service, exchange, f"--report={report}") == 0
+
+    said = capsys.readouterr().out
+    warning = "it is named after eve and belongs to daemon, who also owns folders of daemon"
+    assert WARNING.findall(said) == [("eve", warning)]
+    (warned,) = [one for one in json.loads(report.read_text())["items"] if "warning" in one]
+    assert warned["student"] == "eve"
+    assert warned["outcome"] == "imported"
+    assert counted(said)["submission"] == [5, 0, 0]
+
+
+def test_owners_of_another_machine_are_compared_with_each_other(
+    service: Service, exchange: Exchange, capsys: Said
+) -> None:
+    owned(exchange.hand_in("eve", FIRST), 54321)
+    owned(exchange.hand_in("mallory", FIRST), 54322)
+    owned(exchange.hand_in("alice", FIRST), 54322)
+
+    assert bring(service, exchange) == 0
+
+    assert WARNING.findall(capsys.readouterr().out) == [
+        ("alice", "it is named after alice and belongs to 54322, who also owns folders of mallory"),
+        (
+            "mallory",
+            "it is named after mallory and belongs to 54322, who also owns folders of alice",
+        ),
+    ]
+
+
+def test_an_owner_who_counts_may_hand_in_for_a_student(
+    service: Service, exchange: Exchange, capsys: Said
+) -> None:
+    owned(exchange.hand_in("eve", FIRST), pwd.getpwnam("daemon").pw_uid)
+
+    assert bring(service, exchange, "--owner=daemon") == 0
+
+    assert "WARNING" not in capsys.readouterr().out
+
+
+def test_a_hard_link_to_the_file_of_another_owner_is_refused(
+    service: Service, exchange: Exchange, tmp_path: Path, capsys: Said
+) -> None:
+    """Its reader would get what the student may not read."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"for the administrator")
+    submission = exchange.hand_in("eve", FIRST)
+    owned(submission, 54321)
+    (submission / "answers").hardlink_to(secret)
+    release = exchange.release("ps2")
+    owned(release, 54321)
+    (release / "answers").hardlink_to(secret)
+    feedback = exchange.put_feedback(b"p1")
+    feedback.unlink()
+    feedback.hardlink_to(secret)
+    owned_by_eve = exchange.folder / "feedback"
+    os.chown(owned_by_eve, 54321, 54321)
+
+    assert bring(service, exchange, "--owner=54321") == 1
+
+    said = capsys.readouterr().out
+    assert counted(said)["submission"] == [3, 0, 1]
+    assert counted(said)["release"] == [1, 0, 1]
+    assert "it holds a hard link to a file of root: 'answers', in a folder of 54321" in said
+    for key in course.blobs(service):
+        assert b"for the administrator" not in service.content(key)
+
+
+def test_hard_links_of_one_owner_come_over_as_copies(
+    service: Service, exchange: Exchange, capsys: Said
+) -> None:
+    """As in a backup that shares what has not changed."""
+    submission = exchange.hand_in("eve", FIRST)
+    (submission / "again.ipynb").hardlink_to(submission / "p1.ipynb")
+
+    assert bring(service, exchange) == 0
+
+    assert collected(service)["eve", FIRST]["again.ipynb"] == b"work"
+
+
 # -- one that is bad never stops the rest
 
 
@@ -610,6 +753,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a plus in the name": (renamed(f"a+b+c+{FIRST}"), "does not tell where"),
     "a student who cannot be": (renamed(f"{'d' * 201}+ps1+{FIRST}"), "cannot be a name here"),
     "an escape for the terminal": (renamed(f"\x1b[2J+ps1+{FIRST}"), r"cannot be a name here"),
+    "a name that turns text round": (renamed(f"\u202exeve+ps1+{FIRST}"), r"cannot be a name"),
 }
 
 
@@ -630,7 +774,7 @@ def test_a_bad_folder_is_refused_and_named_and_the_rest_comes_over(
 
     said = capsys.readouterr().out
     assert counted(said)["submission"] == [3, 0, 1]
-    assert "\x1b" not in said
+    assert is_safe(said.replace("\n", ""))
     (refused,) = [
         one for one in json.loads(report.read_text())["items"] if one["outcome"] == "refused"
     ]
@@ -738,12 +882,16 @@ def used(service: Service) -> Service:
     receipt(release(ada, tar_gz(p1=b"the second")))
     receipt(release(ada, tar_gz(p1=b"a first try")))
     for number, name in enumerate(NAMES):
-        token = service.enrol(name, {"physics": "Student"}, token=f"t{number}", email=f"{number}@x")
+        stand_in = name.replace("../", "")
+        token = service.enrol(
+            stand_in, {"physics": "Student"}, token=f"t{number}", email=f"{number}@x"
+        )
         for work in range(2):
             body = tar_gz_of({"p1.ipynb": f"{name} {work}".encode(), "empty": None})
             given = receipt(submit(service.wire(token), body))
         for html in (b"bad", b"good", b"good"):
             receipt(give_feedback(ada, given["submission_id"], html))
+    databases.rename(service.data, "user", "name", {"up": "../up"})
     return service
 
 
@@ -1027,9 +1175,9 @@ def test_people_are_imported_a_hundred_at_a_time(
     path.write_text(json.dumps(manifest))
     sizes: list[int] = []
 
-    def counting(session: Any, *about: Any) -> None:
-        sizes.append(len(about[-1]))
-        import_people(session, *about)
+    def counting(session: Any, **about: Any) -> None:
+        sizes.append(len(about["people"]))
+        import_people(session, **about)
 
     monkeypatch.setattr("nbexchange.commands.import_folder.import_people", counting)
 
@@ -1141,6 +1289,21 @@ def test_a_version_that_was_imported_is_not_replaced_by_another_of_its_number(
 
     assert "version 1 of it is another one here" in capsys.readouterr().out
     assert course.rows(elsewhere, "release") == before
+
+
+def test_a_version_keeps_its_number_where_an_earlier_one_is_no_more(
+    exported: Path, elsewhere: Service
+) -> None:
+    path = exported / "physics" / "manifest.json"
+    whole = json.loads(path.read_text())
+    work = [one | {"feedback": one["feedback"][1:]} for one in whole["submissions"]]
+    path.write_text(json.dumps({**whole, "releases": whole["releases"][1:], "submissions": work}))
+
+    assert bring(elsewhere, exported, "--from-export") == 0
+
+    assert [row["version"] for row in course.rows(elsewhere, "release")] == [2, 3]
+    feedback = sorted(row["version"] for row in course.rows(elsewhere, "feedback"))
+    assert feedback == [2] * len(NAMES) + [3] * len(NAMES)
 
 
 # -- bytes that are here already

@@ -230,6 +230,61 @@ def test_a_new_student_and_an_old_instructor(service, released):
     assert item["submission_timestamp"] == first["timestamp"]
 
 
+# -- what lies in people's folders
+
+
+@pytest.mark.parametrize("generation", [Generation.V2, Generation.V1])
+def test_a_release_with_a_timestamp_stops_nobody_and_the_clients_own_one_counts(
+    service, ada, generation
+):
+    files = {"timestamp.txt": b"2020-01-01 00:00:00.000000 UTC", **FILES}
+    ada.release(COURSE, PS1, files)
+    bob = student(service, generation=generation)
+
+    claimed = bob.submit(COURSE, PS1, bob.fetch(COURSE, PS1))
+
+    (record,) = ada.collections(COURSE, PS1)
+    assert ada.collect(record)["timestamp.txt"].decode() == claimed
+    ada.release_feedback(COURSE, PS1, "p1", "bob", claimed, "<html>")
+    assert list(feedback_by_time(bob)) == [bob.feedback(COURSE, PS1)[0]["timestamp"]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "work"
+    for name, content in FILES.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder
+
+
+def test_a_file_with_two_names_in_a_folder_is_sent_as_two_files(bob, ada, folder):
+    (folder / "p3.ipynb").hardlink_to(folder / "p1.ipynb")
+    ada.release(COURSE, PS1, folder)
+
+    bob.submit(COURSE, PS1, folder)
+
+    (released,) = of_status(bob, "released")
+    assert [notebook["notebook_id"] for notebook in released["notebooks"]] == ["p 2", "p1", "p3"]
+    (record,) = ada.collections(COURSE, PS1)
+    for files in (bob.fetch(COURSE, PS1), ada.collect(record)):
+        assert files.items() >= {**FILES, "p3.ipynb": FILES["p1.ipynb"]}.items()
+
+
+@pytest.mark.parametrize("target", ["x.csv", "/etc/hostname"], ids=["inside", "outside"])
+def test_a_symbolic_link_is_refused_in_words_that_the_client_shows(
+    service, bob, released, folder, target
+):
+    (folder / "data" / "y.csv").symlink_to(target)
+    before = stored(service)
+
+    for act in (bob.submit, released.release):
+        with pytest.raises(ExchangeError, match=r"link: 'data/y.csv'; .* put a copy of the file"):
+            act(COURSE, PS1, folder)
+    assert stored(service) == before
+
+
 # -- releases
 
 
@@ -266,7 +321,7 @@ def test_after_unreleasing_nothing_is_lost_and_a_release_brings_it_back(bob, rel
     assert len(released.collections(COURSE, PS1)) == 1
 
 
-def test_purge_erases_everything(service, bob, released):
+def test_a_purge_hides_everything_and_erases_nothing_yet(service, bob, released):
     claim = bob.submit(COURSE, PS1, FILES)
     released.release_feedback(COURSE, PS1, "p1", "bob", claim, "<html>")
 
@@ -274,7 +329,7 @@ def test_purge_erases_everything(service, bob, released):
 
     assert bob.assignments(COURSE) == []
     assert released.collections(COURSE, PS1) == []
-    assert service.files() == []
+    assert len(service.files()) == 3
 
 
 # -- the checklist

@@ -22,7 +22,7 @@ from nbexchange.handlers.limits import Allowance, Pace, Turnstile
 from tests.support import course
 from tests.support.archives import sha256, tar_gz_of, upload_headers
 from tests.support.course import PS1, WORK, receipt, release, rows, submit
-from tests.support.process import ServiceProcess, highest_memory, wait_until
+from tests.support.process import ServiceProcess, highest_memory, resident_memory, wait_until
 from tests.support.raw import RawConnection
 from tests.support.service import Service, Wire, configured
 
@@ -363,6 +363,39 @@ def test_memory_does_not_grow_with_many_large_transfers_at_once(data: Path) -> N
 
     print(f"20 x 10 MB at once, in and out: {growth / 2**20:.0f} MiB more")
     assert growth <= 150 * 2**20
+
+
+@pytest.mark.slow
+def test_uploads_that_were_cut_leave_no_memory_behind(data: Path) -> None:
+    """Of thirty people, who together have as many uploads under way as there may be."""
+    half = os.urandom(1_900_000)
+    with ServiceProcess(data) as service:
+        receipt(release(service.instructor()))
+        tokens = [service.enrol(f"mallory{one}", {"physics": "Student"}) for one in range(30)]
+        watcher = service.wire(None)
+        before = resident_memory(service.pid)
+        with contextlib.ExitStack() as stack:
+            cut = [
+                stack.enter_context(_half(service, token, half))
+                for token in tokens
+                for _ in range(13)
+            ]
+            wait_until(lambda: course.uploads_in_flight(watcher) == len(cut))
+            for connection in cut:
+                connection.reset()
+        wait_until(lambda: course.uploads_in_flight(watcher) == 0)
+        wait_until(lambda: resident_memory(service.pid) - before <= 150 * 2**20)
+        most = highest_memory(service.pid)
+
+    print(f"390 uploads under way: {most / 2**20:.0f} MiB")
+    assert most <= 400 * 2**20
+
+
+def _half(service: Service, token: str, half: bytes) -> RawConnection:
+    connection = RawConnection(service.url, token)
+    head = connection.head("POST", "submission", {"Content-Length": str(2 * len(half))}, **PS1)
+    connection.send(head, half)
+    return connection
 
 
 # -- refusals

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from nbexchange.exchange.policy import Verb
 from nbexchange.logs import LONGEST_LINE, JsonFormatter, OneLineFormatter
+from nbexchange.text import is_safe
 from tests.support.archives import tar_gz_of, upload_headers
 from tests.support.canaries import every_verb
 from tests.support.course import PS1, WORK, receipt, release, submit
@@ -119,7 +120,10 @@ def test_a_line_says_nothing_of_courses_and_of_what_was_sent(log: Log):
 
     assert {line["verb"] for line in said} == {verb.name.lower() for verb in Verb}
     assert {line["user"] for line in said} == {"canary-instructor", "canary-student"}
-    text = "\n".join(log.lines)
+    # But for the two acts that someone may have to undo.
+    kept = [line for line in log.lines if "was hidden by" in line or "was restored by" in line]
+    assert len(kept) == 2
+    text = "\n".join(line for line in log.lines if line not in kept)
     assert "canary" not in text.replace("canary-instructor", "").replace("canary-student", "")
 
 
@@ -208,12 +212,15 @@ def test_a_proxys_id_of_a_request_is_told_beside_ours(json_log: Log, theirs: str
 # -- what people send
 
 
-HOSTILE = 'x\n2000-01-01 forged user=root\r\n{"forged": 1}\u2028\x85\x1b[2J\x7f"\' user="root" '
+HOSTILE = (
+    'x\n2000-01-01 forged user=root\r\n{"forged": 1}\u2028\x85\x1b[2J\x7f\u202e\u2066"\' '
+    'user="root" '
+)
 
 
 def test_nothing_that_people_send_makes_a_line_long_or_a_second_one(log: Log):
     service = log.service
-    name = HOSTILE.translate(dict.fromkeys([*range(32), 127]))
+    name = "".join(filter(is_safe, HOSTILE))
     service.enrol(name, {"x": "Student"}, token="hostile")
     sent = 0
     for wire in (service.wire("hostile"), service.wire("canary-token")):
@@ -242,19 +249,13 @@ def test_nothing_that_people_send_makes_a_line_long_or_a_second_one(log: Log):
     assert sent > 10
     assert max(len(line.encode()) for line in lines) <= LONGEST_LINE
     assert [line for line in lines if not printable(line)] == []
-    assert {said.get("user") for said in log._requests()} <= {None, as_told(log, name)}
+    assert {said.get("user") for said in log._requests()} <= {None, name}
     assert {said["status"] for said in log._requests()} <= {200, 400, 401, 404, 405}
     assert [said for said in log.records() if "forged" in said] == []
 
 
-def as_told(log: Log, name: str) -> str:
-    """The plain style writes what ends a line as an escape of Python's."""
-    escape = str if log._read is json.loads else lambda letter: ascii(letter)[1:-1]
-    return "".join(letter if letter not in "\u2028\x85" else escape(letter) for letter in name)
-
-
 def printable(line: str) -> bool:
-    return not re.search("[\x00-\x1f\x7f-\x9f\u2028\u2029]", line)
+    return not re.search("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", line)
 
 
 # -- JSON

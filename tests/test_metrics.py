@@ -236,7 +236,7 @@ def test_requests_that_wait_for_the_database_are_counted(service: Service):
         thread.join(PATIENCE)
 
     assert busy.get("nbexchange_database_pool_in_use") == 1
-    assert busy.get("nbexchange_database_pool_size") == 5
+    assert busy.get("nbexchange_database_pool_size") == 10
     numbers = Numbers(service)
     assert numbers.get("nbexchange_database_waiting") == 0
     assert numbers.get("nbexchange_database_pool_in_use") == 0
@@ -268,7 +268,7 @@ def test_the_page_comes_without_the_room_of_a_disk_that_says_nothing(tmp_path: P
         database = Database(f"sqlite:///{tmp_path}/x.sqlite")
         storage = Stuck(tmp_path)
         try:
-            metrics = Metrics(database, storage, Readiness(database, storage))
+            metrics = Metrics(database, storage, Readiness(database, storage, lambda: None))
             async with asyncio.timeout(PATIENCE):
                 return (await metrics.page()).decode()
         finally:
@@ -322,7 +322,7 @@ def test_the_numbers_come_while_the_database_is_away(data: Path, kind: str):
     assert (away.get("nbexchange_ready"), back.get("nbexchange_ready")) == (0, 1)
     # The schema is the last that could be read.
     assert away.get("nbexchange_database_schema", state="current") == 1
-    assert away.get("nbexchange_database_pool_size") == 12
+    assert away.get("nbexchange_database_pool_size") == 16
     assert away.get("nbexchange_storage_free_bytes") > 0
 
 

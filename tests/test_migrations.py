@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import itertools
 import os
+import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -15,7 +16,17 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, MetaData, event, exc, inspect, select, text
+from sqlalchemy import (
+    Connection,
+    Engine,
+    MetaData,
+    event,
+    exc,
+    inspect,
+    make_url,
+    select,
+    text,
+)
 
 from nbexchange.database import Database
 from nbexchange.database import schema as schema_module
@@ -24,7 +35,7 @@ from nbexchange.models import Base
 from tests.support import course, databases
 from tests.support.course import receipt, release, submit
 from tests.support.databases import SERVERS
-from tests.support.process import FaultyService, forked
+from tests.support.process import FaultyService, forked, run_program
 from tests.support.service import PATIENCE
 
 
@@ -65,6 +76,53 @@ def test_every_constraint_has_the_name_that_the_models_give_it(database: Databas
         assert said <= found, table.name
 
 
+@pytest.fixture(params=["postgresql", "mariadb"])
+def poor(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, Engine]]:
+    """The URL of an account that may read a new database and create nothing; its administrator."""
+    kind, name = request.param, f"poor_{secrets.token_hex(4)}"
+    url = databases.create(kind, tmp_path)
+    administrator = databases.administrator_of(url)
+    database = make_url(url).database
+    begin = {
+        "postgresql": [
+            f"CREATE ROLE {name} LOGIN PASSWORD 'p'",
+            "REVOKE CREATE ON SCHEMA public FROM PUBLIC",  # as new servers have it since 15
+        ],
+        "mariadb": [
+            f"CREATE USER '{name}'@'%' IDENTIFIED BY 'p'",
+            f"GRANT SELECT ON {database}.* TO '{name}'@'%'",
+        ],
+    }
+    end = {"postgresql": f"DROP ROLE {name}", "mariadb": f"DROP USER '{name}'@'%'"}
+    with administrator.connect() as connection:
+        for statement in begin[kind]:
+            connection.execute(text(statement))
+    poor = make_url(url).set(username=name, password="p")
+    yield poor.render_as_string(hide_password=False), administrator
+    administrator.dispose()
+    databases.drop(url)
+    with databases.server(kind).connect() as connection:
+        connection.execute(text(end[kind]))
+
+
+def test_an_account_that_may_not_create_gets_the_statement_that_lets_it(
+    poor: tuple[str, Engine],
+) -> None:
+    url, administrator = poor
+
+    refused = run_program("upgrade-db", f"--NbExchange.db_url={url}")
+    (line,) = refused.stderr.splitlines()[-1:]
+    statement = line[line.index("GRANT ") :]
+    with administrator.connect() as connection:
+        connection.execute(text(statement))
+    accepted = run_program("upgrade-db", f"--NbExchange.db_url={url}")
+
+    assert refused.returncode == 1
+    assert line.startswith("nbexchange: the database refuses to change the schema (")
+    assert "Traceback" not in refused.stderr
+    assert accepted.returncode == 0, accepted.stderr
+
+
 # -- up and down, with rows in it
 
 
@@ -98,9 +156,8 @@ def fill(database: Database) -> None:
 def tables(connection: Connection) -> MetaData:
     found = MetaData()
     found.reflect(connection)
-    found.remove(found.tables["alembic_version"])
-    if "compatibility" in found.tables:
-        found.remove(found.tables["compatibility"])
+    for name in {"alembic_version", *databases.WRITTEN_BY_MIGRATIONS} & found.tables.keys():
+        found.remove(found.tables[name])
     return found
 
 

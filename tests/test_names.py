@@ -30,7 +30,8 @@ ALIKE = [
     "\ufb01n", "fin", "ß", "ss", "ı", "i", "\u03a9", "\u2126", "bob.", "bob%", "b_b", "b%62b",
     "'; DROP TABLE submission; --", '" OR ""="', "bob'--", "${HOME}", "`id`", "$(id)", "{0}", "%s",
     "null", "None", "0", "00", "-1", "true", "*", "?", "#", "&course_id=x", "a+b", "a b", "a%20b",
-    "💥", "👩‍🎓", "\u202ebob", "x" * 200, "x" * 199 + "y", "é" * 200, "💥" * 200,
+    "💥", "👩‍🎓", "bob\u200f", "علی\u200cرضا", "דוד",
+    "x" * 200, "x" * 199 + "y", "é" * 200, "💥" * 200,
 ]  # fmt: skip
 """Two hundred characters at most, and each its own."""
 
@@ -40,10 +41,18 @@ PATHS = [
     "~", "~root", "blobs", "uploads", "nbexchange.sqlite", "../people.json", "CON", "x:y", "x\x7f",
 ]  # fmt: skip
 
+NO_FOLDERS = [name for name in PATHS if name in (".", "..") or "/" in name or "\\" in name]
+FOLDERS = [name for name in PATHS if name not in NO_FOLDERS and name[0] != "."]
+"""A disk of another system may think otherwise of some."""
+
 NO_NAMES = [
     "\0", "x\0", "\0x.ipynb", "x\ny", "x\r\nX-Injected: yes", "\x1b[31m", "\t", "\x85", "\u2028",
+    "\x9b2J", "\u202ebob", "bob\u2066",
     "é" * 300, "x" * 201, "x" * 300, "x" * 10_000, "💥" * 300,
 ]  # fmt: skip
+
+UNSAFE = ["x\x9b2J", "x\x85y", "x\u2028y", "\u202ebob", "bob\u2066"]
+"""A terminal obeys them, or they reorder what comes after them."""
 
 NO_TEXT = [b"\xff", b"x\xfe", b"\xc0\xaf", b"..\xc0\xafx", b"\xed\xa0\x80", b"\xf4\x90\x80\x80"]
 
@@ -222,7 +231,7 @@ def test_no_two_of_the_names_here_are_the_same():
 def test_people_whose_names_look_alike_stay_apart(service):
     ada, place = service.instructor(), {"course_id": "physics", "assignment_id": "ps1"}
     ada.post("assignment", BODY, **place)
-    wires = {name: member(service, name) for name in [*ALIKE, *PATHS[:-1]]}
+    wires = {name: member(service, name) for name in [*ALIKE, *FOLDERS[:-1], "a\\b", ".x"]}
 
     bodies = {name: tar_gz(p1=name.encode()) for name in wires}
     receipts = {
@@ -269,7 +278,7 @@ def test_somebody_does_not_get_what_belongs_to_a_name_that_looks_alike(service):
 
 
 def test_courses_whose_names_look_alike_stay_apart(service):
-    courses = [*ALIKE, *PATHS[:-1]]
+    courses = [*ALIKE, *FOLDERS[:-1]]
     ada = service.wire(service.enrol("ada", dict.fromkeys(courses, "Instructor")))
     for number, course_id in enumerate(courses):
         body = tar_gz(p1=str(number).encode())
@@ -315,15 +324,41 @@ def test_assignments_whose_names_look_alike_stay_apart(service):
     assert ada.get("assignment", course_id="physics", assignment_id="Bob").status_code == 200
 
 
-@pytest.mark.parametrize("name", [".", "..", "/", "\\", "../x", "x/y", "x\\y", "x\ny", "x" * 201])
+@pytest.mark.parametrize("name", [*NO_FOLDERS, "x/y", ".x", "x\ny", "x" * 201, *UNSAFE])
 def test_a_name_that_could_not_be_a_folder_is_not_released(service, name):
     answer = service.instructor().post("assignment", BODY, course_id="physics", assignment_id=name)
 
     assert answer.status_code == 400
+    assert len(answer.json()["note"]) < 500
+    assert answer.json()["note"].isprintable()
     assert service.files() == []
 
 
-@pytest.mark.parametrize("name", [".", "..", "/", "../x", "x\\y", "x\ny", "x" * 201])
+@pytest.mark.parametrize("name", [*NO_FOLDERS, "x/y", ".x"])
+def test_nothing_is_released_in_a_course_that_could_not_be_a_folder(service, name):
+    ada = service.wire(service.enrol("ada", {name: "Instructor"}))
+
+    answer = ada.post("assignment", BODY, course_id=name, assignment_id="ps1")
+
+    assert answer.status_code == 400
+    assert answer.json()["note"].startswith("a course id becomes the name of a folder")
+    assert service.files() == []
+
+
+@pytest.mark.parametrize("name", [".", "..", "x/y", "/", "../x"])
+def test_a_student_whose_name_could_not_be_a_folder_is_told_at_submit(service, name):
+    place = {"course_id": "physics", "assignment_id": "ps1"}
+    assert service.instructor().post("assignment", BODY, **place).status_code == 201
+    released = service.files()
+
+    answer = member(service, name).post("submission", BODY, **place)
+
+    assert answer.status_code == 400
+    assert "ask your administrator for another user name" in answer.json()["note"]
+    assert service.files() == released
+
+
+@pytest.mark.parametrize("name", [".", "..", "/", "../x", "x\\y", "x\ny", "x" * 201, *UNSAFE])
 def test_feedback_on_a_notebook_that_could_not_be_a_file_is_refused(used, name):
     place = {"course_id": "physics", "assignment_id": "ps1"}
     ada = used.instructor()

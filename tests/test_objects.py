@@ -22,10 +22,10 @@ from traitlets.config import Config
 
 from nbexchange.app import NbExchange
 from nbexchange.errors import Damaged, Misconfigured, NbExchangeError, StoreFull, Unavailable
-from nbexchange.storage import CHUNK, Blob, Storage
+from nbexchange.storage import CHUNK, Blob, Storage, unchecked
 from tests.support import course
 from tests.support.commands import run_for
-from tests.support.course import PS1, collect, give_feedback, receipt, release, submit
+from tests.support.course import PS1, collect, give_feedback, receipt, release, rows, submit
 from tests.support.process import small_disk
 from tests.support.service import Service
 from tests.support.stores import ENDPOINT, S3Server, entries, read, s3_server, sealed, stored
@@ -106,7 +106,7 @@ def test_memory_does_not_grow_with_a_file(server: S3Server, bucket: str, tmp_pat
     code = f"""if True:
         import asyncio
         from pathlib import Path
-        from nbexchange.storage import CHUNK
+        from nbexchange.storage import CHUNK, unchecked
         from nbexchange.storage.objects import PART, ObjectStorage
         from tests.support.process import highest_memory
         import os
@@ -115,7 +115,7 @@ def test_memory_does_not_grow_with_a_file(server: S3Server, bucket: str, tmp_pat
             upload = storage.open_upload()
             for _ in range(parts * PART // CHUNK):
                 await upload.write(bytes(CHUNK))
-            blob = await upload.seal(lambda blob, file: blob)
+            blob = await upload.seal(unchecked)
             await upload.commit()
             async for _ in storage.read(blob):
                 pass
@@ -164,6 +164,26 @@ def test_an_upload_under_way_has_no_name_that_a_killed_process_could_leave(
     run(upload.abort())
 
 
+@pytest.mark.parametrize(("size", "files"), [(CHUNK - 1, 0), (CHUNK + 1, 1)])
+def test_only_an_upload_of_more_than_a_chunk_needs_a_file(
+    storage: ObjectStorage, run: Run, size: int, files: int
+) -> None:
+    upload, _ = run(sealed(storage, bytes(size)))
+
+    assert sum(target.startswith(f"{storage.spool}/") for target in open_files()) == files
+    run(upload.abort())
+
+
+def open_files() -> list[str]:
+    """What this process has open; files of the spool have no names that a folder would list."""
+    targets = []
+    for link in Path("/proc/self/fd").iterdir():
+        # Another thread may close it meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            targets.append(os.readlink(link))
+    return targets
+
+
 def test_a_full_spool_says_that_the_store_is_full(tmp_path: Path, run: Run) -> None:
     from obstore.store import MemoryStore
 
@@ -189,7 +209,7 @@ def test_an_object_that_is_there_is_never_overwritten(
     async def scenario() -> None:
         upload = ObjectUpload(storage, first.key)
         await upload.write(b"other")
-        await upload.seal(lambda blob, file: None)
+        await upload.seal(unchecked)
         with pytest.raises(Unavailable):
             await upload.commit()
         await upload.abort()
@@ -205,6 +225,13 @@ def test_the_check_leaves_nothing_in_the_bucket(
     run(storage.check())
 
     assert server.keys(bucket) == []
+
+
+def test_a_store_whose_spool_is_missing_is_not_ready(storage: ObjectStorage, run: Run) -> None:
+    storage.spool.rmdir()
+
+    with pytest.raises(Unavailable):
+        run(storage.check())
 
 
 # -- a way that breaks
@@ -728,11 +755,12 @@ def test_commands_look_into_the_bucket(
     )
     with Service(data, config) as service:
         receipt(release(service.instructor()))
+        known = rows(service, "release")[0]["key"]
     litter = run(stored(storage, b"nobody's"))
     swept = run_for(service, "gc", "--older-than=0", "--delete", config=lines)
     said = capsys.readouterr().out
     checked = run_for(service, "check", config=lines)
-    (kept,) = server.keys(bucket)
+    (kept,) = (key for key in server.keys(bucket) if key.endswith(known))
     server.client.delete_object(Bucket=bucket, Key=kept)
     harmed = run_for(service, "check", config=lines)
 

@@ -401,7 +401,7 @@ def refuse_the_rest(ada: Reader, bob: Reader, nobody: Reader, stranger: Reader) 
         stranger(403, method.upper(), path[1:], **PS1)
         reader = ada if method in ("post", "delete") else bob
         foreign = {"course_id": "chemistry", "assignment_id": "ps1", "path": "x"}
-        more = {"notebook": "p1", "submission_id": "x"}
+        more = {"notebook": "p1", "submission_id": "x", "purge_id": "x"}
         reader(404, method.upper(), path[1:], b"x" * (method == "post"), **foreign | more)
         reader(400, method.upper(), path[1:], course_id=b"\xff", assignment_id="x", path="x")
     for path in DOCUMENT["paths"]:
@@ -415,6 +415,15 @@ def take_back(ada: Reader, bob: Reader) -> None:
     ada(200, "DELETE", "assignment", **PS1)
     ada(404, "DELETE", "assignment", **PS1)
     bob(404, "GET", "assignment", **PS1)
+    ada(200, "DELETE", "assignment", purge="true", **PS1)
+    bob(403, "GET", "purges", course_id="physics")
+    (hidden,) = ada(200, "GET", "purges", course_id="physics").json()["value"]
+    it = {"course_id": "physics", "purge_id": hidden["purge_id"]}
+    bob(403, "DELETE", "purges", **it)
+    ada(200, "DELETE", "purges", **it)
+    ada(409, "DELETE", "purges", **it)
+    ada(400, "DELETE", "purges", course_id="physics")
+    ada(200, "GET", "history")
     ada(200, "DELETE", "assignment", purge="true", **PS1)
     assert bob(200, "GET", "assignments").json()["value"] == []
 

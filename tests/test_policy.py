@@ -20,6 +20,7 @@ from nbexchange.handlers.base import PUBLIC, BaseHandler
 from nbexchange.identity import Membership, Role, User
 from tests.support import course
 from tests.support.archives import tar_gz
+from tests.support.process import wait_until
 from tests.support.service import Service, Wire
 
 BODY = tar_gz(p1=b"{}")
@@ -36,6 +37,7 @@ class Campus:
     service: Service
     tokens: dict[str, str | None] = field(default_factory=dict)
     submissions: dict[tuple[int, str], str] = field(default_factory=dict)
+    purges: dict[tuple[int, str], str] = field(default_factory=dict)
 
     def wire(self, caller: str) -> Wire:
         return self.service.wire(self.tokens[caller])
@@ -63,6 +65,9 @@ def build_campus(service: Service) -> Campus:
             "feedback", b"<p>", notebook="p1", submission_id=receipt["submission_id"], **where
         ).ok
         campus.submissions[org_id, course_id] = receipt["submission_id"]
+        gone = {"course_id": course_id, "assignment_id": "gone"}
+        assert ada.post("assignment", BODY, **gone).status_code == 201
+        campus.purges[org_id, course_id] = course.purge(ada, **gone)
     campus.tokens = {
         "nobody": None,
         "bad token": "not-a-token",
@@ -81,6 +86,20 @@ def build_campus(service: Service) -> Campus:
 @pytest.fixture
 def campus(service: Service) -> Campus:
     return build_campus(service)
+
+
+@pytest.fixture(scope="module")
+def busy_campus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campus]:
+    """One for all cells that add something: they find what they ask for, however much there is."""
+    with Service(tmp_path_factory.mktemp("busy") / "data") as service:
+        yield build_campus(service)
+
+
+@pytest.fixture
+def campus_to_change(request: pytest.FixtureRequest, method: str) -> Campus:
+    """What is deleted is missing in the next cell, so such a cell has a campus of its own."""
+    campus: Campus = request.getfixturevalue("campus" if method == "DELETE" else "busy_campus")
+    return campus
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +164,9 @@ def ask(campus: Campus, caller: str, path: str, method: str, target: tuple[int, 
         "submission_id": campus.submissions.get(target, "0" * 32),
         "path": campus.submissions.get(target, "0" * 32),
     }
+    if path == "purges":
+        del params["assignment_id"]
+        params["purge_id"] = campus.purges.get(target, "0" * 12)
     if purge:
         params[PURGE] = "yes"
     if path == "feedback" and method == "GET":
@@ -212,8 +234,8 @@ def test_a_refused_request_says_so_and_changes_nothing(
 
 
 @pytest.mark.parametrize(("path", "method", "verb", "caller", "target"), ALLOWED)
-def test_a_permitted_request_is_served(campus, path, method, verb, caller, target):
-    answer = ask(campus, caller, path, method, TARGETS[target])
+def test_a_permitted_request_is_served(campus_to_change, path, method, verb, caller, target):
+    answer = ask(campus_to_change, caller, path, method, TARGETS[target])
 
     if verb is Verb.COLLECT and caller == "former instructor, now a student":
         # May collect, but only the own submissions.
@@ -245,13 +267,13 @@ def test_a_foreign_course_and_an_absent_one_look_the_same(quiet_campus, path, me
     ],
 )
 def test_the_same_names_in_another_organisation_reach_nothing_of_ours(
-    campus, path, method, verb, caller
+    campus_to_change, path, method, verb, caller
 ):
-    ours = said_by_us(campus)
+    ours = said_by_us(campus_to_change)
 
-    ask(campus, caller, path, method, (1, "physics"))
+    ask(campus_to_change, caller, path, method, (1, "physics"))
 
-    assert said_by_us(campus) == ours
+    assert said_by_us(campus_to_change) == ours
 
 
 def said_by_us(campus: Campus) -> tuple[Any, ...]:
@@ -339,19 +361,46 @@ def test_a_role_ends_with_the_next_request(campus):
     assert ada.get("assignments", course_id="physics").status_code == 401
 
 
-def test_a_right_that_is_lost_during_a_long_upload_is_lost(campus, monkeypatch):
+STUDENT = {"physics": "Student"}
+RIGHTS_LOST = {
+    "a student who left submits": ("submission", "bob", ("bob", {}), 404),
+    "a token that became another student's submits": ("submission", "bob", ("eve", STUDENT), 401),
+    "an instructor who left releases": ("assignment", "ada", ("ada", {}), 404),
+    "an instructor who is a student now releases": ("assignment", "ada", ("ada", STUDENT), 403),
+    "an instructor who left gives feedback": ("feedback", "ada", ("ada", {}), 404),
+    "an instructor who is a student now gives feedback": (
+        "feedback",
+        "ada",
+        ("ada", STUDENT),
+        403,
+    ),
+}
+
+
+@pytest.mark.parametrize(("path", "caller", "now", "status"), RIGHTS_LOST.values(), ids=RIGHTS_LOST)
+def test_a_right_that_is_lost_during_a_long_upload_is_lost(
+    campus, monkeypatch, path, caller, now, status
+):
     monkeypatch.setattr("nbexchange.handlers.transfer.ASK_AGAIN", -1)
-    bob, before = campus.wire("student"), campus.service.files()
+    token, watcher, before = f"token-1-{caller}", campus.wire("nobody"), campus.fingerprint()
+    params = {
+        "course_id": "physics",
+        "assignment_id": "ps1",
+        "notebook": "p1",
+        "submission_id": campus.submissions[1, "physics"],
+    }
 
     def body():
         yield BODY[:50]
-        campus.service.enrol("bob", {})
+        # The header has been accepted, so only a later check can refuse this upload.
+        wait_until(lambda: course.uploads_in_flight(watcher) == 1)
+        campus.service.enrol(*now, token=token)
         yield BODY[50:]
 
-    answer = bob.post("submission", body(), course_id="physics", assignment_id="ps1")
+    answer = campus.service.wire(token).post(path, body(), **params)
 
-    assert answer.status_code == 404
-    assert campus.service.files() == before
+    assert answer.status_code == status
+    wait_until(lambda: campus.fingerprint() == before)
 
 
 def test_feedback_that_names_another_student_than_the_submission_s_is_refused(campus):

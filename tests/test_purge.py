@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +14,7 @@ from tests.support import course
 from tests.support.archives import tar_gz, upload_headers
 from tests.support.commands import run_for
 from tests.support.course import give_feedback, receipt, release, submit
-from tests.support.service import Service, Wire, configured
+from tests.support.service import Service, Wire
 
 Said = pytest.CaptureFixture[str]
 
@@ -85,9 +83,12 @@ def test_the_first_step_tells_what_would_go_and_erases_nothing(used: Service, ca
     assert run_for(used, "purge", "--course=physics") == 0
 
     said = capsys.readouterr().out
+    works = [tar_gz(p1=b"work 0"), tar_gz(p1=b"work 1")]
+    files = [course.WORK, tar_gz(p2=b"{}"), *2 * works, tar_gz(p2=b"bob"), *4 * [b"good"]]
     assert "Nothing is erased yet" in said
     assert (
-        "organisation 1, course 'physics': 2 releases, 5 submissions, 8 feedback; 11 files" in said
+        "organisation 1, course 'physics': 2 releases, 5 submissions, 8 feedback; "
+        f"11 files of {sum(map(len, files)):,} bytes" in said
     )
     assert stored(used) == before
 
@@ -160,6 +161,30 @@ def test_a_student_is_erased_everywhere_with_every_trace(used: Service, capsys: 
     course.assert_every_row_has_its_bytes(used)
 
 
+@pytest.mark.parametrize(
+    ("erased", "left"), [("--student=chloe", ["bob"] * 2), ("--assignment=ps1", [])]
+)
+def test_a_page_of_a_history_leads_on_where_its_event_was_erased(
+    used: Service, capsys: Said, erased: str, left: list[str]
+) -> None:
+    ada, question = used.instructor(), {"course_id": "physics", "action": "submitted"}
+    page = ada.get("history", **question, limit=2).json()
+
+    assert names_in(page) == ["bob", "chloe"]  # bob's of ps2, and one of two each of ps1
+    assert confirm(used, ask(used, capsys, "--course=physics", erased)) == 0
+    rest = ada.get("history", **question, limit=10, page=page["next"])
+    assert names_in(rest.json()) == left
+
+
+def names_in(history: dict[str, Any]) -> list[str]:
+    return [
+        action["user"]
+        for tree in history["value"]
+        for assignment in tree["assignments"]
+        for action in assignment["actions"]
+    ]
+
+
 def test_the_service_goes_on_and_the_erased_may_come_back(used: Service, capsys: Said) -> None:
     assert confirm(used, ask(used, capsys, "--student=chloe")) == 0
 
@@ -185,7 +210,8 @@ def late_release(service: Service) -> None:
 
 
 def another_purge(service: Service) -> None:
-    service.instructor().delete("assignment", **course.PS1, purge="true")
+    purge_id = course.purge(service.instructor())
+    assert run_for(service, "purge", f"--confirm={purge_id}") == 0
 
 
 SINCE: dict[str, Callable[[Service], None]] = {
@@ -209,7 +235,8 @@ def test_nothing_is_erased_when_something_has_changed_since(
     assert "something has come or gone since" in said
     assert "ask again" in said
     assert stored(used) == before
-    assert records(used)[-1]["erased_at"] is None
+    (asked,) = (record for record in records(used) if record["code"] == code)
+    assert asked["erased_at"] is None
 
 
 def test_what_changes_elsewhere_does_not_matter(used: Service, capsys: Said) -> None:
@@ -278,66 +305,6 @@ def test_files_that_the_store_does_not_let_go_are_left_for_gc_and_it_is_said(
     assert count(used)["submission"] == 2
     run_for(used, "gc", "--delete", "--older-than=0")
     assert {path.name for path in used.files()} == set(course.blobs(used))
-
-
-# -- an instructor's, which needs no second step
-
-
-def put_a_folder_there(service: Service, row: dict[str, Any]) -> Path:
-    """In place of a file; a folder is not deleted as a file is."""
-    path = service.data / "blobs" / row["key"][:2] / row["key"]
-    path.unlink()
-    path.mkdir()
-    return path
-
-
-@pytest.mark.disk
-def test_an_instructors_purge_goes_on_after_a_file_that_the_store_does_not_let_go(
-    used: Service, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = put_a_folder_there(used, course.rows(used, "submission")[0])
-
-    answer = used.instructor().delete("assignment", **course.PS1, purge="true")
-
-    assert answer.status_code == 200
-    assert "purged from the database; 1 of its files could not be deleted" in answer.json()["note"]
-    assert {one.name for one in used.files()} == set(course.blobs(used))
-    (warning,) = (one.message for one in caplog.records if one.levelname == "WARNING")
-    assert "1 files of an assignment that was purged in organisation 1" in warning
-    path.rmdir()
-    path.write_bytes(b"still there")
-    run_for(used, "gc", "--delete", "--older-than=0")
-    assert {one.name for one in used.files()} == set(course.blobs(used))
-
-
-@pytest.mark.disk
-def test_a_purge_makes_room_also_where_a_file_cannot_be_deleted(data: Path) -> None:
-    body = tar_gz(p1=os.urandom(100_000))
-    with configured(data, organisation_quota=150_000) as service:
-        ada = service.instructor()
-        receipt(release(ada, body))
-        full = release(ada, body)
-        put_a_folder_there(service, course.rows(service, "release")[0])
-        ada.delete("assignment", **course.PS1, purge="true")
-        after = release(ada, body)
-
-    assert (full.status_code, after.status_code) == (507, 201)
-
-
-@pytest.mark.disk
-def test_a_store_that_is_away_is_not_asked_to_delete_every_file(
-    used: Service, caplog: pytest.LogCaptureFixture
-) -> None:
-    for number in range(10):
-        receipt(submit(used.student(), tar_gz(p1=f"more {number}".encode())))
-    (used.data / "blobs").rename(used.data / "away")
-    (used.data / "blobs").touch()
-
-    answer = used.instructor().delete("assignment", **course.PS1, purge="true")
-
-    assert "; 19 of its files could not be deleted" in answer.json()["note"]
-    failures = [one for one in caplog.records if one.message.startswith("the store failed")]
-    assert len(failures) == 10
 
 
 # -- what makes no sense

@@ -3,6 +3,7 @@ that is nearly full; and nobody else notices."""
 
 from __future__ import annotations
 
+import datetime
 import logging
 import os
 import time
@@ -16,10 +17,13 @@ import pytest
 from sqlalchemy import insert, select
 
 from nbexchange import models
+from nbexchange.errors import StoreFull
 from nbexchange.exchange import quotas
+from nbexchange.identity import User
 from tests.support import course, databases
 from tests.support.archives import tar_gz, upload_headers
-from tests.support.course import PS1, WORK, give_feedback, receipt, release, rows, submit
+from tests.support.commands import run_for
+from tests.support.course import PS1, WORK, give_feedback, purge, receipt, release, rows, submit
 from tests.support.process import run_program, small_disk, wait_until
 from tests.support.raw import LAST_CHUNK, RawConnection, chunk
 from tests.support.service import Service, Wire, configured
@@ -295,6 +299,16 @@ def test_an_organisation_stops_at_its_quota_and_another_goes_on(data: Path) -> N
     assert statuses == {1: [201, 201, 507, 507], 2: [201, 201, 201, 201]}
 
 
+def test_what_fits_to_the_last_byte_is_taken(data: Path) -> None:
+    size = len(WORK_100)
+    with configured(data, student_quota=size, organisation_quota=2 * size) as service:
+        receipt(release(service.instructor(), WORK_100))
+        last = submit(service.student(), WORK_100)
+        beyond = submit(service.student(name="eve"))
+
+    assert (last.status_code, beyond.status_code) == (201, 507)
+
+
 def test_numbers_of_an_organisation_are_for_its_instructors_alone(data: Path) -> None:
     with configured(data, organisation_quota=150 * KB) as service:
         ada, bob = service.instructor(), service.student()
@@ -327,6 +341,23 @@ def test_one_student_hands_in_one_assignment_a_thousand_times_and_no_more(data: 
     assert "1,000 times" in refused.json()["note"]
 
 
+def test_a_thousand_times_are_those_of_one_student_and_one_assignment(data: Path) -> None:
+    ps2 = {**PS1, "assignment_id": "ps2"}
+    with configured(data) as service:
+        ada, bob = service.instructor(), service.student()
+        receipt(release(ada))
+        receipt(ada.post("assignment", WORK, upload_headers(WORK), **ps2))
+        receipt(submit(bob))
+        _add_copies(service, 999)
+        refused = submit(bob)
+        elsewhere = bob.post("submission", WORK, upload_headers(WORK), **ps2)
+        eve = service.student(name="eve")
+        others = [submit(eve) for _ in range(2)]
+
+    statuses = [answer.status_code for answer in (refused, elsewhere, *others)]
+    assert statuses == [413, 201, 201, 201]
+
+
 def test_releases_and_feedback_count_and_a_purge_makes_room(data: Path) -> None:
     with configured(data, organisation_quota=250 * KB) as service:
         ada, bob = service.instructor(), service.student()
@@ -334,8 +365,9 @@ def test_releases_and_feedback_count_and_a_purge_makes_room(data: Path) -> None:
         given = receipt(submit(bob))
         receipt(give_feedback(ada, given["submission_id"], os.urandom(100 * KB)))
         full = give_feedback(ada, given["submission_id"], os.urandom(100 * KB))
-        ada.delete("assignment", **PS1, purge="true")
-        after = release(ada, WORK_100)
+        assert run_for(service, "purge", f"--confirm={purge(ada)}") == 0
+    with configured(data, organisation_quota=250 * KB) as service:
+        after = release(service.instructor(), WORK_100)
 
     assert full.status_code == 507
     assert after.status_code == 201
@@ -459,6 +491,25 @@ def test_a_body_of_unknown_length_fits_into_little_room_beside_another(data: Pat
     assert answer.status_code == 201
 
 
+def test_a_refused_body_gives_its_room_back_before_it_ends(data: Path) -> None:
+    with configured(data, organisation_quota=250 * KB, max_buffer_size=150 * KB) as service:
+        receipt(release(service.instructor()))
+        watcher = service.wire(None)
+        with RawConnection(service.url, service.enrol("bob", {"physics": "Student"})) as connection:
+            headers = {"Transfer-Encoding": "chunked"}
+            head = connection.head("POST", "submission", headers, **PS1)
+            connection.send(head, chunk(bytes(149 * KB)))
+            wait_until(lambda: course.uploads_in_flight(watcher) == 1)
+            connection.send(chunk(bytes(2 * KB)))
+            wait_until(lambda: course.uploads_in_flight(watcher) == 0)
+            work = tar_gz(p1=os.urandom(140 * KB))
+            answer = submit(service.student(name="eve"), work)
+            connection.send(LAST_CHUNK)
+            refusal = connection.answer()
+
+    assert (refusal.status, answer.status_code) == (413, 201)
+
+
 def test_what_is_stored_while_an_organisation_is_summed_up_counts(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -488,7 +539,9 @@ def test_what_is_stored_while_an_organisation_is_summed_up_counts(
 
 
 @pytest.mark.disk
-def test_an_upload_that_would_fill_the_disk_is_refused_before_its_body(tmp_path: Path) -> None:
+def test_an_upload_that_would_fill_the_disk_is_refused_before_its_body_and_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     url = f"sqlite:///{tmp_path}/nbexchange.sqlite"
     with small_disk(tmp_path / "disk", "20m") as disk, configured(disk, db_url=url) as service:
         receipt(release(service.instructor()))
@@ -496,13 +549,16 @@ def test_an_upload_that_would_fill_the_disk_is_refused_before_its_body(tmp_path:
         with RawConnection(service.url, token) as connection:
             # It would fit, and leave less than a twentieth.
             headers = {"Content-Length": str(19_500 * 1024), "Expect": "100-continue"}
-            connection.send(connection.head("POST", "submission", headers, **PS1))
-            answer = connection.answer()
+            with caplog.at_level(logging.WARNING):
+                connection.send(connection.head("POST", "submission", headers, **PS1))
+                answer = connection.answer()
         small = submit(service.wire(token))
 
     assert answer.status == 507
     assert "full" in answer.json()["note"]
     assert small.status_code == 201
+    assert "the disk is full but for what has to stay free" in caplog.text
+    assert "bob in organisation 1 holds" in caplog.text
 
 
 @pytest.mark.disk
@@ -521,6 +577,16 @@ def test_uploads_under_way_leave_room_for_each_other(tmp_path: Path) -> None:
 
     assert first.split()[1] == b"100"
     assert second.status == 507
+
+
+def test_what_fits_on_the_disk_to_the_last_byte_is_let_in() -> None:
+    """A disk has its room in blocks and changes it by itself, so here it says what it has."""
+    upload = quotas.Quotas().reservation(User("bob"), "act", 100, is_instructor=False)
+
+    upload.grow(0, quotas.Usage(student=None, organisation=False, free=100))
+
+    with pytest.raises(StoreFull):
+        upload.grow(0, quotas.Usage(student=None, organisation=False, free=99))
 
 
 @pytest.mark.disk
@@ -601,16 +667,20 @@ def _add_submissions(service: Service, number: int) -> None:
         connection.execute(insert(models.User), people)
         users = connection.execute(select(models.User.id).where(models.User.name.like("student%")))
         pks = list(users.scalars())
-        del first["id"]
-        copies = [
-            first
-            | {
-                "key": f"k{one}",
-                "token": f"t{one}",
-                "user_pk": pks[one % len(pks)],
-                "idempotency_key": None,
-                "timestamp": first["timestamp"].replace(microsecond=one),
-            }
-            for one in range(number)
-        ]
+        copies = [_copy(first, one) | {"user_pk": pks[one % len(pks)]} for one in range(number)]
         connection.execute(insert(models.Submission), copies)
+
+
+def _add_copies(service: Service, number: int) -> None:
+    """Rows like that of the only submission, without their bytes."""
+    engine = databases.engine_of(databases.database_of(service.data))
+    with engine.begin() as connection:
+        found = connection.execute(select(models.Submission.__table__)).mappings().one()
+        copies = [_copy(dict(found), one) for one in range(number)]
+        connection.execute(insert(models.Submission), copies)
+
+
+def _copy(row: dict[str, Any], number: int) -> dict[str, Any]:
+    timestamp = row["timestamp"].replace(microsecond=number) - datetime.timedelta(hours=1)
+    own = {"key": f"k{number}", "token": f"t{number}", "timestamp": timestamp}
+    return {name: row[name] for name in row if name != "id"} | own | {"idempotency_key": None}

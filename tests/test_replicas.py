@@ -124,6 +124,26 @@ def test_the_order_of_one_students_submissions_is_one_order_for_both(
     assert given == sorted(set(given))
 
 
+def test_a_page_of_a_history_is_one_for_all_replicas_and_after_a_restart(
+    pair: list[FaultyService],
+) -> None:
+    one, other = pair
+    ada = one.enrol("ada", {"physics": "Instructor"})
+    receipt(release(one.wire(ada)))
+    receipt(submit(one.wire(ada)))
+
+    page = one.wire(ada).get("history", limit=1).json()["next"]
+    there = other.wire(ada).get("history", limit=1, page=page).json()
+    one.kill()
+    one.start()
+    later = one.wire(ada).get("history", limit=1, page=page).json()
+
+    (course,) = later["value"]
+    assert course["assignments"][0]["action_summary"] == {"released": 1}
+    assert later["next"] is None
+    assert there == later
+
+
 # -- under load, while replicas come and go
 
 

@@ -316,7 +316,11 @@ def test_feedback_that_comes_back_to_earlier_words_is_a_new_version(
     assert versions == [1, 2, 3]
 
 
-@pytest.mark.parametrize("key", ["", "x" * 1000, "schlüssel"])
+def test_a_key_of_200_characters_is_taken(bob: Wire) -> None:
+    assert receipt(submit(bob, key="x" * 200)) == receipt(submit(bob, key="x" * 200))
+
+
+@pytest.mark.parametrize("key", ["", "x" * 201, "x" * 1000, "schlüssel"])
 def test_a_malformed_key_is_refused(service: Service, bob: Wire, key: str) -> None:
     answer = submit(bob, **{"Idempotency-Key": key.encode()})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import resource
 import select
@@ -20,7 +21,7 @@ import pytest
 import requests
 
 from benchmarks.attackers import Attackers
-from nbexchange.handlers.connections import REST_SECONDS, Patience
+from nbexchange.handlers.connections import LEAST_CHUNK, REST_SECONDS, SMALL_CHUNKS, Patience
 from tests.support import course
 from tests.support.archives import sha256, tar_gz_of, upload_headers
 from tests.support.course import PS1, WORK, receipt, release, rows, submit
@@ -28,7 +29,7 @@ from tests.support.numbers import Numbers
 from tests.support.others import Waits
 from tests.support.parts import PATIENCE, needs
 from tests.support.process import PROGRAM, ServiceProcess, wait_until
-from tests.support.raw import RawConnection
+from tests.support.raw import RawConnection, chunk
 from tests.support.service import Service, configured
 
 MEGABYTE = 1024 * 1024
@@ -145,12 +146,53 @@ def test_a_body_that_drips_is_cut_and_leaves_nothing(data: Path) -> None:
     assert cut - begun > QUICK["silence_timeout"]
 
 
-def test_a_refused_body_that_drips_is_cut(data: Path) -> None:
-    with configured(data, **QUICK) as service, bob_at(service) as connection:
-        headers = upload_headers(WORK, **{"Content-Length": "1000000"})
-        connection.send(connection.head("POST", "submission", headers, **PS1))
+REFUSED = {
+    "of nobody": (401, False, "submission", {}),
+    "with a bad digest": (400, True, "submission", {"Content-Digest": "nonsense"}),
+    "without a release": (404, True, "submission", {}),
+    "to an address without one": (404, True, "nowhere", {}),
+}
 
-        drip(connection, bytes(500), every=0.02)
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_refused_body_has_a_deadline_and_then_its_answer(data: Path, name: str) -> None:
+    """However fast it comes."""
+    status, is_known, path, headers = REFUSED[name]
+    with configured(data, silence_timeout=1) as service:
+        token = service.enrol("bob", {"physics": "Student"}) if is_known else None
+        with RawConnection(service.url, token) as connection:
+            headers = {"Content-Length": "60000000", **headers}
+            connection.send(connection.head("POST", path, headers, **PS1))
+            begun = time.monotonic()
+            while not select.select([connection.socket], [], [], 0.05)[0]:
+                connection.send(bytes(1000))
+            took = time.monotonic() - begun
+            connection.send(bytes(1000))
+            answer = connection.answer()
+
+    assert took >= 1
+    assert answer.status == status
+    assert answer.headers["Connection"] == "close"
+    assert answer.json()["note"]
+
+
+def test_a_refused_body_that_ends_in_time_keeps_its_connection(data: Path) -> None:
+    with configured(data) as service, bob_at(service) as connection:
+        headers = upload_headers(WORK, **{"Content-Length": str(len(WORK))})
+        connection.send(connection.head("POST", "submission", headers, **PS1), WORK)
+        first = connection.answer().status
+        connection.send(connection.head("GET", "healthz"))
+        second = connection.answer().status
+
+    assert (first, second) == (404, 200)
+
+
+@pytest.mark.parametrize("path", ["healthz", "openapi.yaml"])
+def test_a_request_of_nobody_with_a_slow_body_is_cut(data: Path, path: str) -> None:
+    with configured(data, **QUICK) as service, RawConnection(service.url) as connection:
+        connection.send(connection.head("GET", path, {"Content-Length": "60000"}))
+
+        assert drip(connection, bytes(60_000), every=0.01)
 
 
 def test_a_student_on_a_telephone_line_gets_through(data: Path) -> None:
@@ -206,6 +248,80 @@ def test_a_service_that_is_slow_itself_blames_nobody(data: Path) -> None:
             answer = connection.answer()
 
     assert answer.status == 201
+
+
+# -- bodies in small pieces
+
+TINY = 1000 * chunk(b"x")
+
+
+def chunked_upload(service: Service, token: str | None) -> RawConnection:
+    connection = RawConnection(service.url, token)
+    headers = {"Transfer-Encoding": "chunked"}
+    connection.send(connection.head("POST", "submission", headers, **PS1))
+    return connection
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["of somebody", "of nobody"])
+def test_a_body_in_tiny_chunks_is_refused_in_words_and_leaves_nothing(
+    data: Path, is_known: bool
+) -> None:
+    """Also while it is refused for another reason."""
+    with configured(data) as service:
+        receipt(release(service.instructor()))
+        token = service.enrol("bob", {"physics": "Student"}) if is_known else None
+        with chunked_upload(service, token) as connection:
+            connection.send(TINY)
+            answer = connection.answer()
+        with chunked_upload(service, token) as connection:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection.send(TINY)
+            first_line = connection.first_line()
+        assert_nothing_is_left(service)
+        requests_of = functools.partial(Numbers(service).get, "nbexchange_requests_total")
+
+        assert answer.status == 400
+        assert answer.json()["success"] is False
+        assert "too many small chunks" in answer.json()["note"]
+        assert first_line.split()[1] == b"400"
+        assert requests_of(handler="Submission", method="POST", status="400") == 2
+
+
+@pytest.mark.parametrize(
+    ("piece", "number"), [(LEAST_CHUNK, 2 * SMALL_CHUNKS), (100, 3000), (8192, 100)]
+)
+def test_a_body_in_reasonable_chunks_is_taken(data: Path, piece: int, number: int) -> None:
+    body = tar_gz_of({"p1.ipynb": WORK, "data": os.urandom(piece * number)})
+    pieces = [body[start : start + piece] for start in range(0, len(body), piece)]
+    with configured(data) as service:
+        receipt(release(service.instructor()))
+        answer = service.student().post("submission", iter(pieces), upload_headers(body), **PS1)
+
+    assert receipt(answer)["sha256"] == sha256(body)
+
+
+STRANGE = {
+    "an extension": b"5;a=b\r\nhello\r\n",
+    "a long line": b"0" * 1000 + b"5\r\nhello\r\n",
+    "a trailer": b"5\r\nhello\r\n0\r\nX: y\r\n\r\n",
+    "no number": b"five\r\nhello\r\n",
+    "a wrong number": b"4\r\nhello\r\n",
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_strange_chunks_are_refused_in_words(data: Path, name: str) -> None:
+    with configured(data) as service:
+        receipt(release(service.instructor()))
+        token = service.enrol("bob", {"physics": "Student"})
+        with chunked_upload(service, token) as connection:
+            connection.send(STRANGE[name])
+            answer = connection.answer()
+        assert_nothing_is_left(service)
+
+    assert answer.status == 400
+    assert answer.json()["success"] is False
 
 
 # -- readers
@@ -276,7 +392,8 @@ def when_there_is_room(ask: Callable[[], Any]) -> Any:
 
 def test_who_waits_longest_without_asking_gives_way(data: Path) -> None:
     with configured(data, max_connections=20, header_timeout=60) as service, silent(service, 30):
-        numbers = when_there_is_room(lambda: Numbers(service))
+        wait_until(lambda: requests.get(f"{service.url}/", timeout=PATIENCE).ok)
+        numbers = Numbers(service)
 
     assert 0 < numbers.get("nbexchange_connections") <= 20
     assert numbers.get("nbexchange_connections_closed_total", reason="idle") > 0
@@ -291,7 +408,8 @@ def test_where_nobody_gives_way_a_newcomer_is_told_to_come_again(data: Path) -> 
             for _ in range(3):
                 stack.enter_context(wait_until(lambda: _begun(service)))
             (answer,) = wait_until(lambda: _refusals(service))
-        numbers = when_there_is_room(lambda: Numbers(service))
+            assert all(is_answered(service) for _ in range(20))
+        numbers = Numbers(service)
 
     assert numbers.get("nbexchange_connections_closed_total", reason="full") > 0
     assert answer.status_code == 503
@@ -314,9 +432,43 @@ def _begun(service: Service) -> RawConnection | None:
 
 def _refusals(service: Service) -> list[requests.Response]:
     with contextlib.suppress(requests.RequestException):
-        answer = requests.get(f"{service.url}/healthz", timeout=PATIENCE)
-        return [] if answer.ok else [answer]
+        answer = requests.get(f"{service.url}/assignments", timeout=PATIENCE)
+        return [answer] if answer.status_code == 503 else []
     return []
+
+
+def test_where_nobody_gives_way_probes_and_scrapers_get_a_connection(data: Path) -> None:
+    """Also while hundreds of others want one, who say nothing or ask for something else."""
+    with configured(data, max_connections=3) as service:
+        receipt(release(service.instructor()))
+        for session in service._sessions:
+            session.close()
+        root = service.url.removesuffix("/services/nbexchange")
+        probes = (f"{service.url}/healthz", f"{root}/healthz", f"{root}/readyz", f"{root}/metrics")
+        with contextlib.ExitStack() as stack:
+            for _ in range(3):
+                stack.enter_context(wait_until(lambda: _begun(service)))
+            stack.enter_context(silent(service, 200))
+            for connection in stack.enter_context(silent(service, 200)):
+                with contextlib.suppress(OSError):
+                    connection.send(connection.head("GET", "assignments"))
+            answers = [requests.get(probe, timeout=PATIENCE) for probe in 5 * probes]
+
+    assert {answer.status_code for answer in answers} == {200}
+
+
+def test_refused_bodies_give_way(data: Path) -> None:
+    """As many as there may be, none of which is silent."""
+    with configured(data, max_connections=20) as service:
+        receipt(release(service.instructor()))
+        for session in service._sessions:
+            session.close()
+        with Attackers(service.url, "refused", 40, (), urlencode(PS1)):
+            given = receipt(when_there_is_room(lambda: submit(service.student())))
+            gave_way = Numbers(service).get("nbexchange_connections_closed_total", reason="idle")
+
+    assert given["size"] == len(WORK)
+    assert gave_way > 0
 
 
 def test_few_files_are_enough_for_many_who_come(data: Path) -> None:
@@ -353,7 +505,7 @@ def test_a_system_without_descriptors_stops_nothing_for_good(data: Path) -> None
 @pytest.mark.parametrize(
     ("files", "option", "words"),
     [
-        (120, "", "it needs 160"),
+        (120, "", "it needs 200"),
         (1000, "--NbExchange.max_connections=800", "max_connections is 800"),
     ],
 )
@@ -376,6 +528,57 @@ def test_too_few_files_are_refused_at_the_start(
 
 
 # -- R8: what others wait
+
+MOST_MEMORY = 300 * MEGABYTE
+
+LITTLE_AT_A_TIME = {
+    "chunks": ("chunks", True, 16),
+    "chunks of nobody": ("chunks", False, 16),
+    "crumbs": ("crumbs", False, 16),
+    "pipelined": ("pipelined", False, 50),
+    "chunks of many": ("chunks", True, 200),
+    "chunks of many nobodies": ("chunks", False, 200),
+    "crumbs of many": ("crumbs", False, 200),
+}
+
+SHOWN = ("chunks", "crumbs")
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_clients_that_send_a_little_at_a_time_keep_nobody_waiting(data: Path, name: str) -> None:
+    _little_at_a_time(data, *LITTLE_AT_A_TIME[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in LITTLE_AT_A_TIME if name not in SHOWN])
+def test_many_clients_that_send_a_little_at_a_time_keep_nobody_waiting(
+    data: Path, name: str
+) -> None:
+    _little_at_a_time(data, *LITTLE_AT_A_TIME[name])
+
+
+def _little_at_a_time(data: Path, kind: str, is_known: bool, count: int) -> None:
+    waits = Waits()
+    with ServiceProcess(data) as service:
+        receipt(release(service.instructor()))
+        receipt(submit(service.student(name="other")))
+        people = 20 if is_known else 0
+        tokens = [service.enrol(f"mallory{one}", {"physics": "Student"}) for one in range(people)]
+        process = psutil.Process(service.pid)
+        before = len(process.net_connections())
+
+        @contextlib.contextmanager
+        def attack() -> Iterator[None]:
+            with Attackers(service.url, kind, count, tokens, urlencode(PS1)):
+                # That so many come at once is not the attack.
+                wait_until(lambda: len(process.net_connections()) >= before + 0.8 * count)
+                yield
+
+        waits.watch(service, attack, 2)
+        memory = process.memory_info().rss
+
+    print(f"{count} {kind}: {waits}")
+    assert memory <= MOST_MEMORY
 
 
 @pytest.mark.parametrize("kind", ["header", "body"])

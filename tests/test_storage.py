@@ -6,15 +6,19 @@ import asyncio
 import datetime
 import hashlib
 import os
+import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import pytest
 
-from nbexchange.errors import Damaged, Misconfigured, Unavailable
-from nbexchange.storage import CHUNK, Blob, Storage
+from nbexchange.errors import BadArchive, Damaged, Misconfigured, Unavailable
+from nbexchange.storage import CHUNK, Blob, Steps, Storage, spool, unchecked
 from nbexchange.storage.disk import DiskStorage
+from nbexchange.storage.spool import LARGE, SLICE_SECONDS, THREADS
+from tests.support.parts import PATIENCE
 from tests.support.stores import entries, read, s3_server, sealed, stored
 
 T = TypeVar("T")
@@ -124,7 +128,8 @@ def test_a_range_is_read(storage: Storage, run: Run, start: int, stop: int | Non
 def test_the_check_sees_the_whole_before_it_counts(storage: Storage, run: Run) -> None:
     seen = []
 
-    def check(blob: Blob, file: BinaryIO) -> str:
+    def check(blob: Blob, file: BinaryIO) -> Steps[str]:
+        yield 1
         seen.append((blob.size, file.read()))
         return "found"
 
@@ -140,7 +145,8 @@ def test_the_check_sees_the_whole_before_it_counts(storage: Storage, run: Run) -
 
 
 def test_what_the_check_raises_comes_back(storage: Storage, run: Run) -> None:
-    def check(blob: Blob, file: BinaryIO) -> None:
+    def check(blob: Blob, file: BinaryIO) -> Steps[None]:
+        yield 1
         raise LookupError("not this one")
 
     async def scenario() -> None:
@@ -152,6 +158,90 @@ def test_what_the_check_raises_comes_back(storage: Storage, run: Run) -> None:
 
     run(scenario())
     assert run(entries(storage)) == []
+
+
+@pytest.mark.parametrize("size", [0, 1], ids=["nowhere", "hardly anywhere"])
+def test_a_check_that_gets_nowhere_is_ended(
+    storage: Storage, run: Run, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(spool, "CHECK_SECONDS", 0.2)
+
+    def check(blob: Blob, file: BinaryIO) -> Steps[None]:
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            yield size
+
+    async def scenario() -> None:
+        upload = storage.open_upload()
+        await upload.write(b"x")
+        with pytest.raises(BadArchive):
+            await upload.seal(check)
+        await upload.abort()
+
+    run(scenario())
+
+
+def test_checks_that_take_long_leave_threads_for_others(storage: Storage, run: Run) -> None:
+    """More of them than there are threads, and none ends before all others have."""
+    over = False
+
+    def long_check(blob: Blob, file: BinaryIO) -> Steps[None]:
+        while not over:
+            time.sleep(0.001)
+            yield 1000
+
+    def check_of_two_slices(blob: Blob, file: BinaryIO) -> Steps[None]:
+        end = time.monotonic() + 1.5 * SLICE_SECONDS
+        while time.monotonic() < end:
+            time.sleep(0.001)
+            yield 1000
+
+    async def scenario() -> None:
+        nonlocal over
+        uploads = [storage.open_upload() for _ in range(2 * THREADS + 1)]
+        for upload in uploads:
+            await upload.write(b"x")
+        *many, other = uploads
+        checks = [asyncio.create_task(upload.seal(long_check)) for upload in many]
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await stored(storage, b"small")
+                await other.seal(check_of_two_slices)
+            assert not any(check.done() for check in checks)
+        finally:
+            over = True
+        await asyncio.gather(*checks)
+        for upload in uploads:
+            await upload.abort()
+
+    run(scenario())
+
+
+def test_large_files_that_wait_for_the_disk_leave_threads_for_others(
+    disk: DiskStorage, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    durable, fsync = threading.Event(), os.fsync
+
+    def slow_fsync(descriptor: int) -> None:
+        if os.fstat(descriptor).st_size >= LARGE:
+            assert durable.wait(PATIENCE)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", slow_fsync)
+
+    async def scenario() -> None:
+        uploads = [(await sealed(disk, *(LARGE // CHUNK * [bytes(CHUNK)])))[0] for _ in range(9)]
+        commits = [asyncio.create_task(upload.commit()) for upload in uploads]
+        try:
+            async with asyncio.timeout(PATIENCE):
+                blob = await stored(disk, b"small")
+                assert await read(disk, blob) == b"small"
+            assert not any(commit.done() for commit in commits)
+        finally:
+            durable.set()
+        await asyncio.gather(*commits)
+
+    run(scenario())
 
 
 def test_nothing_is_visible_before_commit(storage: Storage, run: Run) -> None:
@@ -199,6 +289,21 @@ def test_an_aborted_upload_cannot_be_committed(storage: Storage, run: Run) -> No
         run(upload.commit())
     with pytest.raises(Damaged):
         run(read(storage, blob))
+
+
+def test_an_upload_that_was_not_sealed_cannot_be_committed(storage: Storage, run: Run) -> None:
+    """Its content was not checked."""
+
+    async def scenario() -> None:
+        upload = storage.open_upload()
+        await upload.write(b"unchecked")
+        with pytest.raises(Unavailable):
+            await upload.commit()
+        assert all(entry.unfinished for entry in await entries(storage))
+        await upload.abort()
+
+    run(scenario())
+    assert run(entries(storage)) == []
 
 
 def test_a_blob_is_committed_once(storage: Storage, run: Run) -> None:
@@ -302,6 +407,18 @@ def test_a_blob_of_another_size_is_damaged(storage: Storage, run: Run, wrong: in
         run(read(storage, Blob(blob.key, blob.sha256, blob.size + wrong), 0, 1))
 
 
+def test_a_blob_that_shrinks_while_it_is_read_is_damaged(disk: DiskStorage, run: Run) -> None:
+    """Also in a range of it, whose digest nobody knows."""
+    blob = run(stored(disk, bytes(2 * CHUNK)))
+    chunks = disk.read(blob, 1)
+
+    run(anext(chunks))
+    os.truncate(disk.path(blob.key), CHUNK)
+
+    with pytest.raises(Damaged):
+        run(anext(chunks))
+
+
 def test_a_missing_blob_is_damaged_even_when_nothing_of_it_is_read(
     storage: Storage, run: Run
 ) -> None:
@@ -328,6 +445,19 @@ def test_what_was_listed_can_be_swept(storage: Storage, run: Run) -> None:
 # -- the disk alone
 
 
+def test_a_blob_is_as_old_as_its_commit(disk: DiskStorage, run: Run) -> None:
+    """gc leaves young blobs alone, whose rows may still come; a check may have taken hours."""
+    upload, _ = run(sealed(disk, b"12345"))
+    (part,) = disk.uploads.iterdir()
+    os.utime(part, (0, 0))
+    begun = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=2)
+
+    run(upload.commit())
+
+    (entry,) = run(entries(disk))
+    assert begun <= entry.modified <= datetime.datetime.now(datetime.UTC)
+
+
 def test_an_unfinished_upload_can_be_found_and_deleted(disk: DiskStorage, run: Run) -> None:
     """Its process died; another one sweeps."""
     upload, blob = run(sealed(disk, bytes(2 * CHUNK)))
@@ -350,7 +480,7 @@ def test_a_sweep_spares_an_upload_that_was_committed_since_it_was_listed(
     async def scenario() -> Blob:
         upload = disk.open_upload()
         await upload.write(bytes(CHUNK))
-        blob = await upload.seal(lambda blob, file: blob)
+        blob = await upload.seal(unchecked)
         (listed,) = [entry async for entry in disk.entries()]
         await upload.commit()
         await disk.sweep(listed)
@@ -395,14 +525,24 @@ def test_a_directory_that_is_missing_is_a_store_that_is_away_and_no_damage(
     storage.close()
 
 
-def test_only_the_service_may_read_the_store(tmp_path: Path, run: Run) -> None:
+def test_only_the_service_may_read_the_store_and_needs_no_root_for_it(
+    tmp_path: Path, run: Run
+) -> None:
     storage = DiskStorage(tmp_path)
     run(stored(storage, b"x"))
+    upload, _ = run(sealed(storage, b"half"))
+    run(storage.write_note("last-check", b"note"))
+
+    directories = [tmp_path / "blobs", tmp_path / "uploads"]
+    found = [path for top in directories for path in [top, *top.rglob("*")]]
+    modes = [(path.is_dir(), path.stat().st_mode & 0o777) for path in found]
+    note = (tmp_path / "last-check").stat().st_mode & 0o777
+    run(upload.abort())
     storage.close()
 
-    for directory in ("blobs", "uploads"):
-        for path in [tmp_path / directory, *(tmp_path / directory).rglob("*")]:
-            assert path.stat().st_mode & 0o077 == 0, path
+    assert {mode for is_dir, mode in modes if is_dir} == {0o700}
+    assert [mode for is_dir, mode in modes if not is_dir] == [0o600, 0o600]
+    assert note == 0o600
 
 
 def test_a_directory_that_cannot_be_made_is_said_in_words(tmp_path: Path) -> None:
@@ -410,3 +550,22 @@ def test_a_directory_that_cannot_be_made_is_said_in_words(tmp_path: Path) -> Non
 
     with pytest.raises(Misconfigured, match="base_storage_location"):
         DiskStorage(tmp_path / "file")
+
+
+# -- notes
+
+
+def test_a_note_is_kept_beside_the_blobs_and_replaced(
+    run: Run, make_storage: Callable[[], Storage]
+) -> None:
+    first, second = make_storage(), make_storage()
+    try:
+        assert run(first.read_note("last-check")) is None
+        run(first.write_note("last-check", b"old" * 1000))
+        run(first.write_note("last-check", b"new"))
+
+        assert run(second.read_note("last-check")) == b"new"
+        assert run(entries(second)) == []
+    finally:
+        first.close()
+        second.close()

@@ -17,12 +17,17 @@ from tornado.web import RequestHandler
 from traitlets.config import Config
 
 from nbexchange.database import engines
+from nbexchange.exchange.commitments import Commitment, Commitments
+from nbexchange.exchange.submissions import COMMITMENT, Admission
 from nbexchange.handlers import base
 from nbexchange.handlers.auth.token_file import TokenFileUserHandler
 from nbexchange.handlers.auth.user_handler import Answer
+from nbexchange.identity import User
+from nbexchange.timestamps import normal_claim
 from tests.support import course
-from tests.support.archives import tar_gz, tar_gz_of, upload_headers
-from tests.support.course import PS1, WORK, receipt, release, rows, submit
+from tests.support.archives import sha256, tar_gz, tar_gz_of, upload_headers
+from tests.support.commands import run_for
+from tests.support.course import PS1, WORK, purge, receipt, release, rows, submit
 from tests.support.faults_report import report
 from tests.support.parts import PATIENCE, missing, needs
 from tests.support.process import ServiceProcess, wait_until
@@ -82,15 +87,22 @@ def moment(text: str) -> datetime.datetime:
 class Slow:
     """A submission whose last byte is held back."""
 
-    def __init__(self, service: Service, body: bytes, **headers: str) -> None:
+    def __init__(
+        self,
+        service: Service,
+        body: bytes,
+        name: str = "bob",
+        where: dict[str, str] = PS1,
+        **headers: str,
+    ) -> None:
         self._service = service
         self.last = body[-1:]
-        token = service.enrol("bob", {"physics": "Student"})
+        token = service.enrol(name, {"physics": "Student"})
         self.connection = RawConnection(service.url, token)
         watcher = service.wire(None)
         before = course.uploads_in_flight(watcher)
         head = self.connection.head(
-            "POST", "submission", headers | {"Content-Length": str(len(body))}, **PS1
+            "POST", "submission", headers | {"Content-Length": str(len(body))}, **where
         )
         self.connection.send(head, body[:-1])
         wait_until(lambda: course.uploads_in_flight(watcher) == before + 1)
@@ -199,6 +211,120 @@ def test_a_digest_holds_the_time_for_an_hour_and_no_longer(
     assert slow.finish()["timestamp"] == "2026-11-20 13:00:00.000000 UTC"
 
 
+OTHER_WORK = tar_gz(p1=b'{"cells": [], "metadata": {}}')
+
+
+def test_of_several_uploads_held_open_only_the_first_keeps_the_time_of_its_header(
+    service: Service, bob: Wire, clock: Clock
+) -> None:
+    """Who could choose which one to complete would choose when the solution is known."""
+    works = [tar_gz(p1=str(number).encode()) for number in range(4)]
+    clock.set("11:59:59")
+    slow = [Slow(service, work, **upload_headers(work, sha256(work))) for work in works]
+    clock.set("12:30:00")
+
+    times = [one.finish()["timestamp"] for one in reversed(slow)]
+
+    assert times == [
+        "2026-11-20 12:30:00.000000 UTC",
+        "2026-11-20 12:30:00.000001 UTC",
+        "2026-11-20 12:30:00.000002 UTC",
+        "2026-11-20 11:59:59.000000 UTC",
+    ]
+
+
+def test_of_several_uploads_held_open_only_the_first_gets_in_when_the_assignment_was_closed(
+    service: Service, bob: Wire, clock: Clock
+) -> None:
+    first = Slow(service, WORK, **upload_headers(WORK))
+    second = Slow(service, OTHER_WORK, **upload_headers(OTHER_WORK))
+    assert service.instructor().delete("assignment", **PS1).ok
+    second.connection.send(second.last)
+
+    with second.connection:
+        assert second.connection.answer().status == 404
+    assert first.finish()["sha256"] == sha256(WORK)
+
+
+def test_another_assignment_and_another_student_keep_their_own_time(
+    service: Service, bob: Wire, clock: Clock
+) -> None:
+    ps2 = {**PS1, "assignment_id": "ps2"}
+    receipt(service.instructor().post("assignment", WORK, upload_headers(WORK), **ps2))
+    clock.set("11:59:59")
+    uploads = [
+        Slow(service, WORK, **upload_headers(WORK)),
+        Slow(service, WORK, where=ps2, **upload_headers(WORK)),
+        Slow(service, WORK, name="carl", **upload_headers(WORK)),
+    ]
+    clock.set("12:30:00")
+
+    times = {upload.finish()["timestamp"] for upload in uploads}
+    assert times == {"2026-11-20 11:59:59.000000 UTC"}
+
+
+@pytest.mark.parametrize("is_noticed", [True, False], ids=["broken", "stalled"])
+def test_a_retry_after_a_connection_failed_keeps_the_time_of_the_first_header(
+    service: Service, bob: Wire, clock: Clock, is_noticed: bool
+) -> None:
+    clock.set("11:59:59")
+    failed = Slow(service, WORK, **upload_headers(WORK, "k"))
+    if is_noticed:
+        failed.connection.reset()
+        wait_until(lambda: course.uploads_in_flight(bob) == 0)
+    clock.set("12:30:00")
+
+    with failed.connection:
+        assert receipt(submit(bob, key="k"))["timestamp"] == "2026-11-20 11:59:59.000000 UTC"
+
+
+@pytest.mark.parametrize(
+    ("work", "key", "time"),
+    [(OTHER_WORK, "k", "12:30:00"), (WORK, "l", "12:30:00"), (WORK, None, "12:30:00")],
+    ids=["other bytes", "another key", "no key"],
+)
+def test_nothing_but_a_retry_takes_over_the_time_of_a_failed_upload(
+    service: Service, bob: Wire, clock: Clock, work: bytes, key: str | None, time: str
+) -> None:
+    clock.set("11:59:59")
+    failed = Slow(service, WORK, **upload_headers(WORK, "k"))
+    failed.connection.reset()
+    wait_until(lambda: course.uploads_in_flight(bob) == 0)
+    clock.set(time)
+
+    assert receipt(submit(bob, work, key))["timestamp"] == f"2026-11-20 {time}.000000 UTC"
+
+
+def test_a_new_upload_after_a_failed_one_keeps_the_time_of_its_header(
+    service: Service, bob: Wire, clock: Clock
+) -> None:
+    """And the failed one, if it is tried again, has no time any more: there would be two."""
+    failed = Slow(service, WORK, **upload_headers(WORK, "k"))
+    failed.connection.reset()
+    wait_until(lambda: course.uploads_in_flight(bob) == 0)
+    clock.set("12:10:00")
+    new = Slow(service, OTHER_WORK, **upload_headers(OTHER_WORK, "l"))
+    clock.set("12:30:00")
+    given = receipt(submit(bob, WORK, "k"))
+
+    assert given["timestamp"] == "2026-11-20 12:30:00.000000 UTC"
+    assert new.finish()["timestamp"] == "2026-11-20 12:10:00.000000 UTC"
+
+
+def test_a_failed_upload_is_remembered_for_an_hour_and_no_longer(
+    service: Service, bob: Wire, clock: Clock
+) -> None:
+    clock.set("12:00:00")
+    failed = Slow(service, WORK, **upload_headers(WORK, "k"))
+    failed.connection.reset()
+    wait_until(lambda: course.uploads_in_flight(bob) == 0)
+    clock.set("13:00:01")
+    retry = Slow(service, WORK, **upload_headers(WORK, "k"))
+    clock.set("13:30:00")
+
+    assert retry.finish()["timestamp"] == "2026-11-20 13:00:01.000000 UTC"
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [(upload_headers(WORK), 201), ({}, 404)],
@@ -223,7 +349,7 @@ def test_work_for_an_assignment_that_was_erased_meanwhile_does_not_reach_the_new
     """SQLite gives the numbers of erased rows out again."""
     slow = Slow(service, WORK, **upload_headers(WORK))
     ada = service.instructor()
-    assert ada.delete("assignment", purge="yes", **PS1).ok
+    assert run_for(service, "purge", f"--confirm={purge(ada)}") == 0
     receipt(release(ada))
     slow.connection.send(WORK[-1:])
 
@@ -420,6 +546,28 @@ def assert_all_of_today(service: Service, bob: Wire) -> None:
         assert row["arrived_at"] == row["stored_at"] == moment("2026-11-20 12:00:00.000000 UTC")
 
 
+CLAIMS = {
+    "ours": ("2026-11-21 10:00:00.000000 UTC", "2026-11-21 10:00:00.000000 UTC"),
+    "without a zone": ("2026-11-21 10:00:00", "2026-11-21 10:00:00.000000 UTC"),
+    "with a zone": ("2026-11-21 19:00:00.500000+0900", "2026-11-21 10:00:00.500000 UTC"),
+    "with a zone, ISO 8601": ("2026-11-21T05:30:00-04:30", "2026-11-21 10:00:00.000000 UTC"),
+    "with spaces around": (" 2026-11-21 10:00:00 UTC ", "2026-11-21 10:00:00.000000 UTC"),
+    "before the first year": ("0001-01-01 00:00:00+09:00", "0001-01-01 00:00:00+09:00"),
+    "some words": ("yesterday evening", "yesterday evening"),
+    "as long as is kept": ("x" * 100, "x" * 100),
+    "too long": ("x" * 101, None),
+    "with a tab": ("2026-11-21\t10:00:00", None),
+    "empty": (" ", None),
+}
+
+
+@pytest.mark.parametrize(("claim", "kept"), CLAIMS.values(), ids=CLAIMS)
+def test_of_what_a_client_says_about_time_what_fits_is_kept_in_our_form(
+    claim: str, kept: str | None
+) -> None:
+    assert normal_claim(claim) == kept
+
+
 def test_every_time_has_one_fixed_width_and_is_utc(
     service: Service, bob: Wire, clock: Clock
 ) -> None:
@@ -485,3 +633,24 @@ def test_a_machine_whose_clock_steps_back_keeps_the_order(data: Path, tmp_path: 
     assert given == sorted(set(given))
     assert listed == given[::-1]
     report(fault="clock turned back and forth", trials=len(given), acknowledged=len(given))
+
+
+def test_a_commitment_that_holds_no_time_any_more_is_forgotten(clock: Clock) -> None:
+    """However many students there are, memory holds those of the last while."""
+    commitments = Commitments()
+
+    def begin(number: int) -> Commitment:
+        admission = Admission(clock.now, 1, 1, "release", None)
+        begun = commitments.begin(User(f"student{number}"), "key", "digest", admission)
+        assert begun is not None
+        return begun
+
+    unfinished = begin(0)
+    for number in range(1, 100):
+        begin(number).end()
+        clock.now += COMMITMENT / 10
+
+    assert 11 <= len(commitments) <= 12
+    unfinished.end()
+    begin(100).end()
+    assert 10 <= len(commitments) <= 11

@@ -12,7 +12,7 @@ import pytest
 import requests
 from traitlets.config import Config
 
-from tests.support import course
+from tests.support import bombs, course
 from tests.support.archives import content_digest, sha256, tar_gz, tar_gz_of, upload_headers
 from tests.support.commands import run_for
 from tests.support.course import PS1, WORK, give_feedback, receipt, release, rows, submit
@@ -316,6 +316,14 @@ def test_a_form_whose_file_is_beyond_the_limit_is_refused(small: Service) -> Non
     assert_nothing_stored(small)
 
 
+def test_a_form_whose_file_is_exactly_as_large_as_is_allowed_is_taken(small: Service) -> None:
+    form = {"assignment": ("a.tar.gz", tar_of_size(LIMIT))}
+
+    answer = small.student().request("POST", "submission", params=PS1, files=form)
+
+    assert receipt(answer)["size"] == LIMIT
+
+
 @pytest.mark.parametrize(
     ("token", "status"), [("nobody", 401), ("token-1-bob", 404)], ids=["nobody", "nowhere"]
 )
@@ -571,7 +579,7 @@ HOSTILE = {
     "an absolute name": archive_with(name="/etc/passwd"),
     "a name out of the folder": archive_with(name="../p1.ipynb"),
     "a name that comes back in": archive_with(name="a/../../p1.ipynb"),
-    "a bomb": archive_with(size=60_000_000),
+    "a bomb": bombs.zeros(200_000_000),
     "too many entries": many_entries(10_001),
     "cut": WORK[:-5],
     "altered": WORK[:40] + bytes([WORK[40] ^ 1]) + WORK[41:],
@@ -608,3 +616,20 @@ def test_a_submission_lists_a_bounded_number_of_notebooks(service, count, status
 
     assert answer.status_code == status
     assert len(service.files()) == (2 if status == 201 else 1)
+
+
+def test_notebooks_in_folders_are_not_listed_for_grading(service: Service) -> None:
+    """nbgrader grades those at the top, so any number may lie below."""
+    ada, bob = service.instructor(), service.student()
+    below = {f"extra/n{number}.ipynb": b"" for number in range(300)}
+    body = tar_gz_of({"p1.ipynb": b"{}", **below})
+
+    given = receipt(release(ada, body))
+    receipt(submit(bob, body))
+
+    assert given["notebooks"] == ["p1"]
+    listed = bob.get("assignments", course_id="physics").json()["value"]
+    listed += course.submissions(ada)
+    assert [record["status"] for record in listed] == ["released", "submitted", "submitted"]
+    for record in listed:
+        assert [notebook["notebook_id"] for notebook in record["notebooks"]] == ["p1"]

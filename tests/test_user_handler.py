@@ -14,7 +14,13 @@ from nbexchange.errors import MalformedIdentity, Misconfigured, Unavailable
 from nbexchange.handlers.auth.token_file import TokenFileUserHandler
 from nbexchange.handlers.auth.user_handler import BaseUserHandler
 from nbexchange.identity import Role, User
+from tests.support.course import release
+from tests.support.numbers import Numbers
+from tests.support.process import wait_until
 from tests.support.service import Service
+
+# Who a request comes from is known before a database or a store is asked.
+pytestmark = [pytest.mark.sqlite, pytest.mark.disk]
 
 ADA = {"name": "ada", "course_id": "physics", "course_role": "Instructor"}
 
@@ -52,6 +58,23 @@ def test_a_plain_and_an_async_handler_are_asked_alike(ask, plugin):
     assert ask(ADA, plugin).json() == {"success": True, "value": []}
 
 
+def test_a_quick_upload_asks_once(data):
+    asked = []
+
+    class Counting(Fixed):
+        answer = ADA
+
+        def get_current_user(self, request):
+            asked.append(request)
+            return super().get_current_user(request)
+
+    with Service(data, Config(NbExchange={"user_plugin_class": Counting})) as service:
+        answer = release(service.wire(None))
+
+    assert answer.status_code == 201
+    assert len(asked) == 1
+
+
 def test_the_default_handler_lets_nobody_in_and_says_how_to_choose_one(data):
     with Service(data, Config(NbExchange={"user_plugin_class": BaseUserHandler})) as service:
         answer = service.wire("any").get("assignments")
@@ -74,10 +97,15 @@ MALFORMED = {
     "empty name": ADA | {"name": ""},
     "number for a name": ADA | {"name": 7},
     "name with NUL": ADA | {"name": "a\0"},
+    "name with a C1 control": ADA | {"name": "a\x9b2J"},
+    "name with a line separator": ADA | {"name": "a\u2028b"},
+    "name that turns text round": ADA | {"name": "\u202ea"},
+    "course id that turns text round": ADA | {"course_id": "physics\u2067"},
     "name with a lone surrogate": ADA | {"name": "a\ud800"},
     "very long name": ADA | {"name": "a" * 201},
     "organisation 0": ADA | {"org_id": 0},
     "no organisation at all": ADA | {"org_id": None},
+    "organisation that no column can hold": ADA | {"org_id": 2**31},
     "organisation that is a word": ADA | {"org_id": "one"},
     "organisation that is true": ADA | {"org_id": True},
     "organisation that is a fraction": ADA | {"org_id": 1.5},
@@ -94,6 +122,17 @@ MALFORMED = {
 def test_a_malformed_answer_is_a_fault_and_never_a_guess(answer):
     with pytest.raises(MalformedIdentity):
         User.from_answer(answer)
+
+
+def test_text_that_is_only_shown_is_cleaned_and_keeps_nobody_out():
+    user = User.from_answer(
+        ADA
+        | {"full_name": "\u202eAda\x9b L.\0\ud800", "email": "\u2028", "lms_user_id": "7\n"}
+        | {"course_id": "chemistry", "course_title": "Chem\u2066istry\r\nI"}
+    )
+
+    assert (user.full_name, user.email, user.lms_user_id) == ("Ada  L.", None, "7")
+    assert user.courses["chemistry"].title == "Chemistry  I"
 
 
 def test_a_malformed_answer_is_logged_for_the_operator_and_hidden_from_the_user(ask, caplog):
@@ -129,6 +168,14 @@ def test_the_field_s_answer_gives_one_course():
     assert user.role_in("chemistry") is None
 
 
+def test_the_largest_organisation_is_the_largest_that_a_column_holds():
+    assert User.from_answer(ADA | {"org_id": 2**31 - 1}).org_id == 2147483647
+
+
+def test_of_a_very_long_text_the_first_1000_characters_are_kept():
+    assert User.from_answer(ADA | {"full_name": "x" * 1001}).full_name == "x" * 1000
+
+
 def test_courses_come_as_roles_or_with_titles_and_win_over_the_default():
     user = User.from_answer(
         ADA | {"courses": {"physics": "Student", "art": {"role": "instructor", "title": "Art"}}}
@@ -152,27 +199,128 @@ def test_the_token_file_is_read_again_when_it_changes(service):
     assert bob.get("assignments", course_id="physics").status_code == 401
 
 
-@pytest.mark.parametrize("broken", ["{", "[]", '{"a": '], ids=["cut", "a list", "cut later"])
-def test_a_token_file_that_cannot_be_read_lets_nobody_in_until_it_can(service, broken, caplog):
-    token = service.enrol("bob", {"physics": "Student"}, token="s3cret")
-    bob, whole = service.wire(token), service.people.read_text()
+INVALID: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "line 1, column 1: Expecting value"),
+    "half written": (b'{"s3cret": {\n "name": "b', "line 2, column 10: Unterminated string"),
+    "half written, with a BOM": (b'\xef\xbb\xbf{"s3cret": {', "line 1, column 13: Expecting"),
+    "a quote forgotten": (b'{"s3cret": {},\n x": {}}', "line 2, column 2: Expecting property name"),
+    "a list": (b'["s3cret"]', "line 1, column 1: not an object"),
+    "Latin-1": (b'{"s3cret":\n {"name": "J\xfcrgen"}}', "line 2, column 13: not text in UTF-8"),
+    "brackets without end": (b"[" * 100_000, "values nest too deep"),
+    "a number without end": (
+        b'{"s3cret": ' + b"1" * 5_000 + b"}",
+        "values nest too deep, or a number is too long",
+    ),
+}
+"""And where."""
 
-    service.people.write_text(broken)
-    away = bob.get("assignments")
-    service.people.write_text(whole + " ")
 
-    assert away.status_code == 503
-    assert "s3cret" not in caplog.text
+@pytest.mark.parametrize(("content", "place"), INVALID.values(), ids=INVALID)
+def test_while_a_token_file_is_not_valid_its_last_valid_content_counts(
+    service, content, place, caplog
+):
+    bob = service.wire(service.enrol("bob", {"physics": "Student"}, token="s3cret"))
+    whole = service.people.read_text()
     assert bob.get("assignments").ok
 
+    service.people.write_bytes(content)
 
-def test_a_token_file_that_is_gone_lets_nobody_in(service):
+    assert bob.get("assignments").ok
+    assert service.wire("other").get("assignments").status_code == 401
+    (error,) = (record.message for record in caplog.records if record.levelname == "ERROR")
+    assert f"The token file {service.people} is not valid: {place}" in error
+    assert "Correct the file." in error
+    assert "s3cret" not in caplog.text
+    # What is known of chloe is from the corrected file.
+    service.people.write_text(whole[:-1] + ', "hers": {"name": "chloe", "courses": {}}}')
+    assert service.wire("hers").get("assignments").ok
+    assert f"The token file {service.people} is valid again" in caplog.text
+
+
+def test_a_token_file_that_is_gone_still_counts_until_it_is_back(service, caplog):
     bob = service.student()
     assert bob.get("assignments").ok
 
     service.people.unlink()
 
-    assert bob.get("assignments").status_code == 503
+    assert bob.get("assignments").ok
+    assert "cannot be read: No such file or directory" in caplog.text
+    service.people.write_text("{}")
+    assert bob.get("assignments").status_code == 401
+
+
+FINE = {"success": True, "warnings": []}
+
+
+def test_readyz_stays_ready_and_reports_a_token_file_that_is_not_valid(service):
+    wire = service.wire(None)
+    assert wire.get("readyz").json() == FINE
+    assert Numbers(service).get("nbexchange_people_outdated") == 0
+    whole = service.people.read_text()
+
+    service.people.write_text('{"s3cret": ')
+
+    said = wait_until(lambda: wire.get("readyz").json()["warnings"])
+    assert " ".join(said) == (
+        "The token file is not valid: line 1, column 12: Expecting value. "
+        "Its last valid content stays in use."
+    )
+    assert wire.get("readyz").status_code == 200
+    assert Numbers(service).get("nbexchange_people_outdated") == 1
+    service.people.write_text(whole + " ")
+    wait_until(lambda: wire.get("readyz").json() == FINE)
+    assert Numbers(service).get("nbexchange_people_outdated") == 0
+
+
+def test_the_log_repeats_from_time_to_time_that_the_token_file_is_not_valid(
+    service, caplog, monkeypatch
+):
+    monkeypatch.setattr("nbexchange.handlers.auth.token_file.REMINDER_SECONDS", 0)
+    bob = service.student()
+    service.people.write_text("{")
+
+    for _ in range(3):
+        bob.get("assignments")
+
+    assert caplog.text.count("is not valid: line 1, column 2") == 3
+
+
+ENCODINGS = ["utf-8", "utf-8-sig", "utf-16"]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_token_file_may_begin_with_a_byte_order_mark(service, encoding):
+    people = {"hers": {"name": "zoë", "courses": {"physics": "Student"}}}
+
+    service.people.write_bytes(json.dumps(people, ensure_ascii=False).encode(encoding))
+
+    assert service.wire("hers").get("assignments", course_id="physics").ok
+
+
+@pytest.mark.parametrize(("content", "place"), INVALID.values(), ids=INVALID)
+def test_a_service_does_not_start_with_a_token_file_that_is_not_valid(data, content, place):
+    people = data.parent / "staff.json"
+    people.write_bytes(content)
+
+    with pytest.raises(Misconfigured) as refused, started_on(data, people):
+        pass
+
+    assert f"The token file '{people}' is not valid: {place}" in str(refused.value)
+    assert "Correct it" in str(refused.value)
+    assert "s3cret" not in str(refused.value)
+
+
+def test_a_service_does_not_start_without_its_token_file(data):
+    people = data.parent / "nowhere.json"
+
+    with pytest.raises(Misconfigured) as refused, started_on(data, people):
+        pass
+
+    assert f"'{people}' cannot be read: No such file or directory" in str(refused.value)
+
+
+def started_on(data, people):
+    return Service(data, Config(TokenFileUserHandler={"path": str(people)}))
 
 
 @pytest.mark.parametrize(

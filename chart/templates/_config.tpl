@@ -27,6 +27,11 @@ c.NbExchange.user_plugin_class = "nbexchange.handlers.auth.jupyterhub.JupyterHub
 c.NbExchange.user_plugin_class = "nbexchange.handlers.auth.token_file.TokenFileUserHandler"
 c.TokenFileUserHandler.path = "/etc/nbexchange/people.json"
 {{- end }}
+{{- range $trait, $value := include "nbexchange.sizes" . | fromYaml }}
+{{- if not (hasKey (dig "NbExchange" (dict) $.Values.config) $trait) }}
+c.NbExchange.{{ $trait }} = {{ int64 $value }}
+{{- end }}
+{{- end }}
 {{- range $class, $traits := .Values.config }}
 {{- range $trait, $value := $traits }}
 c.{{ $class }}.{{ $trait }} = {{ include "nbexchange.python" $value }}

@@ -26,6 +26,7 @@
 {{- if and $v.autoscaling.enabled (gt (int $v.autoscaling.minReplicas) (int $v.autoscaling.maxReplicas)) -}}
 {{- fail "autoscaling.minReplicas is larger than autoscaling.maxReplicas." -}}
 {{- end -}}
+{{- include "nbexchange.refuseSizes" . -}}
 {{- if and $v.storage.credentials $v.storage.existingSecret -}}
 {{- fail "storage.credentials and storage.existingSecret are both set: take one away." -}}
 {{- end -}}
@@ -68,6 +69,8 @@
   "config_file" "config and extraConfig"
   "reset_db" "nothing; every start would throw all rows away"
   "generate_config" "nothing; the service would not start" -}}
+{{- /* The chart compares them with disk and memory (_sizes.tpl), so they have to be where it looks. */}}
+{{- $compared := list "student_quota" "organisation_quota" "quotas" "min_free_space" "max_buffer_size" "max_transfers" "max_transfers_per_person" -}}
 {{- /* traitlets gives a class what is said of those that it is made from. */ -}}
 {{- range $class := list "NbExchange" "Application" "SingletonConfigurable" "LoggingConfigurable" "Configurable" -}}
 {{- $traits := dig $class (dict) $v.config -}}
@@ -75,8 +78,13 @@
 {{- if hasKey $traits $name -}}
 {{- fail (printf "config.%s.%s is the chart's to set: use %s." $class $name $instead) -}}
 {{- end -}}
-{{- if regexMatch (printf "\\b%s\\b[\"'\\]]*\\s*(\\.\\s*|\\[\\s*[\"'])%s\\b[\"'\\]]*\\s*=[^=]" $class $name) $code -}}
+{{- if include "nbexchange.isSetIn" (dict "code" $code "class" $class "name" $name) -}}
 {{- fail (printf "extraConfig sets c.%s.%s, which is the chart's to set: use %s." $class $name $instead) -}}
+{{- end -}}
+{{- end -}}
+{{- range $name := $compared -}}
+{{- if or (and (ne $class "NbExchange") (hasKey $traits $name)) (include "nbexchange.isSetIn" (dict "code" $code "class" $class "name" $name)) -}}
+{{- fail (printf "%s.%s is set outside config.NbExchange, where the chart does not compare it with the sizes of disk and memory. Set config.NbExchange.%s instead." $class $name $name) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -105,4 +113,9 @@
 {{- fail (printf "extraEnv.%s looks like a secret in plain text: put it into a Secret and give it as {valueFrom: {secretKeyRef: {name: ..., key: ...}}}." $name) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+
+{{/* Whether `code` assigns to the option `name` of a class: c.Class.name = or c["Class"]["name"] =. */}}
+{{- define "nbexchange.isSetIn" -}}
+{{- if regexMatch (printf "\\b%s\\b[\"'\\]]*\\s*(\\.\\s*|\\[\\s*[\"'])%s\\b[\"'\\]]*\\s*=[^=]" .class .name) .code -}}true{{- end -}}
 {{- end -}}

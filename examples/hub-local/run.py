@@ -118,7 +118,7 @@ def run(options: argparse.Namespace) -> None:
 def proxy_program(folder: Path) -> str:
     """The hub's proxy, a program of Node.js; where there is none, it is installed in the folder."""
     installed = folder / "node_modules" / ".bin" / PROXY
-    found = shutil.which(PROXY) or shutil.which(installed)
+    found = shutil.which(PROXY) or shutil.which(str(installed))
     if found:
         return found
     npm = shutil.which("npm")

@@ -9,14 +9,14 @@ import sys
 from collections.abc import Iterator
 from typing import Any, ClassVar, Protocol
 
-from traitlets import Integer, Unicode
+from traitlets import Unicode
 from traitlets.config import Application, Config, catch_config_error
 
 from nbexchange.archive import Limits
 from nbexchange.database import Database
 from nbexchange.errors import Malformed, NotFound, StoreFull
-from nbexchange.identity import DEFAULT_ORGANISATION
 from nbexchange.storage import Storage
+from nbexchange.traits import OrganisationNumber
 
 WRONG_USE = 2
 """The exit status when the words of the command make no sense, or name what is not there."""
@@ -30,6 +30,7 @@ class Service(Protocol):
     max_entries: int
     max_expanded_size: int
     max_ratio: int
+    ratio_floor: int
 
     def update_config(self, config: Config) -> None: ...
 
@@ -70,6 +71,7 @@ class Command(Application):
             entries=self.service.max_entries,
             expanded_size=self.service.max_expanded_size,
             ratio=self.service.max_ratio,
+            ratio_floor=self.service.ratio_floor,
         )
 
     @catch_config_error
@@ -97,7 +99,7 @@ class Command(Application):
             # Never on a new one: an address that is wrong would look like an empty service.
             database.prepare(make=False)
             self.service.refuse_absent_store(database)
-            database.patience = None  # no request waits for an answer
+            database.be_patient()
             with contextlib.closing(self.service.make_storage()) as storage:
                 yield database, storage
 
@@ -111,7 +113,7 @@ class CourseCommand(Command):
         "course": "CourseCommand.course_id",
     }
 
-    org_id = Integer(DEFAULT_ORGANISATION, min=1, help="The organisation.").tag(config=True)
+    org_id = OrganisationNumber(help="The organisation.").tag(config=True)
     course_id = Unicode(None, allow_none=True, help="The course; all if left out.").tag(config=True)
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from traitlets import Bool, Unicode
 
 from nbexchange.commands.base import Command, refuse_absence
+from nbexchange.commands.expected import Expected, Owner, lines
 from nbexchange.commands.litter import OLD, litter
-from nbexchange.database import Database
+from nbexchange.database import Database, clock
 from nbexchange.errors import Damaged, Malformed, Unavailable
 from nbexchange.exchange.inventory import Owned, Position, how_many, known_keys, owned_blobs
 from nbexchange.progress import Progress
@@ -35,6 +37,10 @@ class Check(Command):
     missing or damaged, changes nothing, and leaves with exit status 1 if there was anything. The
     service may go on meanwhile. With --repair-report=FILE it also writes, as JSON, what is needed
     to mend it: for each harmed file whose it is, where it lies, its hash, and what to do.
+
+    It also counts files that no row owns, and names rows that the last check saw and that are gone
+    without a purge, as after a reset or an older backup of the database. What it saw is kept in the
+    store; while rows are gone it is not replaced, until --forget-gone says that they are lost.
     """
 
     name = "nbexchange-check"
@@ -42,6 +48,10 @@ class Check(Command):
     aliases: dict[Any, Any] = {**Command.aliases, "repair-report": "Check.repair_report"}
     flags: dict[Any, Any] = {
         "quick": ({"Check": {"quick": True}}, "Look at sizes only; do not read the files."),
+        "forget-gone": (
+            {"Check": {"forget_gone": True}},
+            "Do not expect rows any more that are gone for good.",
+        ),
     }
 
     quick = Bool(False, help="Look at sizes only; do not read the files.").tag(config=True)
@@ -49,29 +59,45 @@ class Check(Command):
         None, allow_none=True, help="Write what is needed for a repair into this file, as JSON."
     ).tag(config=True)
 
+    forget_gone = Bool(False, help="Do not expect rows any more that are gone for good.").tag(
+        config=True
+    )
+
     def run(self) -> None:
         if self.repair_report is not None:
             writable(self.repair_report)
         with self.parts() as (database, storage):
-            looked, harmed = asyncio.run(self._check(database, storage))
-        print(f"{looked} files looked at, {harmed} missing or damaged.")
-        if harmed:
+            is_fine = asyncio.run(self._check(database, storage))
+        if not is_fine:
             sys.exit(1)
 
-    async def _check(self, database: Database, storage: Storage) -> tuple[int, int]:
-        looked, harmed = await self._look(database, storage)
+    async def _check(self, database: Database, storage: Storage) -> bool:
+        expected = await Expected.load(storage)
+        seen = Expected(await database.read(clock))
+        looked, harmed = await self._look(database, storage, seen)
+        print(f"{looked} files looked at, {len(harmed)} missing or damaged.")
+        gone = await expected.gone(database) if expected is not None else {}
+        if expected is not None and gone:
+            _tell_gone(gone, expected, forget=self.forget_gone)
+        if not gone or self.forget_gone:
+            await seen.save(storage)
+        orphans = await _orphans(database, storage)
+        is_strange = _tell_orphans(orphans, looked)
         if self.repair_report is not None:
-            report = await _report(database, storage, looked, harmed)
+            report = await _report(storage, looked, harmed, gone, orphans)
             write_report(self.repair_report, report)
-        return looked, len(harmed)
+        return not harmed and not is_strange and (not gone or self.forget_gone)
 
-    async def _look(self, database: Database, storage: Storage) -> tuple[int, list[Owned]]:
+    async def _look(
+        self, database: Database, storage: Storage, seen: Expected
+    ) -> tuple[int, list[Owned]]:
         looked, harmed = 0, []
         position: Position | None = Position()
         with Progress("Looking at files", await database.read(how_many)) as progress:
             while position is not None:
                 owned, position = await database.read(owned_blobs, position)
                 for one in owned:
+                    seen.add(one)
                     if not await self._is_whole(storage, one) and await _is_known(database, one):
                         harmed.append(one)
                         progress.print(f"HARMED: {one}: file {one.blob.key}")
@@ -111,14 +137,66 @@ def write_report(file: str, report: Any) -> None:
     Path(file).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
+def _tell_gone(gone: Mapping[Owner, int], expected: Expected, *, forget: bool) -> None:
+    for line in lines(gone, expected.seen_at):
+        print(line)
+    print(
+        "They are not expected any more."
+        if forget
+        else "No purge erased them. Restore the database from a backup, and delete no file before. "
+        "If they are gone for good: nbexchange check --forget-gone"
+    )
+
+
+class Orphans(NamedTuple):
+    """Files that no row owns."""
+
+    files: int
+    size: int
+    young: int
+    """Of the files, those whose row may still come."""
+    finished: int
+    """Of the files, those that are no broken upload."""
+
+
+async def _orphans(database: Database, storage: Storage) -> Orphans:
+    files = size = young = finished = 0
+    youngest = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=OLD)
+    with Progress("Looking for files without a row") as progress:
+        async for entry in litter(database, storage, 0, progress):
+            files, size = files + 1, size + entry.size
+            young += entry.modified > youngest
+            finished += not entry.unfinished
+    return Orphans(files, size, young, finished)
+
+
+def _tell_orphans(orphans: Orphans, looked: int) -> bool:
+    """Whether none of the files is known, so that it is a wrong or an erased database."""
+    if orphans.files:
+        young = f" (that of {orphans.young:,} may still come)" if orphans.young else ""
+        print(f"{orphans.files:,} files of {orphans.size:,} bytes have no row{young}.")
+    is_strange = bool(orphans.finished and not looked)
+    if is_strange:
+        print(
+            "The database knows none of the files in the store. Is it the right one (db_url), or "
+            "was it reset? Restore it from a backup, and delete no file before."
+        )
+    return is_strange
+
+
 async def _report(
-    database: Database, storage: Storage, looked: int, harmed: Sequence[Owned]
+    storage: Storage,
+    looked: int,
+    harmed: Sequence[Owned],
+    gone: Mapping[Owner, int],
+    orphans: Orphans,
 ) -> dict[str, Any]:
     sizes = await _sizes(storage, harmed)
     return {
         "looked_at": looked,
         "harmed": [_repair(storage, one, sizes.get(one.blob.key)) for one in harmed],
-        "litter": await _litter(database, storage),
+        "gone": [{**owner._asdict(), "rows": number} for owner, number in gone.items()],
+        "litter": {"files": orphans.files, "bytes": orphans.size},
     }
 
 
@@ -134,14 +212,6 @@ async def _sizes(storage: Storage, harmed: Sequence[Owned]) -> dict[str, int]:
             if entry.key in wanted and not entry.unfinished:
                 found[entry.key] = entry.size
     return found
-
-
-async def _litter(database: Database, storage: Storage) -> dict[str, int]:
-    files = size = 0
-    with Progress("Looking for litter") as progress:
-        async for entry in litter(database, storage, OLD, progress):
-            files, size = files + 1, size + entry.size
-    return {"files": files, "bytes": size}
 
 
 def _repair(storage: Storage, one: Owned, found_size: int | None) -> dict[str, Any]:

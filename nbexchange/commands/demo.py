@@ -24,6 +24,7 @@ from traitlets import Unicode
 
 from nbexchange.commands.base import Command
 from nbexchange.errors import Misconfigured, NbExchangeError
+from nbexchange.handlers.auth.token_file import InvalidPeople, parse_people
 
 INSTRUCTOR = "ada"
 ANSWERS = {"ben": "a + b", "chloe": "a - b", "dmitri": "sum([a, b])"}
@@ -145,8 +146,8 @@ class Demo(Command):
 
     def _people(self, people_file: Path) -> tuple[Person, list[Person]]:
         try:
-            known = json.loads(people_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            known = parse_people(people_file.read_bytes())
+        except (OSError, InvalidPeople) as error:
             raise Misconfigured(
                 f"--url needs --people with the token file of that service ({error})"
             ) from None

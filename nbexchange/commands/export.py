@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,8 +39,10 @@ from nbexchange.errors import BadArchive, Damaged, Malformed, Misconfigured, Una
 from nbexchange.exchange import holdings
 from nbexchange.exchange.erasing import Scope
 from nbexchange.exchange.holdings import CourseRow, FeedbackRow, ReleaseRow, SubmissionRow
+from nbexchange.exchange.inventory import known_keys
 from nbexchange.progress import Progress
 from nbexchange.storage import Blob, Storage
+from nbexchange.temporary import temporary_folder
 from nbexchange.timestamps import to_text
 
 Row = TypeVar("Row", holdings.EventRow, ReleaseRow, SubmissionRow)
@@ -99,10 +100,8 @@ class Export(CourseCommand):
 def _appearing(destination: Path) -> Iterator[Path]:
     """A folder for the operator's eyes only, which becomes `destination` when all went well."""
     try:
-        with tempfile.TemporaryDirectory(
-            prefix=".nbexchange-", dir=destination.parent, ignore_cleanup_errors=True
-        ) as workshop:
-            folder = Path(workshop, "export")
+        with temporary_folder(destination.parent) as workshop:
+            folder = workshop / "export"
             folder.mkdir(0o700)
             yield folder
             _make_durable(folder)
@@ -327,7 +326,8 @@ class _Copy:
             part.unlink()
             if isinstance(error, Unavailable):
                 await refuse_absence(self._storage)
-            self._problem(f"HARMED: {whose}: file {blob.key}")
+            known = await self._database.read(known_keys, [blob.key])
+            self._problem(f"{'HARMED' if known else 'ERASED meanwhile'}: {whose}: file {blob.key}")
             return None
         part.rename(path)
         self._sum(path, blob.sha256)

@@ -1,8 +1,8 @@
 """Files that somebody else wrote, and may still write: read without being led astray.
 
 Students own what lies in nbgrader's shared exchange. A link, or a file that becomes one while we
-look, would hand them what only the operator may read; so nothing is opened through a link, and what
-is looked at is a private copy.
+look, would hand them what only the operator may read; so nothing is opened through a symbolic link,
+no hard link to the file of another owner is opened, and what is looked at is a private copy.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FILE = _HERE | os.O_NONBLOCK  # opening a named pipe would wait for its other e
 
 def open_plain(path: Path) -> BinaryIO:
     """A regular file; BadArchive for all else. Folders above it are taken as they are."""
-    return _opened(path.name, path)
+    return _opened(path.name, path, path.parent.stat().st_uid)
 
 
 def check_owner(path: Path, believed: Collection[int], *, group_too: bool = False) -> None:
@@ -37,16 +37,22 @@ def check_owner(path: Path, believed: Collection[int], *, group_too: bool = Fals
     owner = path.lstat().st_uid
     if path.parent.stat().st_mode & strangers and owner not in believed:
         raise Forbidden(
-            f"it belongs to {_who(owner)}, and others than instructors may write in the folder "
-            f"above; say --owner={_who(owner)} if that is an instructor"
+            f"it belongs to {who(owner)}, and others than instructors may write in the folder "
+            f"above; say --owner={who(owner)} if that is an instructor"
         )
 
 
-def _who(uid: int) -> str:
+def who(uid: int) -> str:
+    """The user's name on this machine, or else the number."""
+    return login(uid) or str(uid)
+
+
+def login(uid: int) -> str | None:
+    """None for a user of another machine."""
     try:
         return pwd.getpwuid(uid).pw_name
-    except KeyError:  # an exchange from another machine
-        return str(uid)
+    except KeyError:
+        return None
 
 
 def copy_plain(source: Path, target: Path, limits: Limits) -> None:
@@ -100,7 +106,7 @@ class _Copying:
             raise BadArchive(f"it holds {shown[:80]!r}, whose name is not UTF-8")
         mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
         if not stat.S_ISDIR(mode):
-            with _opened(shown, name, folder) as file:
+            with _opened(shown, name, os.fstat(folder).st_uid, folder) as file:
                 self._copy_file(file, target)
             return
         below = os.open(name, _HERE | os.O_DIRECTORY, dir_fd=folder)
@@ -123,13 +129,26 @@ class _Copying:
             os.fchmod(copy.fileno(), 0o700 if status.st_mode & stat.S_IXUSR else 0o600)
 
 
-def _opened(shown: str, name: str | Path, folder: int | None = None) -> BinaryIO:
+def _opened(shown: str, name: str | Path, owner: int, folder: int | None = None) -> BinaryIO:
+    """`owner` is that of the folder it is in."""
     mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
     if not stat.S_ISREG(mode):
         what = "a symbolic link" if stat.S_ISLNK(mode) else "something special"
         raise BadArchive(f"it holds {what}: {shown[:80]!r}; only files and folders are taken")
     file = os.fdopen(os.open(name, _FILE, dir_fd=folder), "rb")
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+    try:
+        _check_plain(os.fstat(file.fileno()), shown, owner)
+    except BadArchive:
         file.close()
-        raise BadArchive(f"{shown[:80]!r} became something else while it was read")
+        raise
     return file
+
+
+def _check_plain(status: os.stat_result, shown: str, owner: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise BadArchive(f"{shown[:80]!r} became something else while it was read")
+    if status.st_nlink > 1 and status.st_uid != owner:
+        raise BadArchive(
+            f"it holds a hard link to a file of {who(status.st_uid)}: {shown[:80]!r}, in a folder "
+            f"of {who(owner)}; put a copy in its place if it belongs there"
+        )

@@ -8,11 +8,13 @@ from typing import Any
 from traitlets import Bool, Float
 
 from nbexchange.commands.base import Command
+from nbexchange.commands.expected import Expected
 from nbexchange.commands.litter import OLD, are_strangers, litter
 from nbexchange.database import Database
 from nbexchange.errors import Malformed
 from nbexchange.progress import Progress
 from nbexchange.storage import Storage
+from nbexchange.timestamps import minute
 
 
 class Gc(Command):
@@ -56,6 +58,8 @@ class Gc(Command):
                 "the database owns none of the files that are here, so all old ones would be "
                 "deleted; is it the right one? If it is, add --everything"
             )
+        if self.delete and not self.everything:
+            await _refuse_gone(database, storage)
         found = size = 0
         with Progress("Looking at files") as progress:
             async for entry in litter(database, storage, self.older_than, progress):
@@ -64,3 +68,15 @@ class Gc(Command):
                 if self.delete:
                     await storage.sweep(entry)
         return found, size
+
+
+async def _refuse_gone(database: Database, storage: Storage) -> None:
+    """Raise Malformed where files without a row may be all that is left of lost work."""
+    expected = await Expected.load(storage)
+    gone = await expected.gone(database) if expected is not None else None
+    if expected is not None and gone:
+        raise Malformed(
+            f"Nothing was deleted: {sum(gone.values()):,} rows are gone that the check of "
+            f"{minute(expected.seen_at)} saw, and no purge erased them. Restore the database from "
+            "a backup. If they are gone for good: nbexchange check --forget-gone, or --everything"
+        )

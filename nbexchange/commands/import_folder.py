@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import os
 import pwd
@@ -40,7 +41,7 @@ from nbexchange.exchange.importing import (
     import_people,
 )
 from nbexchange.progress import Progress
-from nbexchange.storage import CHUNK, Blob, Storage
+from nbexchange.storage import CHUNK, Blob, Storage, delete_all, unchecked
 from nbexchange.timestamps import to_text
 
 NEW, THERE, REFUSED = "imported", "already there", "refused"
@@ -186,7 +187,7 @@ class _Importer:
     async def _bring_course(self, course: Course) -> None:
         if course.ignores_manifest:
             told = f"{course.place / MANIFEST} is not read; if it is an export, say --from-export"
-            self._progress.print(_harmless(told))
+            self._progress.print(told)
         await self._introduce(course)
         for item in course.items():
             outcome = await self._outcome(item)
@@ -196,9 +197,9 @@ class _Importer:
 
     def _say(self, course: Course | BadCourse, outcome: dict[str, Any]) -> None:
         self.outcomes.append({"course_id": course.course_id, **outcome})
-        if outcome["outcome"] == REFUSED:
-            told = f"REFUSED: {outcome['place']}: {outcome['reason']}"
-            self._progress.print(_harmless(told))
+        for head, reason in (("WARNING", "warning"), ("REFUSED", "reason")):
+            if reason in outcome:
+                self._progress.print(f"{head}: {outcome['place']}: {outcome[reason]}")
 
     def _remember(self, course: Course, item: Item | Mystery, outcome: dict[str, Any]) -> None:
         old = item.old if isinstance(item, Item) else None
@@ -218,9 +219,14 @@ class _Importer:
             return
         for start in range(0, len(people) or 1, PEOPLE):
             some = people[start : start + PEOPLE]
-            await self._database.write(
-                import_people, course.org_id, course.course_id, course.title, some
+            verb = functools.partial(
+                import_people,
+                org_id=course.org_id,
+                course_id=course.course_id,
+                title=course.title,
+                people=some,
             )
+            await self._database.write(verb)
 
     async def _outcome(self, item: Item | Mystery) -> dict[str, Any]:
         if isinstance(item, Mystery):
@@ -255,15 +261,17 @@ class _Importer:
         self, bring: Callable[..., Any], item: Item, blob: Blob, contents: object
     ) -> bool:
         try:
-            kept = await self._database.write(bring, item.old, blob, contents)
+            kept = await self._database.write(
+                lambda session: bring(session, item.old, blob, contents)
+            )
         except Unavailable:
             # The database may have committed before it went away, so the bytes have to stay.
             raise
         except NbExchangeError:
-            await self._storage.delete(blob.key)
+            await delete_all(self._storage, [blob.key])
             raise
         if kept.key != blob.key:
-            await self._storage.delete(blob.key)
+            await delete_all(self._storage, [blob.key])
         else:
             self._fresh.add(blob.key)
         return bool(kept.is_new)
@@ -274,7 +282,7 @@ class _Importer:
         try:
             while chunk := file.read(CHUNK):
                 await upload.write(chunk)
-            blob = await upload.seal(lambda blob, _: blob)
+            blob = await upload.seal(unchecked)
             await upload.commit()
         finally:
             await upload.abort()
@@ -301,6 +309,8 @@ def _described(item: Item) -> dict[str, Any]:
     if isinstance(old, OldFeedback):
         said["notebook_id"] = old.notebook_id
         old = old.submission
+    if item.warning is not None:
+        said["warning"] = item.warning
     said["assignment_id"] = old.assignment_id
     if isinstance(old, OldRelease):
         said["stands_in"] = old.stands_in
@@ -311,11 +321,6 @@ def _described(item: Item) -> dict[str, Any]:
 
 def _refused(said: dict[str, Any], reason: str) -> dict[str, Any]:
     return said | {"outcome": REFUSED, "reason": reason}
-
-
-def _harmless(text: str) -> str:
-    """Names of folders are anybody's, and a terminal obeys some characters."""
-    return text if text.isprintable() else repr(text)[1:-1]
 
 
 def _tell(outcomes: Sequence[dict[str, Any]], *, dry_run: bool) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import hashlib
 import json
 import os
@@ -24,7 +25,15 @@ from sqlalchemy.orm import Session
 
 from nbexchange import archive
 from nbexchange.archive import Limits
-from nbexchange.commands.foreign import check_owner, copy_plain, is_utf8, members, open_plain
+from nbexchange.commands.foreign import (
+    check_owner,
+    copy_plain,
+    is_utf8,
+    login,
+    members,
+    open_plain,
+    who,
+)
 from nbexchange.commands.shared_folder import (
     ARCHIVES,
     FEEDBACK,
@@ -39,6 +48,7 @@ from nbexchange.exchange import importing
 from nbexchange.exchange.importing import Kept, OldFeedback, OldPerson, OldRelease, OldSubmission
 from nbexchange.identity import Role, is_name
 from nbexchange.storage import Blob
+from nbexchange.temporary import temporary_folder
 
 _INBOUND = re.compile(
     r"(?P<who>.+)\+(?P<time>\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d{1,6})?)"
@@ -69,6 +79,8 @@ class Item:
     """Its bytes as they will be stored."""
     sha256: str | None = None
     """What they have to be, if that was written down."""
+    warning: str | None = None
+    """Why an instructor should look at it, though it is imported."""
 
 
 @dataclass(frozen=True)
@@ -287,7 +299,32 @@ class Course:
             moment,
             _origin(self.course_id, path.name),
         )
-        return Item(old, path, lambda: self._packed(path, old))
+        warning = self._warning(path, student)
+        return Item(old, path, lambda: self._packed(path, old), warning=warning)
+
+    def _warning(self, path: Path, student: str) -> str | None:
+        """Anybody may make a folder in `inbound` that is named after somebody else; nbgrader's
+        collect warns of it too. Owners whose word counts may have put it there for the student."""
+        owner = path.lstat().st_uid
+        if owner in self._believed or login(owner) == student:
+            return None
+        others = ", ".join(sorted(self._owned.get(owner, set()) - {student})[:3])
+        if login(owner) is None and not others:
+            return None  # from another machine, and nothing contradicts it
+        return (
+            f"it is named after {student} and belongs to {who(owner)}"
+            + (f", who also owns folders of {others}" if others else "")
+            + "; ask both whose work it is"
+        )
+
+    @functools.cached_property
+    def _owned(self) -> dict[int, set[str]]:
+        """The students after whom each owner's folders are named."""
+        owned: dict[int, set[str]] = defaultdict(set)
+        for path in self._untold(INBOUND):
+            with contextlib.suppress(Refused, OSError):
+                owned[path.lstat().st_uid].add(self._parsed(path)[0])
+        return owned
 
     def _parsed(self, path: Path) -> tuple[str, str, datetime.datetime]:
         _check_utf8(path)
@@ -312,12 +349,12 @@ class Course:
 
     @contextlib.contextmanager
     def _packed(self, path: Path, old: OldSubmission | None = None) -> Iterator[BinaryIO]:
-        with tempfile.TemporaryDirectory(prefix="nbexchange-") as workshop:
-            copy = Path(workshop, "copy")
+        with temporary_folder(Path(tempfile.gettempdir())) as workshop:
+            copy = workshop / "copy"
             copy_plain(path, copy, self._limits)
             if old is not None:
                 self._expect_feedback(copy, path.name, old)
-            with Path(workshop, "packed").open("w+b") as file:
+            with (workshop / "packed").open("w+b") as file:
                 archive.pack(members(copy), file)
                 file.seek(0)
                 yield file

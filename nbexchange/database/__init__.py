@@ -1,14 +1,18 @@
 """The database: one verb = one transaction = one thread hop.
 
-A verb is a plain function that takes a `Session` first. `Database.read` and `Database.write` run
-it in a thread, commit, and hand back what it returned, so the event loop never waits for SQL and
-nothing lazy outlives the transaction. When two writers meet, the loser's verb runs again from its
-beginning and sees what the winner wrote; so a verb has no effects but its rows.
+A verb is a plain function that takes a `Session` first. `Database.read`, `Database.scan` and
+`Database.write` run it in a thread, commit, and hand back what it returned, so the event loop never
+waits for SQL and nothing lazy outlives the transaction. Lists and histories are scanned: they have
+threads and connections apart from the quick questions that every upload asks. When two writers
+meet, the loser's verb runs again from its beginning and sees what the winner wrote; so a verb has
+no effects but its rows.
 
 SQLite has one writer at a time: its writes queue up in one thread instead of spinning on a lock.
 
     engines.py   from a URL to connections that keep what they are told
+    durability.py   settings with which a server would lose it
     schema.py    migrations, one at a time
+    reset.py     erasing every row, with a code and alone
     sql.py       what each database says in words of its own
     failures.py  what its errors mean
     threads.py   threads that wait for a server, and that nobody waits for
@@ -17,6 +21,7 @@ SQLite has one writer at a time: its writes queue up in one thread instead of sp
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import random
 import time
@@ -25,26 +30,39 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import QueuePool, exc
+from sqlalchemy import ExceptionContext, QueuePool, event, exc, text
 from sqlalchemy.orm import Session
 
-from nbexchange.database.engines import READERS, WRITERS, make_engine
-from nbexchange.database.failures import away, known_errors, log, lost_to_another_writer
+from nbexchange import timeouts
+from nbexchange.database.durability import check_durability
+from nbexchange.database.engines import READERS, SCANNERS, WRITERS, make_engine
+from nbexchange.database.failures import (
+    away,
+    busy,
+    can_only_read,
+    known_errors,
+    log,
+    lost_to_another_writer,
+)
 from nbexchange.database.schema import Schema
-from nbexchange.database.sql import DatabaseClock, clock, insert_if_absent
+from nbexchange.database.sql import DatabaseClock, clock, insert_if_absent, queue_up
 from nbexchange.database.threads import ServerThreads
 
-__all__ = ["Database", "DatabaseClock", "Load", "clock", "insert_if_absent"]
+__all__ = ["Database", "DatabaseClock", "Load", "clock", "insert_if_absent", "queue_up"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_random = random.Random()  # noqa: S311 - no secret
+"""Not the shared one: property tests in the same process fail when another thread uses that."""
+
 SQLITE_READERS = 4
+SQLITE_SCANNERS = 2
 
 ATTEMPTS = 8
 """Runs of a verb that lost to another writer, before it is given up."""
 
-ANSWER_SECONDS = 5.0
+ANSWER_SECONDS = timeouts.DATABASE
 """How long a request waits for a server that says nothing. SQLite waits as its own timeout says."""
 
 
@@ -56,6 +74,7 @@ class Load:
     """That are kept; None with a pool that has no size."""
     in_use: int | None
     waiting_to_read: int
+    waiting_to_scan: int
     waiting_to_write: int
 
 
@@ -65,40 +84,84 @@ class Database:
     After Unavailable nobody knows whether a write was committed; its retry finds out.
     """
 
-    def __init__(self, url: str, *, echo: bool = False, **engine_options: Any) -> None:
-        self.engine = make_engine(url, echo=echo, **engine_options)
-        self.schema = Schema(
-            self.engine, lambda: make_engine(url, echo=echo, patient=True, **engine_options)
-        )
+    def __init__(
+        self,
+        url: str,
+        *,
+        echo: bool = False,
+        writes_whole_pages: bool = False,
+        **engine_options: Any,
+    ) -> None:
+        engine_options |= {"echo": echo, "writes_whole_pages": writes_whole_pages}
+        self.engine = make_engine(url, **engine_options)
+        self.schema = Schema(self.engine, lambda: make_engine(url, patient=True, **engine_options))
+        self._writes_whole_pages = writes_whole_pages
         self._writing = self.engine.execution_options(nbexchange_writes=True)
+        self._reading = make_engine(url, brief=True, **engine_options)
+        event.listen(self.engine, "handle_error", self._leave_standby)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
-        self.patience = None if self.is_sqlite else ANSWER_SECONDS
+        self._patience = None if self.is_sqlite else ANSWER_SECONDS
         """Seconds; None to wait for as long as it takes."""
         self._readers: Executor
+        self._scanners: Executor
         self._writers: Executor
         if self.is_sqlite:
             self._readers = ThreadPoolExecutor(SQLITE_READERS, "database-read")
+            self._scanners = ThreadPoolExecutor(SQLITE_SCANNERS, "database-scan")
             self._writers = ThreadPoolExecutor(1, "database-write")
         else:
             self._readers = ServerThreads(READERS, "database-read")
+            self._scanners = ServerThreads(SCANNERS, "database-scan")
             self._writers = ServerThreads(WRITERS, "database-write")
-        self._waiting: dict[Executor, set[object]] = {self._readers: set(), self._writers: set()}
+        self._waiting: dict[Executor, set[object]] = {
+            threads: set() for threads in (self._readers, self._scanners, self._writers)
+        }
+
+    def _leave_standby(self, context: ExceptionContext) -> None:
+        """After a failover connections would stay with the old primary, which can only be read."""
+        if can_only_read(context.original_exception):
+            context.is_disconnect = True
+            self._reading.dispose()
+
+    def be_patient(self) -> None:
+        """For commands: no request waits, so nothing ends a statement that takes long."""
+        self._patience = None
+        self._reading.dispose()
+        self._reading = self.engine
 
     async def read(
         self, verb: Callable[Concatenate[Session, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        return await self._in(self._readers, lambda: self.read_now(verb, *args, **kwargs))
+        return await self._in(
+            self._readers, lambda: self._read(lambda session: verb(session, *args, **kwargs))
+        )
+
+    async def scan(self, verb: Callable[[Session], T], over: Callable[[], None]) -> T:
+        """`read` for what may take long. `over` is called once no thread works on it any more,
+        which may be later than the refusal of a request that waited too long."""
+        return await self._in(self._scanners, lambda: self._read(verb, in_list=True), over)
 
     async def write(
-        self, verb: Callable[Concatenate[Session, P], T], /, *args: P.args, **kwargs: P.kwargs
+        self, verb: Callable[[Session], T], over: Callable[[], None] = lambda: None
     ) -> T:
-        return await self._in(self._writers, lambda: self.write_now(verb, *args, **kwargs))
+        """`over` as in `scan`."""
+        return await self._in(self._writers, lambda: self.write_now(verb), over)
+
+    async def write_patiently(self, verb: Callable[[Session], T]) -> T:
+        """`write` for what no request waits for, for as long as it takes. Nor does the end of the
+        process, where a server is frozen."""
+        return await asyncio.wrap_future(self._writers.submit(self.write_now, verb))
 
     async def in_thread(self, question: Callable[[], T]) -> T:
         """Ask something of the database that is not a verb."""
         return await self._in(self._readers, question)
 
-    async def _in(self, threads: Executor, work: Callable[[], T]) -> T:
+    async def _in(
+        self,
+        threads: Executor,
+        work: Callable[[], T],
+        over: Callable[[], None] = lambda: None,
+    ) -> T:
         waiting, ticket = self._waiting[threads], object()
 
         def begin() -> T:
@@ -107,13 +170,36 @@ class Database:
 
         waiting.add(ticket)
         try:
-            async with asyncio.timeout(self.patience):
-                return await asyncio.get_running_loop().run_in_executor(threads, begin)
+            future = threads.submit(begin)
+            future.add_done_callback(_on_this_loop(over))
+            async with asyncio.timeout(self._patience):
+                return await asyncio.wrap_future(future)
         except TimeoutError as error:
-            log.error("the database did not answer within %g seconds", self.patience)
+            if ticket in waiting:
+                log.error("no thread of the database was free within %g seconds", self._patience)
+                raise busy() from error
+            log.error("the database did not answer within %g seconds", self._patience)
             raise away() from error
         finally:
             waiting.discard(ticket)
+
+    def check_durability(self) -> None:
+        """Raises Misconfigured where the server may lose coursework by now."""
+        dialect = self.engine.dialect
+        with known_errors(), self.engine.connect() as connection:
+            try:
+                check_durability(
+                    dialect.name,
+                    connection.connection.driver_connection,
+                    writes_whole_pages=self._writes_whole_pages,
+                )
+            except dialect.loaded_dbapi.Error as error:
+                raise away() from error
+
+    def check_writable(self) -> None:
+        """Raises Unavailable where a server can only be read, as a standby can."""
+        if not self.is_sqlite:
+            self.write_now(_change_nothing)
 
     def skew(self) -> float:
         """Seconds by which the database's clock is ahead of this machine's.
@@ -127,23 +213,33 @@ class Database:
 
     def load(self) -> Load:
         """Asks nobody."""
-        pool = self.engine.pool
-        connections, in_use = (
-            (pool.size(), pool.checkedout()) if isinstance(pool, QueuePool) else (None, None)
-        )
+        pools = [
+            engine.pool
+            for engine in {self.engine, self._reading}
+            if isinstance(engine.pool, QueuePool)
+        ]
         return Load(
-            connections=connections,
-            in_use=in_use,
+            connections=sum(pool.size() for pool in pools) if pools else None,
+            in_use=sum(pool.checkedout() for pool in pools) if pools else None,
             waiting_to_read=len(self._waiting[self._readers]),
+            waiting_to_scan=len(self._waiting[self._scanners]),
             waiting_to_write=len(self._waiting[self._writers]),
         )
 
     def read_now(
         self, verb: Callable[Concatenate[Session, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """`read` for a caller without an event loop."""
+        """`read` for a caller without an event loop, for as long as it takes."""
         with known_errors(), Session(self.engine) as session, session.begin():
             return verb(session, *args, **kwargs)
+
+    def _read(self, verb: Callable[[Session], T], *, in_list: bool = False) -> T:
+        with (
+            known_errors(in_list=in_list),
+            Session(self._reading) as session,
+            session.begin(),
+        ):
+            return verb(session)
 
     def write_now(
         self, verb: Callable[Concatenate[Session, P], T], /, *args: P.args, **kwargs: P.kwargs
@@ -157,20 +253,59 @@ class Database:
                     if not lost_to_another_writer(error):
                         raise
                 # Losers that come back all at once would meet again.
-                time.sleep(random.uniform(0, 0.002 * 2**attempt))  # noqa: S311 (no secret)
+                time.sleep(_random.uniform(0, 0.002 * 2**attempt))
             return self._transaction(verb, *args, **kwargs)
 
     def _transaction(
         self, verb: Callable[Concatenate[Session, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         with Session(self._writing, expire_on_commit=False) as session, session.begin():
-            return verb(session, *args, **kwargs)
+            result = verb(session, *args, **kwargs)
+            session.flush()
+            self._commit(session)
+        return result
 
-    def prepare(self, *, upgrade: bool = False, reset: bool = False, make: bool = True) -> None:
+    def _commit(self, session: Session) -> None:
+        """Raises Unavailable for an error of COMMIT, unless it says that the transaction lost.
+
+        Other errors do not tell whether the rows are there. PostgreSQL says that the disk of its
+        log is full, and dies; after its recovery they may be there.
+        """
+        try:
+            session.commit()
+        except exc.DBAPIError as error:
+            if self.is_sqlite or lost_to_another_writer(error):
+                raise
+            log.error("The database failed at a COMMIT: %s", error.orig)
+            raise away() from error
+
+    def prepare(
+        self,
+        *,
+        upgrade: bool = False,
+        reset: bool = False,
+        reset_code: str = "",
+        make: bool = True,
+    ) -> None:
         """Make the schema usable, or raise Misconfigured with the words that mend it."""
-        self.schema.prepare(upgrade=upgrade, reset=reset, make=make)
+        self.schema.prepare(upgrade=upgrade, reset=reset, reset_code=reset_code, make=make)
 
     def close(self) -> None:
-        self._readers.shutdown(cancel_futures=True)
-        self._writers.shutdown(cancel_futures=True)
+        for threads in (self._readers, self._scanners, self._writers):
+            threads.shutdown(cancel_futures=True)
+        self._reading.dispose()
         self.engine.dispose()
+
+
+def _change_nothing(session: Session) -> None:
+    session.execute(text("UPDATE compatibility SET oldest = oldest WHERE id < 0"))
+
+
+def _on_this_loop(over: Callable[[], None]) -> Callable[[object], None]:
+    loop = asyncio.get_running_loop()
+
+    def call(_: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and the service with it
+            loop.call_soon_threadsafe(over)
+
+    return call

@@ -1,29 +1,40 @@
 """Engines: from a URL to connections that keep what they are told.
 
-What each needs, an operator may read in the words of a refusal: every new connection is asked
-whether its server is in a mode that loses what it has acknowledged, because a server may have
-been started anew with other settings.
+Every new connection to a server is checked for settings that lose what was acknowledged
+(durability.py), because a server may have been restarted with other settings.
 """
 
 from __future__ import annotations
 
 import datetime
+import math
 import sqlite3
+import time
 from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event, exc
 from sqlalchemy.engine import make_url
 
+from nbexchange import timeouts
+from nbexchange.database.durability import check_durability
 from nbexchange.errors import Misconfigured
 
-SQLITE_BUSY_SECONDS = 20
+SQLITE_BUSY_SECONDS = timeouts.SQLITE
 """How long a write waits for another process; `connect_args` of db_kwargs may say otherwise."""
 
-READERS = 6
+READERS = 4
+SCANNERS = 4
 WRITERS = 6
-"""Connections to a database server, from one process: who waits for a lock keeps nobody from
-reading."""
+"""Connections to a database server, from one process. A writer that waits for a lock delays no
+reader, and a long list delays no upload, which reads before it writes."""
+
+STATEMENT_SECONDS = 4
+"""How long a request's reading statement may run, on a server; on SQLite, its transaction. Shorter
+than the request waits, so that its thread is free again when the request is refused."""
+
+SQLITE_STEPS = 10_000
+"""Instructions of SQLite's machine between two looks at the time; less than a millisecond."""
 
 LOCK_SECONDS = 4
 """How long a verb waits for a row that another one holds; shorter than a request waits, so that its
@@ -42,10 +53,19 @@ _DRIVERS = {
 """For URLs that name no driver; SQLAlchemy's own choice is one that is not here."""
 
 
-def make_engine(url: str, *, patient: bool = False, **options: Any) -> Engine:
+def make_engine(
+    url: str,
+    *,
+    patient: bool = False,
+    brief: bool = False,
+    writes_whole_pages: bool = False,
+    **options: Any,
+) -> Engine:
     """Raises Misconfigured for a URL that cannot be used.
 
-    A `patient` one is for migrations, during which a server may work in silence for hours.
+    A `patient` one is for migrations, during which a server may work in silence for hours. A
+    `brief` one is for what requests read: the database ends each statement after
+    STATEMENT_SECONDS. `writes_whole_pages` is what the administrator says of the server's disks.
     """
     try:
         parsed = make_url(url)
@@ -69,11 +89,19 @@ def make_engine(url: str, *, patient: bool = False, **options: Any) -> Engine:
         raise Misconfigured("db_url is not usable: an @ in its password has to be written as %40")
     # Once: what went well at first is no option's fault later.
     event.listen(engine, "do_connect", _connect_first, once=True)
-    event.listen(engine, "connect", kind.on_connect)
-    if kind.limit_locks and not patient:
-        event.listen(engine, "connect", kind.limit_locks)
+    if kind.on_connect:
+        event.listen(engine, "connect", kind.on_connect)
     if kind is _SQLITE:
         event.listen(engine, "begin", _begin_sqlite)
+
+    def check(connection: Any, record: object) -> None:
+        check_durability(engine.dialect.name, connection, writes_whole_pages=writes_whole_pages)
+
+    event.listen(engine, "connect", check)
+    if kind.limit_locks and not patient:
+        event.listen(engine, "connect", kind.limit_locks)
+    if brief:
+        event.listen(engine, "connect", kind.limit_statements)
     return engine
 
 
@@ -130,28 +158,35 @@ def _machine_clock() -> str:
 
 def _begin_sqlite(connection: Connection) -> None:
     writes = connection.get_execution_options().get("nbexchange_writes")
+    connection.info[_DEADLINE] = time.monotonic() + STATEMENT_SECONDS
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+_DEADLINE = "nbexchange_deadline"
+
+
+def _limit_sqlite_statements(connection: sqlite3.Connection, record: Any) -> None:
+    def is_over() -> bool:
+        return bool(time.monotonic() > record.info.get(_DEADLINE, math.inf))
+
+    connection.set_progress_handler(is_over, SQLITE_STEPS)
 
 
 # -- MariaDB and MySQL
 
 
-def _ask_mysql(connection: Any, record: object) -> None:
+def _open_mysql(connection: Any, record: object) -> None:
+    """Set what changes the meaning of our statements, whatever the server's own defaults are.
+
+    sql_select_limit cuts every result without an error, so `gc` would delete the files of the rows
+    that it does not see, and lists would end early. Without sql_big_selects the server refuses
+    joins that it expects to be large. Without the checks it keeps rows that refer to nothing, and
+    keys that are not unique.
+    """
     with connection.cursor() as cursor:
-        cursor.execute("SELECT @@SESSION.sql_mode, @@GLOBAL.innodb_flush_log_at_trx_commit")
-        mode, flush = cursor.fetchone()
-    if not {"STRICT_TRANS_TABLES", "STRICT_ALL_TABLES"} & set(mode.split(",")):
-        raise _lossy(
-            "without strict mode it cuts values that are too long, and says nothing",
-            "SET GLOBAL sql_mode = CONCAT(@@GLOBAL.sql_mode, ',STRICT_TRANS_TABLES')",
-            "sql_mode",
-        )
-    if int(flush) != 1:
-        raise _lossy(
-            f"innodb_flush_log_at_trx_commit is {flush}: it forgets what it has committed when "
-            "the machine stops",
-            "SET GLOBAL innodb_flush_log_at_trx_commit = 1",
-            "innodb_flush_log_at_trx_commit",
+        cursor.execute(
+            "SET SESSION sql_select_limit = 18446744073709551615, sql_big_selects = 1,"
+            " foreign_key_checks = 1, unique_checks = 1"
         )
 
 
@@ -161,40 +196,31 @@ def _limit_mysql_locks(connection: Any, record: object) -> None:
             cursor.execute(f"SET SESSION {name} = {LOCK_SECONDS}")
 
 
-def _lossy(what: str, statement: str, setting: str) -> Misconfigured:
-    return Misconfigured(
-        f"the database may lose coursework: {what}. As its administrator say `{statement}`, and "
-        f"write {setting} into the server's configuration, so that it stays"
-    )
+def _limit_mysql_statements(connection: Any, record: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT VERSION()")
+        (version,) = cursor.fetchone()
+        if "MariaDB" in version:
+            cursor.execute(f"SET SESSION max_statement_time = {STATEMENT_SECONDS}")
+        else:
+            cursor.execute(f"SET SESSION max_execution_time = {1000 * STATEMENT_SECONDS}")
 
 
 # -- PostgreSQL
 
 
-def _ask_postgresql(connection: Any, record: object) -> None:
-    settings = ("synchronous_commit", "fsync", "server_encoding")
-    columns = ", ".join(f"current_setting('{setting}')" for setting in settings)
+def _open_postgresql(connection: Any, record: object) -> None:
+    """Prepare no statements behind a pooler such as PgBouncer.
+
+    Each of its transactions may run in another session, where a statement of the same name can be
+    another one: a question would get the answer to a different question.
+    """
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {columns}")
-        commit, fsync, encoding = cursor.fetchone()
-    connection.rollback()
-    if commit == "off":
-        raise _lossy(
-            "synchronous_commit is off: it forgets what it has committed when the machine stops",
-            "ALTER SYSTEM SET synchronous_commit = on; SELECT pg_reload_conf()",
-            "synchronous_commit = on",
-        )
-    if fsync == "off":
-        raise _lossy(
-            "fsync is off: what it has committed is not on the disk",
-            "ALTER SYSTEM SET fsync = on; SELECT pg_reload_conf()",
-            "fsync = on",
-        )
-    if encoding != "UTF8":
-        raise Misconfigured(
-            f"the database's encoding is {encoding}, which cannot hold everybody's name; make one "
-            "with: CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
-        )
+        cursor.execute("SELECT pg_backend_pid()")
+        (backend,) = cursor.fetchone()
+    connection.commit()
+    if backend != connection.info.backend_pid:  # a pooler gives its clients numbers of its own
+        connection.prepare_threshold = None
 
 
 def _limit_postgresql_locks(connection: Any, record: object) -> None:
@@ -203,18 +229,26 @@ def _limit_postgresql_locks(connection: Any, record: object) -> None:
     connection.commit()
 
 
+def _limit_postgresql_statements(connection: Any, record: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET statement_timeout = '{STATEMENT_SECONDS}s'")
+    connection.commit()
+
+
 class _Kind:
     """What is particular to one kind of database."""
 
     def __init__(
         self,
-        on_connect: Callable[[Any, object], None],
+        limit_statements: Callable[[Any, Any], None],
         connect_args: dict[str, Any],
         options: dict[str, Any] | None = None,
         for_ever: dict[str, Any] | None = None,
         limit_locks: Callable[[Any, object], None] | None = None,
+        on_connect: Callable[[Any, Any], None] | None = None,
     ) -> None:
         self.on_connect = on_connect
+        self.limit_statements = limit_statements
         self.connect_args = connect_args
         self.options = options or {}
         self.for_ever = for_ever or {}
@@ -238,13 +272,13 @@ _SERVER_OPTIONS: dict[str, Any] = {
     # What was committed while a verb waited is seen by its next statement: that is how it finds
     # the row that another inserted first. MariaDB would show the state at its first statement.
     "isolation_level": "READ COMMITTED",
-    "pool_size": READERS + WRITERS,
+    "pool_size": max(READERS + SCANNERS, WRITERS),
     "pool_timeout": CONNECT_SECONDS,
 }
 
-_SQLITE = _Kind(_open_sqlite, {"timeout": SQLITE_BUSY_SECONDS})
+_SQLITE = _Kind(_limit_sqlite_statements, {"timeout": SQLITE_BUSY_SECONDS}, on_connect=_open_sqlite)
 _MYSQL = _Kind(
-    _ask_mysql,
+    _limit_mysql_statements,
     {
         "connect_timeout": CONNECT_SECONDS,
         "read_timeout": SILENCE_SECONDS,
@@ -253,9 +287,10 @@ _MYSQL = _Kind(
     _SERVER_OPTIONS,
     {"read_timeout": None, "write_timeout": None},
     _limit_mysql_locks,
+    _open_mysql,
 )
 _POSTGRESQL = _Kind(
-    _ask_postgresql,
+    _limit_postgresql_statements,
     {
         "connect_timeout": CONNECT_SECONDS,
         # Milliseconds, and seconds: until a server whose machine is gone is noticed.
@@ -269,5 +304,6 @@ _POSTGRESQL = _Kind(
     },
     _SERVER_OPTIONS,
     limit_locks=_limit_postgresql_locks,
+    on_connect=_open_postgresql,
 )
 _KINDS = {"sqlite": _SQLITE, "mysql": _MYSQL, "mariadb": _MYSQL, "postgresql": _POSTGRESQL}

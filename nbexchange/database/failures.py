@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import sqlite3
 from collections.abc import Iterator
@@ -31,15 +32,50 @@ _DISK_FULL = (
     1114,
 )
 
+_STOPPED = (
+    sqlite3.SQLITE_INTERRUPT,
+    "57014",  # PostgreSQL: statement_timeout, or an administrator
+    1969,  # MariaDB: max_statement_time
+    3024,  # MySQL: max_execution_time
+)
+
+_LOCKED = (
+    sqlite3.SQLITE_BUSY,
+    "55P03",  # PostgreSQL: lock_timeout
+    1205,  # MariaDB, MySQL: innodb_lock_wait_timeout, lock_wait_timeout
+)
+
+_NO_TABLE = (  # while an administrator puts a backup in its place
+    "42P01",  # PostgreSQL
+    1146,  # MariaDB, MySQL
+)
+
+_ONLY_READ = (
+    sqlite3.SQLITE_READONLY,
+    "25006",  # PostgreSQL: a standby, or default_transaction_read_only
+    # MariaDB, MySQL: read_only, a transaction that is READ ONLY, innodb_read_only
+    1290,
+    1792,
+    1836,
+)
+
 
 def lost_to_another_writer(error: exc.DBAPIError) -> bool:
     """Whether the same verb may well succeed when it runs again."""
-    return isinstance(error, exc.IntegrityError) or _says(error.orig, _LOST_TO_ANOTHER)
+    return isinstance(error, exc.IntegrityError) or says(error.orig, _LOST_TO_ANOTHER)
+
+
+def can_only_read(orig: Any) -> bool:
+    """Whether the driver's error says that the server, or the session, takes no changes."""
+    return says(orig, _ONLY_READ)
 
 
 @contextlib.contextmanager
-def known_errors() -> Iterator[None]:
-    """Raises Unavailable when the database is away and StoreFull when its disk is full."""
+def known_errors(*, in_list: bool = False) -> Iterator[None]:
+    """Raises Unavailable when the database is away and StoreFull when its disk is full.
+
+    `in_list` where the caller can ask for less at a time.
+    """
     try:
         yield
     except NbExchangeError:
@@ -48,29 +84,63 @@ def known_errors() -> Iterator[None]:
         log.error("no connection to the database became free: %s", error)
         raise away() from error
     except (exc.OperationalError, exc.InterfaceError, exc.InternalError) as error:
-        # InternalError is, besides faults of the database's own, one that may only be read
-        # while another takes over.
-        if _says(error.orig, _DISK_FULL):
+        # InternalError is, besides faults of the database's own, one that may only be read.
+        if _is_disk_full(error.orig):
             log.error("the database's disk is full")
             raise StoreFull(
-                "the exchange's disk is full, so nothing was stored; tell your instructor"
+                "the exchange's disk is full, so nothing was stored; contact your administrator"
             ) from error
+        if says(error.orig, _STOPPED):
+            log.error("The database stopped a statement that took too long: %s", error.orig)
+            raise (too_long() if in_list else busy()) from error
+        if says(error.orig, _LOCKED):
+            log.error("The database kept a statement waiting for a lock too long: %s", error.orig)
+            raise busy() from error
+        if can_only_read(error.orig):
+            log.error("The database takes no changes: %s", error.orig)
+            raise only_read() from error
         log.error("the database is away: %s", error.orig)
         raise away() from error
     except exc.DatabaseError as error:
         # The class itself is a file that is harmed or no database; its subclasses are our faults.
-        if type(error) is not exc.DatabaseError:
+        if type(error) is not exc.DatabaseError and not says(error.orig, _NO_TABLE):
             raise
         log.error("the database cannot be read: %s", error.orig)
         raise away() from error
+
+
+def _is_disk_full(orig: Any) -> bool:
+    return says(orig, _DISK_FULL) or (
+        # MariaDB, MySQL: a storage engine's own error, with a number of the operating system's
+        says(orig, (1030,)) and f"error {errno.ENOSPC} " in str(orig)
+    )
 
 
 def away() -> Unavailable:
     return Unavailable("the exchange's database is away for now; try again soon")
 
 
-def _says(orig: Any, codes: tuple[str | int, ...]) -> bool:
-    """psycopg has a `sqlstate`, sqlite3 a number, pymysql its number as the first argument."""
+def busy() -> Unavailable:
+    return Unavailable("The exchange's database has too much to do. Try again shortly.")
+
+
+def only_read() -> Unavailable:
+    return Unavailable(
+        "The exchange's database takes no changes for now, so nothing was stored. Try again soon."
+    )
+
+
+def too_long() -> Unavailable:
+    return Unavailable(
+        "The database stopped this request because it took too long. Ask for less at a time (one "
+        "course, one assignment, or pages with `limit`), or try again shortly."
+    )
+
+
+def says(orig: Any, codes: tuple[str | int, ...]) -> bool:
+    """Whether a driver's error has one of these codes.
+
+    psycopg has a `sqlstate`, sqlite3 a number, pymysql its number as the first argument."""
     said = (
         getattr(orig, "sqlstate", None),
         getattr(orig, "sqlite_errorcode", None),

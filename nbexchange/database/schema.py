@@ -17,6 +17,8 @@ from sqlalchemy import Connection, Engine, inspect, select, text
 
 from nbexchange.columns import Name
 from nbexchange.database.failures import known_errors
+from nbexchange.database.reset import leave_the_log, locked_tables, refuse_without_code
+from nbexchange.database.rights import rights_to_migrate
 from nbexchange.errors import Misconfigured
 
 log = logging.getLogger(__name__)
@@ -35,13 +37,20 @@ class Schema:
         self._engine = engine
         self._make_patient = make_patient
 
-    def prepare(self, *, upgrade: bool = False, reset: bool = False, make: bool = True) -> None:
+    def prepare(
+        self,
+        *,
+        upgrade: bool = False,
+        reset: bool = False,
+        reset_code: str = "",
+        make: bool = True,
+    ) -> None:
         """Make the schema usable, or raise Misconfigured with the words that mend it.
 
         A new SQLite file gets its schema if `make` says so; every other change is asked for.
         """
         if reset:
-            self.reset()
+            self.reset(reset_code)
         state = self.state()
         is_new_file = state == "empty" and self._engine.dialect.name == "sqlite"
         if upgrade or (is_new_file and make):
@@ -96,21 +105,51 @@ class Schema:
         """Back to an older version's schema. What only the newer one holds is lost."""
         self._migrate(command.downgrade, revision)
 
-    def reset(self) -> None:
-        # The URL itself may hold a password, also in its query.
-        log.warning("reset_db: throwing away every row of %s", self._engine.url.database)
-        self.downgrade("base")
+    def reset(self, code: str) -> None:
+        """Erase every row, if there are any and the code is theirs (reset.py).
+
+        Raises Misconfigured, with what would be lost and the code, before it erases anything.
+        """
+        if self.state() == "unknown":
+            raise Misconfigured(_ADVICE["unknown"])
+        with known_errors(), self._engine.connect() as connection:
+            loss = refuse_without_code(connection, code)
+        if not loss.is_nothing:
+            self._engine.dispose()  # our own sessions are not those of another process
+            self._erase(code)
+            # The URL itself may hold a password, also in its query.
+            log.warning("--reset-db erased %s of the database %s", loss, self._engine.url.database)
+        self.upgrade()
+
+    def _erase(self, code: str) -> None:
+        with self._patient_connection() as connection:
+            leave_the_log(connection)
+            with _alone(connection), locked_tables(connection):
+                refuse_without_code(connection, code)
+                _run(command.downgrade, connection, "base")
 
     def _migrate(self, direction: Callable[[Config, str], None], revision: str) -> None:
-        config = alembic_config()
+        with self._patient_connection() as connection, _alone(connection):
+            _run(direction, connection, revision)
+
+    @contextlib.contextmanager
+    def _patient_connection(self) -> Iterator[Connection]:
         patient = self._make_patient()
-        writing = patient.execution_options(nbexchange_writes=True)
         try:
-            with known_errors(), writing.connect() as connection, _alone(connection):
-                config.attributes["connection"] = connection
-                direction(config, revision)
+            with (
+                known_errors(),
+                rights_to_migrate(self._engine),
+                patient.execution_options(nbexchange_writes=True).connect() as connection,
+            ):
+                yield connection
         finally:
             patient.dispose()
+
+
+def _run(direction: Callable[[Config, str], None], connection: Connection, revision: str) -> None:
+    config = alembic_config()
+    config.attributes["connection"] = connection
+    direction(config, revision)
 
 
 def _oldest(connection: Connection) -> str | None:
@@ -171,12 +210,10 @@ def _refuse_lossy_defaults(connection: Connection) -> None:
 
 
 def _refuse_lossy_tables(connection: Connection) -> None:
-    """Tables may have been copied here by another program, which made of them what it liked."""
-    for table, engine in connection.execute(_OTHER_ENGINES):
-        raise Misconfigured(
-            f"table {table!r} is kept by {engine}, which cannot take back half of a change; mend "
-            f"it with: ALTER TABLE `{table}` ENGINE = InnoDB"
-        )
+    """Tables may have been copied here by another program, which made of them what it liked.
+
+    Their engines are checked by every connection (durability.py).
+    """
     for table, column, kind in connection.execute(_LOSSY_COLUMNS):
         raise Misconfigured(
             f"column {column!r} of table {table!r} is {kind}, which does not keep every name and "
@@ -186,10 +223,6 @@ def _refuse_lossy_tables(connection: Connection) -> None:
 
 
 _DEFAULTS = text("SELECT DATABASE(), @@character_set_database, @@SESSION.default_storage_engine")
-_OTHER_ENGINES = text(
-    "SELECT table_name, engine FROM information_schema.tables"
-    " WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE' AND engine <> 'InnoDB'"
-)
 _LOSSY_COLUMNS = text(
     "SELECT table_name, column_name, CONCAT_WS(' ', column_type, character_set_name)"
     " FROM information_schema.columns"

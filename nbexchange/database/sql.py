@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Table, UniqueConstraint, select, text
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session
@@ -43,6 +43,22 @@ def clock(session: Session) -> datetime.datetime:
     return session.execute(select(DatabaseClock())).scalar_one()
 
 
+def queue_up(session: Session, number: int, *, alone: bool) -> None:
+    """Wait one's turn for a row that some share and others want alone, before it is locked.
+
+    MariaDB grants locks of rows in the order of arrival. On PostgreSQL those that share a row pass
+    the one that wants it alone for as long as they come; its advisory locks have an order.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(_QUEUE[alone], {"number": number % 2**31})
+
+
+_QUEUE = {
+    False: text("SELECT pg_advisory_xact_lock_shared(hashtext('nbexchange row'), :number)"),
+    True: text("SELECT pg_advisory_xact_lock(hashtext('nbexchange row'), :number)"),
+}
+
+
 def insert_if_absent(session: Session, table: type[DeclarativeBase], **values: Any) -> None:
     """Insert a row unless one with the same unique key is there, also when two do it at once."""
     dialect = session.get_bind().dialect.name
@@ -51,6 +67,15 @@ def insert_if_absent(session: Session, table: type[DeclarativeBase], **values: A
         row = mysql.insert(table).values(**values)
         session.execute(row.on_duplicate_key_update(id=table.__table__.c.id))
     elif dialect == "postgresql":
-        session.execute(postgresql.insert(table).values(**values).on_conflict_do_nothing())
+        # By name: a number that is taken, as where a sequence was not restored, is a fault.
+        new = postgresql.insert(table).values(**values)
+        session.execute(new.on_conflict_do_nothing(constraint=_unique_key(table)))
     else:
         session.execute(sqlite.insert(table).values(**values).on_conflict_do_nothing())
+
+
+def _unique_key(table: type[DeclarativeBase]) -> UniqueConstraint:
+    """The only one besides the primary key."""
+    assert isinstance(table.__table__, Table)
+    (key,) = (one for one in table.__table__.constraints if isinstance(one, UniqueConstraint))
+    return key

@@ -1,4 +1,4 @@
-"""release, fetch, remove and purge: what an instructor hands out."""
+"""release, fetch and remove: what an instructor hands out."""
 
 from __future__ import annotations
 
@@ -8,30 +8,37 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from nbexchange import models
-from nbexchange.database import clock, insert_if_absent
+from nbexchange.database import clock
 from nbexchange.errors import AlreadyReleased, NotFound
-from nbexchange.exchange.erasing import erase_assignment
-from nbexchange.exchange.events import note
-from nbexchange.exchange.names import check_file_name
+from nbexchange.exchange.events import note, note_download
+from nbexchange.exchange.locks import Hold, lock_assignment, made_assignment
+from nbexchange.exchange.names import check_folder_name
 from nbexchange.exchange.people import Place, remember
 from nbexchange.exchange.policy import Verb, permit
 from nbexchange.exchange.records import Handout, ReleaseRecord
 from nbexchange.exchange.retries import earlier, used_before
-from nbexchange.exchange.standing import released, standing
+from nbexchange.exchange.standing import Standing, not_released, released, standing
+from nbexchange.exchange.submissions import fits_in_lists, listable
 from nbexchange.identity import User
 from nbexchange.models import Action
 from nbexchange.storage import Blob, new_key
 
 
 def fetch(
-    session: Session, user: User, course_id: str, assignment_id: str, *, first_part: bool = True
+    session: Session, user: User, course_id: str, assignment_id: str, *, is_part: bool = False
 ) -> Handout:
-    """The newest release. Asking for a later part of a download is not fetching again."""
+    """The newest release; `is_part` where the caller asks for a range of it."""
     permit(user, Verb.FETCH, course_id)
     known = released(session, user, course_id, assignment_id)
-    if first_part:
-        place = remember(session, user, course_id, known)
-        note(session, place, Action.FETCHED, known.assignment_pk, known.release_token)
+    note_download(
+        session,
+        remember(session, user, course_id, known),
+        Action.FETCHED,
+        known.assignment_pk,
+        known.release_token,
+        now=known.now,
+        is_part=is_part,
+    )
     return Handout(Blob(known.key, known.sha256, known.size), known.version)
 
 
@@ -46,7 +53,8 @@ def admit_release(
 ) -> bool:
     """Everything that can refuse a release before its bytes are read. Whether it is a retry."""
     permit(user, Verb.RELEASE, course_id)
-    check_file_name(assignment_id, "an assignment id")
+    check_folder_name(course_id, "a course id")
+    check_folder_name(assignment_id, "an assignment id")
     is_retry = earlier(session, models.Release, user, idempotency_key) is not None
     if first_only and not is_retry:
         _refuse_released(session, user, course_id, assignment_id)
@@ -69,15 +77,16 @@ def release(
     Raises AlreadyReleased when it is visible and the caller asked for the first time only.
     """
     permit(user, Verb.RELEASE, course_id)
-    place = remember(session, user, course_id)
-    assignment = _locked_assignment(session, place, assignment_id)
+    place = remember(session, user, course_id, _known(session, user, course_id, assignment_id))
+    assignment = made_assignment(session, place.course_pk, assignment_id)
     row = earlier(session, models.Release, user, idempotency_key, blob)
     if row is not None and row.assignment_pk != assignment.id:
         raise used_before()
     if row is None:
         if first_only and assignment.released:
             raise _already_released(course_id, assignment_id)
-        row = _add_version(session, place, assignment, blob, notebooks, idempotency_key)
+        listed = _listed(notebooks)
+        row = _add_version(session, place, assignment, blob, listed, idempotency_key)
         note(session, place, Action.RELEASED, assignment.id, row.token)
     return release_record(row, course_id, assignment_id, user.name)
 
@@ -86,6 +95,8 @@ def remove(session: Session, user: User, course_id: str, assignment_id: str) -> 
     """Hide an assignment. Its releases, submissions and feedback stay."""
     permit(user, Verb.REMOVE, course_id)
     known = released(session, user, course_id, assignment_id)
+    if not lock_assignment(session, known.course_pk, known.assignment_pk, Hold.CHANGE):
+        raise not_released(course_id, assignment_id)
     session.execute(
         update(models.Assignment)
         .where(models.Assignment.id == known.assignment_pk)
@@ -93,19 +104,6 @@ def remove(session: Session, user: User, course_id: str, assignment_id: str) -> 
     )
     place = remember(session, user, course_id, known)
     note(session, place, Action.REMOVED, known.assignment_pk)
-
-
-def purge(session: Session, user: User, course_id: str, assignment_id: str) -> list[str]:
-    """Erase an assignment with all that students handed in. Returns the keys of its blobs.
-
-    The blobs are deleted after the rows are: a blob too many is litter, a row too many a lie.
-    """
-    permit(user, Verb.PURGE, course_id)
-    known = standing(session, user, course_id, assignment_id)
-    place = remember(session, user, course_id, known)
-    keys = erase_assignment(session, known.assignment_pk)
-    note(session, place, Action.PURGED, None, detail=f"{assignment_id}: {len(keys)} files")
-    return keys
 
 
 def release_record(
@@ -128,11 +126,17 @@ def release_record(
 
 
 def _refuse_released(session: Session, user: User, course_id: str, assignment_id: str) -> None:
+    known = _known(session, user, course_id, assignment_id)
+    if known is not None and known.released:
+        raise _already_released(course_id, assignment_id)
+
+
+def _known(session: Session, user: User, course_id: str, assignment_id: str) -> Standing | None:
+    """None before the first release."""
     try:
-        released(session, user, course_id, assignment_id)
+        return standing(session, user, course_id, assignment_id)
     except NotFound:
-        return
-    raise _already_released(course_id, assignment_id)
+        return None
 
 
 def _already_released(course_id: str, assignment_id: str) -> AlreadyReleased:
@@ -142,13 +146,10 @@ def _already_released(course_id: str, assignment_id: str) -> AlreadyReleased:
     )
 
 
-def _locked_assignment(session: Session, place: Place, assignment_id: str) -> models.Assignment:
-    """The row, made if it is new; whoever else releases it waits for our commit."""
-    keys = {"course_pk": place.course_pk, "assignment_id": assignment_id}
-    insert_if_absent(session, models.Assignment, **keys, released=False)
-    return session.execute(
-        select(models.Assignment).filter_by(**keys).with_for_update()
-    ).scalar_one()
+def _listed(notebooks: Sequence[str]) -> list[str]:
+    """All notebooks, or those at the top where the folders hold too many for a list."""
+    top = listable(notebooks)
+    return list(notebooks) if fits_in_lists(notebooks) else top
 
 
 def _add_version(
@@ -156,7 +157,7 @@ def _add_version(
     place: Place,
     assignment: models.Assignment,
     blob: Blob,
-    notebooks: Sequence[str],
+    notebooks: list[str],
     idempotency_key: str | None,
 ) -> models.Release:
     newest = session.execute(
@@ -169,7 +170,7 @@ def _add_version(
         assignment_pk=assignment.id,
         user_pk=place.user_pk,
         version=(newest or 0) + 1,
-        notebooks=list(notebooks),
+        notebooks=notebooks,
         key=blob.key,
         sha256=blob.sha256,
         size=blob.size,

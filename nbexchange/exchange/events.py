@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable
 
-from sqlalchemy import Select, func, insert, select, union_all
+from sqlalchemy import Select, and_, insert, select, union_all
 from sqlalchemy.orm import Session
 
 from nbexchange import models
 from nbexchange.database import DatabaseClock
 from nbexchange.exchange.people import Place
 from nbexchange.exchange.records import ActionRecord
+from nbexchange.exchange.walks import unindexed
 from nbexchange.identity import User
 from nbexchange.models import Action
 
@@ -21,6 +23,10 @@ LISTED = (
     Action.FEEDBACK_RELEASED,
     Action.FEEDBACK_FETCHED,
 )
+
+
+REPEAT_AFTER = datetime.timedelta(minutes=1)
+"""How long one event stands for all downloads of the same file by the same person."""
 
 
 def note(
@@ -44,6 +50,37 @@ def note(
     )
 
 
+def note_download(
+    session: Session,
+    place: Place,
+    action: Action,
+    assignment_pk: int,
+    token: str | None,
+    *,
+    now: datetime.datetime,
+    is_part: bool = False,
+) -> None:
+    """Note that somebody got a file, unless that is known already.
+
+    The whole file again is noted after REPEAT_AFTER. A part may be all that a client asks for, so
+    it is noted too, but only where the person has no event for this file: a broken download is
+    resumed in parts.
+    """
+    last = session.execute(
+        select(models.Event.at)
+        .where(
+            unindexed(models.Event.assignment_pk) == assignment_pk,
+            models.Event.token == token,
+            models.Event.user_pk == place.user_pk,
+            models.Event.action == action,
+        )
+        .order_by(models.Event.id.desc())
+        .limit(1)
+    ).scalar_one_or_none()
+    if last is None or (not is_part and now - last >= REPEAT_AFTER):
+        note(session, place, action, assignment_pk, token)
+
+
 _NOTE = insert(models.Event.__table__).values(at=DatabaseClock())  # type: ignore[arg-type]
 
 
@@ -52,9 +89,12 @@ def newest_own(session: Session, user: User, courses: Iterable[str]) -> list[Act
 
     Not every one: an instructor collects hundreds of times, and the whole is in the history.
     """
-    newest = union_all(*(_newest(user, courses, action) for action in LISTED))
+    # A join: MariaDB answers `id IN (... UNION ...)` by asking the union for every event there is.
+    newest = union_all(*(_newest(user, courses, action) for action in LISTED)).subquery()
     rows = session.execute(
-        select_actions(user.org_id).where(models.Event.id.in_(newest)).order_by(models.Event.id)
+        ACTIONS.where(models.Course.org_id == user.org_id)
+        .join(newest, newest.c.id == models.Event.id)
+        .order_by(models.Event.id)
     )
     return [ActionRecord(*row) for row in rows]
 
@@ -66,42 +106,70 @@ def _newest(user: User, courses: Iterable[str], action: Action) -> Select[int]:
         .where(models.User.org_id == user.org_id, models.User.name == user.name)
         .scalar_subquery()
     )
+    # Not max(id): MariaDB would read all of them for it.
     newest = (
-        select(func.max(models.Event.id))
+        select(models.Event.id)
         .where(
             models.Event.assignment_pk == models.Assignment.id,
             models.Event.user_pk == me,
             models.Event.action == action,
         )
+        .order_by(models.Event.id.desc())
+        .limit(1)
         .correlate(models.Assignment)
         .scalar_subquery()
     )
     return (
-        select(newest)
+        select(newest.label("id"))
         .select_from(models.Assignment)
         .join(models.Assignment.course)
         .where(models.Course.org_id == user.org_id, models.Course.course_id.in_(courses))
     )
 
 
-def select_actions(org_id: int):  # type: ignore[no-untyped-def]
-    """The columns of an ActionRecord, in its order, of one organisation."""
-    return (
-        select(
-            models.Event.id,
-            models.Event.action,
-            models.Event.at,
-            models.Course.course_id,
-            models.Course.id,
-            models.Course.title,
-            models.Assignment.assignment_id,
-            models.Assignment.id,
-            models.Event.token,
-            models.User.id,
-            models.User.name,
-        )
-        .join(models.Assignment, models.Assignment.id == models.Event.assignment_pk)
-        .join(models.Course, models.Course.id == models.Event.course_pk)
-        .join(models.Event.user)
-        .where(models.Course.org_id == org_id)
+ACTIONS = (
+    select(
+        models.Event.id,
+        models.Event.action,
+        models.Event.at,
+        models.Course.course_id,
+        models.Course.id,
+        models.Course.title,
+        models.Assignment.assignment_id,
+        models.Assignment.id,
+        models.Event.token,
+        models.User.id,
+        models.User.name,
     )
+    # Not in its course any more is one that is hidden.
+    .join(
+        models.Assignment,
+        and_(
+            models.Assignment.id == models.Event.assignment_pk,
+            models.Assignment.course_pk == models.Event.course_pk,
+        ),
+    )
+    .join(models.Course, models.Course.id == models.Event.course_pk)
+    .join(models.Event.user)
+)
+"""The columns of an ActionRecord, in its order, of every organisation: the caller has to choose."""
+
+PURGES = (
+    select(
+        models.Event.id,
+        models.Event.action,
+        models.Event.at,
+        models.Course.course_id,
+        models.Course.id,
+        models.Course.title,
+        models.Event.detail,
+        (0 - models.Event.id).label("number"),
+        models.Event.token,
+        models.User.id,
+        models.User.name,
+    )
+    .join(models.Course, models.Course.id == models.Event.course_pk)
+    .join(models.Event.user)
+    .where(models.Event.action == Action.PURGED)
+)
+"""The same for purges, whose assignment may be no more: they have a number of their own."""

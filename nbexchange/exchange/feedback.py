@@ -17,8 +17,9 @@ from sqlalchemy.orm import Session
 
 from nbexchange import models
 from nbexchange.database import clock
-from nbexchange.errors import Conflict, Malformed, NotFound
-from nbexchange.exchange.events import note
+from nbexchange.errors import Conflict, Malformed, NotFound, TooLarge
+from nbexchange.exchange.events import note, note_download
+from nbexchange.exchange.locks import Hold, lock_assignment
 from nbexchange.exchange.names import check_file_name
 from nbexchange.exchange.people import Place, remember
 from nbexchange.exchange.policy import Verb, permit
@@ -32,6 +33,17 @@ from nbexchange.timestamps import to_text
 
 LOOKUP_SIZE = 500
 """Submissions asked for in one query; SQLite and others limit the number of parameters."""
+
+MOST_NOTEBOOKS = 250
+MOST_VERSIONS = 10_000
+"""Notebooks of one submission that may have feedback, and versions of their feedback together.
+Every list reads them: one instructor could make a list of 200,000 rows, which no quota counts."""
+
+_COLLECT = (
+    "move the student's folder in `submitted` away, collect again, and run autograde and "
+    "generate_feedback with --force"
+)
+"""A folder whose timestamp is not older is never replaced by collect."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +84,10 @@ def admit_feedback(
     known = standing(session, user, course_id, assignment_id)
     submission = _find_submission(session, user.org_id, known.assignment_pk, target)
     newest = _newest(session, submission, notebook_id)
-    return (
-        earlier(session, models.Feedback, user, idempotency_key) is not None,
-        None if newest is None else _blob_of(newest),
-    )
+    is_retry = earlier(session, models.Feedback, user, idempotency_key) is not None
+    if not is_retry:
+        _check_number(session, submission, is_first=newest is None)
+    return is_retry, None if newest is None else _blob_of(newest)
 
 
 def release_feedback(
@@ -98,6 +110,7 @@ def release_feedback(
     """
     permit(user, Verb.RELEASE_FEEDBACK, course_id)
     known = standing(session, user, course_id, assignment_id)
+    lock_assignment(session, known.course_pk, known.assignment_pk, Hold.SHARED)
     submission = _find_submission(session, user.org_id, known.assignment_pk, target)
     place = remember(session, user, course_id, known)
     row = earlier(session, models.Feedback, user, idempotency_key, blob)
@@ -124,11 +137,20 @@ def fetch_feedback(
     assignment_id: str,
     submission_id: str | None = None,
 ) -> list[SubmissionFeedback]:
-    """The caller's own, for each submission that has some, oldest submission first."""
+    """The caller's own, for each submission that has some, oldest submission first.
+
+    It only reads, so that a long answer keeps no writer waiting: `note_fetch` comes after it, and
+    before the first byte leaves.
+    """
     permit(user, Verb.FETCH_FEEDBACK, course_id)
     known = standing(session, user, course_id, assignment_id)
     query = (
-        select(models.Submission)
+        select(
+            models.Submission.id,
+            models.Submission.token,
+            models.Submission.timestamp,
+            models.Submission.client_timestamp,
+        )
         .where(
             models.Submission.assignment_pk == known.assignment_pk,
             models.Submission.user_pk == known.user_pk,
@@ -137,16 +159,34 @@ def fetch_feedback(
     )
     if submission_id is not None:
         query = query.where(models.Submission.token == submission_id)
-    submissions = session.execute(query).scalars().all()
+    submissions = session.execute(query).all()
     found = newest_feedback(session, [row.id for row in submissions])
-    if found:
-        place = remember(session, user, course_id, known)
-        note(session, place, Action.FEEDBACK_FETCHED, known.assignment_pk, submission_id)
     return [
         SubmissionFeedback(row.token, row.timestamp, row.client_timestamp, found[row.id])
         for row in submissions
         if row.id in found
     ]
+
+
+def note_fetch(
+    session: Session,
+    user: User,
+    course_id: str,
+    assignment_id: str,
+    submission_id: str | None = None,
+) -> None:
+    """Write the event of a fetch that found something."""
+    permit(user, Verb.FETCH_FEEDBACK, course_id)
+    known = standing(session, user, course_id, assignment_id)
+    place = remember(session, user, course_id, known)
+    note_download(
+        session,
+        place,
+        Action.FEEDBACK_FETCHED,
+        known.assignment_pk,
+        submission_id,
+        now=known.now,
+    )
 
 
 def newest_feedback(
@@ -162,10 +202,10 @@ def newest_feedback(
             .group_by(models.Feedback.submission_pk, models.Feedback.notebook_id)
         )
         rows = session.execute(
-            select(models.Feedback)
+            select(*_COLUMNS)
             .where(models.Feedback.id.in_(newest))
             .order_by(models.Feedback.notebook_id)
-        ).scalars()
+        )
         for row in rows:
             found[row.submission_pk].append(
                 NotebookFeedback(
@@ -173,10 +213,41 @@ def newest_feedback(
                     version=row.version,
                     timestamp=row.timestamp,
                     checksum=row.checksum,
-                    blob=_blob_of(row),
+                    blob=Blob(row.key, row.sha256, row.size),
                 )
             )
     return found
+
+
+_COLUMNS = (
+    models.Feedback.submission_pk,
+    models.Feedback.notebook_id,
+    models.Feedback.version,
+    models.Feedback.timestamp,
+    models.Feedback.checksum,
+    models.Feedback.key,
+    models.Feedback.sha256,
+    models.Feedback.size,
+)
+
+
+def _check_number(session: Session, submission: models.Submission, *, is_first: bool) -> None:
+    """Raises TooLarge where a submission has as much feedback as one may. `is_first` where this is
+    the first feedback on its notebook."""
+    of_submission = models.Feedback.submission_pk == submission.id
+    versions = session.execute(select(func.count()).where(of_submission)).scalar_one()
+    if versions >= MOST_VERSIONS:
+        raise TooLarge(
+            f"Feedback on this submission was released {versions:,} times, which is the limit, so "
+            "this feedback was not stored."
+        )
+    if is_first and versions >= MOST_NOTEBOOKS:
+        notebooks = select(func.count(models.Feedback.notebook_id.distinct())).where(of_submission)
+        if session.execute(notebooks).scalar_one() >= MOST_NOTEBOOKS:
+            raise TooLarge(
+                f"This submission has feedback on {MOST_NOTEBOOKS} notebooks, which is the limit, "
+                "so feedback on another notebook was not stored."
+            )
 
 
 def _find_submission(
@@ -191,7 +262,7 @@ def _find_submission(
             )
         row = session.execute(query).scalar_one_or_none()
         if row is None:
-            raise NotFound("the assignment has no such submission; collect it again")
+            raise NotFound(f"the assignment has no such submission; {_COLLECT}")
         return row
     if target.student_id is None or target.timestamp is None:
         raise Malformed("feedback needs submission_id, or student and timestamp")
@@ -208,13 +279,11 @@ def _by_timestamp(rows: Sequence[models.Submission], target: Target) -> models.S
     claimed = [row for row in rows if row.client_timestamp == target.timestamp]
     found = official or claimed
     if not found:
-        raise NotFound(
-            f"{target.student_id!r} has no submission of {target.timestamp}; collect it again"
-        )
+        raise NotFound(f"{target.student_id!r} has no submission of {target.timestamp}; {_COLLECT}")
     if len(found) > 1:
         raise Conflict(
             f"{target.student_id!r} has several submissions that say {target.timestamp}; "
-            "collect again with a newer nbexchange plugin, which names the submission"
+            f"with a newer nbexchange plugin, which names the submission, {_COLLECT}"
         )
     return found[0]
 

@@ -1,53 +1,272 @@
-"""history: what was done in a course, newest first."""
+"""history: what was done in a course, newest first.
+
+Events are found by branches: conditions that fit the beginning of an index whose last column is the
+event's id. So the newest events of a branch are one short stretch of that index, whatever other
+people did. (A database does not split an OR into such stretches by itself.)
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections import deque
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from sqlalchemy import and_, or_
+from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session
 
 from nbexchange import models
-from nbexchange.exchange.events import select_actions
+from nbexchange.exchange.cursors import Cursors
+from nbexchange.exchange.events import ACTIONS, PURGES
 from nbexchange.exchange.policy import Reach, Verb, permit
 from nbexchange.exchange.records import ActionRecord
+from nbexchange.exchange.walks import unindexed
 from nbexchange.identity import User
-from nbexchange.models import Action
+from nbexchange.models import Action, Assignment, Event
+
+BATCH = 500
+"""Events read at a time."""
+
+Branch = ColumnElement[bool]
 
 
 class Page(NamedTuple):
     records: Sequence[ActionRecord]
-    next: int | None
+    next: str | None
     """What to ask for as `page` to get the rest; None at the end."""
 
 
-def history(
+def history_page(
     session: Session,
     user: User,
     course_id: str | None = None,
     *,
     action: Action | None = None,
-    limit: int | None = None,
-    page: int | None = None,
+    limit: int,
+    page: str | None = None,
 ) -> Page:
-    """Of one course, or of all the caller's. Students see releases and what they did themselves."""
+    """The newest of one course, or of all the caller's.
+
+    Students see releases and what they did themselves.
+    """
+    view = _view(session, user, course_id, action)
+    cursors = Cursors(session, user.org_id, user.name, course_id, action)
+    before = None if page is None else cursors.to_number(page)
+    keys = _newest(session, view.in_courses(), before, limit + 1)
+    rest = cursors.to_text(keys[limit - 1]) if len(keys) > limit else None
+    return Page(_records(session, view, keys[:limit]), rest)
+
+
+class History:
+    """All of it, a batch at a time: assignment after assignment, the newest of each first."""
+
+    def __init__(
+        self,
+        session: Session,
+        user: User,
+        course_id: str | None = None,
+        *,
+        action: Action | None = None,
+    ) -> None:
+        self._view = view = _view(session, user, course_id, action)
+        parts = [
+            *(_Part.of_assignment(view, *keys) for keys in _assignments(session, view)),
+            *(_Part.of_purges(view, course_pk) for course_pk in view.all_of),
+        ]
+        sections = [section for part in parts if (section := _section(session, part)) is not None]
+        self.own_courses = {section.course_pk for section in sections if section.has_own}
+        """Keys of those in which the caller did something."""
+        self._sections = deque(_in_order(sections))
+        self._before: int | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return not self._sections
+
+    def take(self, session: Session) -> list[ActionRecord]:
+        """The next batch."""
+        keys: list[int] = []
+        while self._sections and len(keys) < BATCH:
+            wanted = BATCH - len(keys)
+            found = _newest(session, self._sections[0].branches, self._before, wanted)
+            keys += found
+            if len(found) < wanted:
+                self._sections.popleft()
+                self._before = None
+            else:
+                self._before = found[-1]
+        return _records(session, self._view, keys)
+
+
+# -- what a caller may see
+
+
+@dataclass(frozen=True)
+class View:
+    """All of some courses; of others, releases and the caller's own actions."""
+
+    all_of: Sequence[int]
+    own_of: Sequence[int]
+    """Keys of courses."""
+    user_pk: int | None
+    """None for somebody who never did anything."""
+    actions: frozenset[Action]
+    visible: Branch
+    """The same by names. Those of a batch are asked again: SQLite gives the keys of erased rows to
+    new ones."""
+
+    def in_courses(self) -> list[Branch]:
+        own = and_(Event.course_pk.in_(self.own_of), Event.action.in_(self.actions))
+        return [
+            *_each(Event.course_pk, self.all_of, self.actions),
+            *_each(Event.course_pk, self.own_of, self.actions & {Action.RELEASED}),
+            # An instructor may have done much elsewhere, and all of it would be looked at in vain.
+            *(self.own(own) if self.own_of and self.actions else []),
+        ]
+
+    def in_assignment(self, course_pk: int, assignment_pk: int) -> list[Branch]:
+        if course_pk in self.all_of:
+            return _each(Event.assignment_pk, [assignment_pk], self.actions)
+        released = self.actions & {Action.RELEASED}
+        return [*_each(Event.assignment_pk, [assignment_pk], released), *self.own_in(assignment_pk)]
+
+    def own_in(self, assignment_pk: int) -> list[Branch]:
+        of = _each(Event.assignment_pk, [assignment_pk], self.actions)
+        return [branch for each in of for branch in self.own(each)]
+
+    def own(self, where: Branch) -> list[Branch]:
+        return [] if self.user_pk is None else [and_(Event.user_pk == self.user_pk, where)]
+
+
+def _each(column: Any, keys: Sequence[int], actions: Collection[Action]) -> list[Branch]:
+    return [and_(column == key, Event.action == action) for key in keys for action in actions]
+
+
+def _view(session: Session, user: User, course_id: str | None, action: Action | None) -> View:
     courses = [course_id] if course_id is not None else list(user.courses)
-    everything = [course for course in courses if permit(user, Verb.HISTORY, course) is Reach.ALL]
-    own = or_(models.Event.action == Action.RELEASED, models.User.name == user.name)
-    query = select_actions(user.org_id).where(
-        or_(
-            models.Course.course_id.in_(everything),
-            and_(models.Course.course_id.in_(courses), own),
+    reach = {course: permit(user, Verb.HISTORY, course) for course in courses}
+    known = session.execute(
+        select(models.Course.id, models.Course.course_id).where(
+            models.Course.org_id == user.org_id, models.Course.course_id.in_(courses)
         )
+    ).all()
+    user_pk = session.execute(
+        select(models.User.id).where(
+            models.User.org_id == user.org_id, models.User.name == user.name
+        )
+    ).scalar_one_or_none()
+    everything = [course for course in courses if reach[course] is Reach.ALL]
+    return View(
+        [key for key, course in known if course in everything],
+        [key for key, course in known if course not in everything],
+        user_pk,
+        frozenset(Action if action is None else {action}),
+        _visible(user, everything, courses),
     )
-    if action is not None:
-        query = query.where(models.Event.action == action)
-    if page is not None:
-        query = query.where(models.Event.id < page)
-    query = query.order_by(models.Event.id.desc())
-    if limit is None:
-        return Page([ActionRecord(*row) for row in session.execute(query)], None)
-    rows = [ActionRecord(*row) for row in session.execute(query.limit(limit + 1))]
-    more = len(rows) > limit
-    return Page(rows[:limit], rows[limit - 1].id if more else None)
+
+
+def _visible(user: User, everything: Sequence[str], courses: Sequence[str]) -> Branch:
+    own = or_(Event.action == Action.RELEASED, models.User.name == user.name)
+    return and_(
+        unindexed(models.Course.org_id) == user.org_id,
+        or_(
+            models.Course.course_id.in_(everything), and_(models.Course.course_id.in_(courses), own)
+        ),
+    )
+
+
+# -- reading
+
+
+class Section(NamedTuple):
+    """What there is of one assignment, or of the purges of one course."""
+
+    course_pk: int
+    newest: int
+    has_own: bool
+    branches: Sequence[Branch]
+    """Those with events."""
+
+
+def _assignments(session: Session, view: View) -> Sequence[tuple[int, int]]:
+    courses = [*view.all_of, *view.own_of]
+    query = select(Assignment.course_pk, Assignment.id).where(Assignment.course_pk.in_(courses))
+    return [(course_pk, key) for course_pk, key in session.execute(query)]
+
+
+class _Part(NamedTuple):
+    """What may become a section."""
+
+    course_pk: int
+    branches: Sequence[Branch]
+    own: Sequence[Branch]
+
+    @classmethod
+    def of_assignment(cls, view: View, course_pk: int, assignment_pk: int) -> _Part:
+        branches = view.in_assignment(course_pk, assignment_pk)
+        return cls(course_pk, branches, view.own_in(assignment_pk))
+
+    @classmethod
+    def of_purges(cls, view: View, course_pk: int) -> _Part:
+        """Their assignments may be no more."""
+        branches = _each(Event.course_pk, [course_pk], view.actions & {Action.PURGED})
+        return cls(course_pk, branches, [own for each in branches for own in view.own(each)])
+
+
+def _section(session: Session, part: _Part) -> Section | None:
+    """None for one without a visible event."""
+    course_pk, branches, own = part
+    columns = [_newest_of(branch) for branch in [*branches, *own]]
+    if not columns:
+        return None
+    newest = session.execute(select(*columns)).one()
+    found = [
+        (key, branch) for key, branch in zip(newest, branches, strict=False) if key is not None
+    ]
+    if not found:
+        return None
+    return Section(
+        course_pk,
+        max(key for key, _ in found),
+        any(key is not None for key in newest[len(branches) :]),
+        [branch for _, branch in found],
+    )
+
+
+def _newest_of(branch: Branch) -> Any:
+    # Not max(id): MariaDB would read all of them for it.
+    return select(Event.id).where(branch).order_by(Event.id.desc()).limit(1).scalar_subquery()
+
+
+def _in_order(sections: Sequence[Section]) -> list[Section]:
+    """Courses, and assignments in each, by what was done last."""
+    newest: dict[int, int] = {}
+    for section in sections:
+        newest[section.course_pk] = max(newest.get(section.course_pk, 0), section.newest)
+    return sorted(
+        sections, key=lambda section: (newest[section.course_pk], section.newest), reverse=True
+    )
+
+
+def _newest(
+    session: Session, branches: Sequence[Branch], before: int | None, number: int
+) -> list[int]:
+    """Keys of the newest events, newest first."""
+    keys: set[int] = set()
+    for branch in branches:
+        query = select(Event.id).where(branch).order_by(Event.id.desc()).limit(number)
+        if before is not None:
+            query = query.where(Event.id < before)
+        keys.update(session.execute(query).scalars())
+    return sorted(keys, reverse=True)[:number]
+
+
+def _records(session: Session, view: View, keys: Sequence[int]) -> list[ActionRecord]:
+    """In the order of the keys; those that were erased meanwhile are left out."""
+    found: dict[int, ActionRecord] = {}
+    for query in (ACTIONS, PURGES):
+        missing = [key for key in keys if key not in found]
+        if missing:
+            rows: Any = session.execute(query.where(view.visible, Event.id.in_(missing)))
+            found |= {row[0]: ActionRecord(*row) for row in rows}
+    return [found[key] for key in keys if key in found]

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from nbexchange import models
 from nbexchange.errors import NotFound
 from nbexchange.exchange.erasing import Scope
+from nbexchange.exchange.names import is_hidden
 from nbexchange.storage import Blob
 
 BATCH = 500
@@ -126,7 +127,8 @@ def courses(session: Session, scope: Scope) -> list[CourseRow]:
     ).where(models.Course.org_id == scope.org_id)
     if scope.course_id is not None:
         query = query.where(models.Course.course_id == scope.course_id)
-    found = [CourseRow(*row) for row in session.execute(query.order_by(models.Course.id))]
+    rows = session.execute(query.order_by(models.Course.id))
+    found = [CourseRow(*row) for row in rows if not is_hidden(row.course_id)]
     if not found:
         raise NotFound(f"there is nothing of {scope}")
     return found
@@ -185,7 +187,13 @@ def events(session: Session, course: CourseRow, after: int) -> list[EventRow]:
             models.Event.detail,
         )
         .join(models.Event.user)
-        .outerjoin(models.Event.assignment)
+        .outerjoin(
+            models.Assignment,
+            and_(
+                models.Assignment.id == models.Event.assignment_pk,
+                models.Assignment.course_pk == models.Event.course_pk,
+            ),
+        )
         .join(models.Course, models.Course.id == models.Event.course_pk)
         .where(course.is_it(), models.Event.id > after)
     )

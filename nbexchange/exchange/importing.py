@@ -19,6 +19,8 @@ from nbexchange.archive import Contents
 from nbexchange.database import clock, insert_if_absent
 from nbexchange.errors import Conflict, Malformed, NotFound
 from nbexchange.exchange.events import note
+from nbexchange.exchange.inventory import STAND_INS
+from nbexchange.exchange.locks import Hold, lock_assignment, made_assignment
 from nbexchange.exchange.names import check_file_name
 from nbexchange.exchange.people import Place
 from nbexchange.exchange.submissions import listable
@@ -32,7 +34,7 @@ IMPORTED = "imported"
 _KEYS = "§imported:"
 """How the keys begin; no client can send such a one, because a header's has to be ASCII."""
 
-_STAND_INS = f"{_KEYS}stand-in:"
+_STAND_INS = STAND_INS
 """So those of releases that only stand in; every other key goes on with hexadecimal digits."""
 
 PEOPLE = 100
@@ -137,11 +139,7 @@ def knows_feedback(session: Session, old: OldFeedback, sha256: str) -> Kept | No
 
 def import_release(session: Session, old: OldRelease, blob: Blob, contents: Contents) -> Kept:
     place = _place(session, old.org_id, old.course_id, old.by, Role.INSTRUCTOR)
-    keys = {"course_pk": place.course_pk, "assignment_id": old.assignment_id}
-    insert_if_absent(session, models.Assignment, **keys, released=False)
-    assignment = session.execute(
-        select(models.Assignment).filter_by(**keys).with_for_update()
-    ).scalar_one()
+    assignment = made_assignment(session, place.course_pk, old.assignment_id)
     known = knows_release(session, old, blob.sha256)
     if known is not None:
         return known
@@ -166,8 +164,9 @@ def import_submission(session: Session, old: OldSubmission, blob: Blob, contents
     known = knows_submission(session, old, blob.sha256)
     if known is not None:
         return known
-    place = _place(session, old.org_id, old.course_id, old.student, Role.STUDENT)
     release = _answered(session, old)
+    _share(session, release.assignment)
+    place = _place(session, old.org_id, old.course_id, old.student, Role.STUDENT)
     key = _unused(session, models.Submission, place, _key(old.origin))
     now = clock(session)
     row = models.Submission(
@@ -203,6 +202,7 @@ def import_feedback(session: Session, old: OldFeedback, blob: Blob, fresh: Colle
     submission = _find_submission(session, old.submission)
     if submission is None:
         raise NotFound("the submission that it is about is not here")
+    _share(session, submission.assignment)
     place = _place(
         session, old.submission.org_id, old.submission.course_id, old.by, Role.INSTRUCTOR
     )
@@ -261,6 +261,11 @@ def import_people(
 
 
 # -- the rows
+
+
+def _share(session: Session, assignment: models.Assignment) -> None:
+    """Where it is erased meanwhile, the rows do not fit, and the import of them starts again."""
+    lock_assignment(session, assignment.course_pk, assignment.id, Hold.SHARED)
 
 
 def _place(

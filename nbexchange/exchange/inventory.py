@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Select, func, null, select
 from sqlalchemy.orm import Session
 
 from nbexchange import models
+from nbexchange.exchange.names import is_hidden
 from nbexchange.models import STORED
 from nbexchange.storage import Blob
+
+STAND_INS = "§imported:stand-in:"
+"""How the keys of releases begin that only stand in (importing.py)."""
 
 _Query = Select[*tuple[Any, ...]]
 
@@ -38,6 +42,8 @@ class Owned:
     """Of feedback: its notebook."""
     version: int
     """Of the release, of the one that was answered, or of the feedback."""
+    stands_in: bool = False
+    """Whether it is a release that an import made up, and a real one may replace."""
 
     def __str__(self) -> str:
         return (
@@ -59,13 +65,26 @@ def owned_blobs(session: Session, position: Position) -> tuple[list[Owned], Posi
     if position.table == len(STORED):
         return [], None
     table = STORED[position.table]
-    rows = session.execute(
-        _described(table).where(table.id > position.pk).order_by(table.id).limit(BATCH)
-    ).all()
-    owned = [Owned(Blob(*row[1:4]), table.__tablename__, *row[4:]) for row in rows]
-    if len(rows) < BATCH:
-        return owned, Position(position.table + 1)
-    return owned, Position(position.table, rows[-1].id)
+    # Not by a limit on the joins: MariaDB would join all rows there are, to sort them.
+    batch = select(table.id).where(table.id > position.pk).order_by(table.id).limit(BATCH)
+    pks = session.execute(batch).scalars().all()
+    if not pks:
+        return [], Position(position.table + 1)
+    within = table.id.between(pks[0], pks[-1])
+    rows = session.execute(_described(table).where(within).order_by(table.id))
+    owned = [_owned(table.__tablename__, *row) for row in rows]
+    return owned, Position(position.table, pks[-1])
+
+
+def _owned(
+    kind: str, _: int, key: str, sha256: str, size: int, org_id: int, course_id: str, *more: Any
+) -> Owned:
+    *columns, title, idempotency_key = more
+    # That of a hidden assignment says in its title where it was (hiding.py).
+    course_id = title if is_hidden(course_id) else course_id
+    stands_in = (idempotency_key or "").startswith(STAND_INS)
+    owned = Owned(Blob(key, sha256, size), kind, org_id, course_id, *columns)
+    return replace(owned, stands_in=stands_in)
 
 
 def owns_any(session: Session) -> bool:
@@ -88,7 +107,8 @@ def how_many(session: Session) -> int:
 
 
 def _described(table: type[models.Release | models.Submission | models.Feedback]) -> _Query:
-    """The row's number, then the columns of a Blob and of an `Owned`."""
+    """The row's number, the columns of a Blob and of an `Owned`, the course's title,
+    and the key of its upload."""
     holder = models.Release if table is models.Release else models.Submission
     versioned = models.Feedback if table is models.Feedback else models.Release
     query = select(
@@ -104,6 +124,8 @@ def _described(table: type[models.Release | models.Submission | models.Feedback]
         table.timestamp,
         models.Feedback.notebook_id if table is models.Feedback else null(),
         versioned.version,
+        models.Course.title,
+        table.idempotency_key,
     ).select_from(table)
     if table is models.Feedback:
         query = query.join(models.Feedback.submission)

@@ -39,9 +39,7 @@ def remember(session: Session, user: User, course_id: str, known: Standing | Non
 
 
 def find_user(session: Session, org_id: int, name: str) -> models.User:
-    person = session.execute(
-        select(models.User).where(models.User.org_id == org_id, models.User.name == name)
-    ).scalar_one_or_none()
+    person = session.execute(_person(org_id, name)).scalar_one_or_none()
     if person is None:
         raise NotFound(f"there is nobody called {name!r} here")
     return person
@@ -59,8 +57,10 @@ def _is_fresh(known: Standing, user: User, course_id: str) -> bool:
 
 
 def _note_user(session: Session, user: User) -> None:
-    insert_if_absent(session, models.User, org_id=user.org_id, name=user.name)
-    person = find_user(session, user.org_id, user.name)
+    person = session.execute(_person(user.org_id, user.name)).scalar_one_or_none()
+    if person is None:
+        insert_if_absent(session, models.User, org_id=user.org_id, name=user.name)
+        person = find_user(session, user.org_id, user.name)
     for key, value in _said(user).items():
         setattr(person, key, value)
 
@@ -72,7 +72,9 @@ def _said(user: User) -> dict[str, str]:
 
 
 def _note_course(session: Session, user: User, course_id: str) -> None:
-    insert_if_absent(session, models.Course, org_id=user.org_id, course_id=course_id)
+    # MariaDB locks a row that is there already, and others would wait for it.
+    if session.execute(_course(user.org_id, course_id)).first() is None:
+        insert_if_absent(session, models.Course, org_id=user.org_id, course_id=course_id)
     title = user.courses[course_id].title
     if title:
         session.execute(_course(user.org_id, course_id)).scalar_one().title = title
@@ -81,9 +83,15 @@ def _note_course(session: Session, user: User, course_id: str) -> None:
 def _note_role(session: Session, user: User, course_id: str, place: Place) -> None:
     role, now = user.courses[course_id].role.value, clock(session)
     keys = {"course_pk": place.course_pk, "user_pk": place.user_pk}
-    insert_if_absent(session, models.Subscription, **keys, role=role, last_seen=now)
-    subscription = session.execute(select(models.Subscription).filter_by(**keys)).scalar_one()
+    query = select(models.Subscription).filter_by(**keys)
+    if session.execute(query).first() is None:
+        insert_if_absent(session, models.Subscription, **keys, role=role, last_seen=now)
+    subscription = session.execute(query).scalar_one()
     subscription.role, subscription.last_seen = role, now
+
+
+def _person(org_id: int, name: str) -> Select[models.User]:
+    return select(models.User).where(models.User.org_id == org_id, models.User.name == name)
 
 
 def _course(org_id: int, course_id: str) -> Select[models.Course]:

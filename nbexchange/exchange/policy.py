@@ -22,6 +22,8 @@ class Verb(enum.Enum):
     RELEASE = "release an assignment"
     REMOVE = "take a release back"
     PURGE = "erase an assignment"
+    LIST_PURGES = "list what is hidden until it is erased"
+    RESTORE = "restore an assignment"
     SUBMIT = "submit"
     LIST_SUBMISSIONS = "list submissions"
     COLLECT = "collect submissions"
@@ -44,6 +46,8 @@ POLICY: Mapping[Verb, Mapping[Role, Reach]] = MappingProxyType(
         Verb.RELEASE: {Role.INSTRUCTOR: Reach.ALL},
         Verb.REMOVE: {Role.INSTRUCTOR: Reach.ALL},
         Verb.PURGE: {Role.INSTRUCTOR: Reach.ALL},
+        Verb.LIST_PURGES: {Role.INSTRUCTOR: Reach.ALL},
+        Verb.RESTORE: {Role.INSTRUCTOR: Reach.ALL},
         Verb.SUBMIT: {Role.STUDENT: Reach.OWN, Role.INSTRUCTOR: Reach.OWN},
         Verb.LIST_SUBMISSIONS: {Role.STUDENT: Reach.OWN, Role.INSTRUCTOR: Reach.ALL},
         Verb.COLLECT: {Role.STUDENT: Reach.OWN, Role.INSTRUCTOR: Reach.ALL},

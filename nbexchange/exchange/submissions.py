@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable, Sequence
+import functools
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, func, insert, or_, select
+from sqlalchemy import ColumnElement, Row, and_, bindparam, exists, func, insert, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from nbexchange import models
 from nbexchange.archive import Contents
-from nbexchange.errors import BadArchive, Malformed, NotFound, TooLarge
-from nbexchange.exchange.events import note
-from nbexchange.exchange.feedback import newest_feedback
+from nbexchange.errors import BadArchive, NotFound, TooLarge
+from nbexchange.exchange.cursors import no_such_page
+from nbexchange.exchange.events import note, note_download
+from nbexchange.exchange.feedback import MOST_NOTEBOOKS, newest_feedback
+from nbexchange.exchange.locks import Hold, lock_assignment
+from nbexchange.exchange.names import check_student_name
 from nbexchange.exchange.people import Place, remember
 from nbexchange.exchange.policy import Reach, Verb, permit
 from nbexchange.exchange.quotas import check_student, wait_for_others_of
 from nbexchange.exchange.records import Handout, SubmissionReceipt, SubmissionRecord
 from nbexchange.exchange.retries import earlier, used_before
 from nbexchange.exchange.standing import not_released, released, standing
+from nbexchange.exchange.walks import Query, Walk, keys_of, unindexed
 from nbexchange.identity import User
 from nbexchange.models import Action
 from nbexchange.storage import Blob, new_key
@@ -33,10 +38,10 @@ MOST_SUBMISSIONS = 1000
 """Of one student for one assignment. A row and its file take up to 20 kB of a disk however small
 the file is, which no quota counts."""
 
-MOST_NOTEBOOKS = 250
 LONGEST_NOTEBOOKS = 16 * 1024
-"""Notebooks at the top of one submission, and characters of their names together. They are in
-every list: 60 archives of 200 kB could make one page of it 180 MB."""
+"""Characters of the names of the notebooks at the top of one submission, of which there are
+MOST_NOTEBOOKS at most. They are in every list: 60 archives of 200 kB could make one page of it
+180 MB."""
 
 TICK = datetime.timedelta(microseconds=1)
 
@@ -70,6 +75,7 @@ def admit_submission(
     may have waited for the hub or for its turn.
     """
     permit(user, Verb.SUBMIT, course_id)
+    check_student_name(user.name)
     retried = earlier(session, models.Submission, user, idempotency_key)
     if retried is not None:
         return Admission(
@@ -110,8 +116,9 @@ def submit(
 ) -> SubmissionReceipt:
     """Keep the student's work under its official time.
 
-    That is when the header arrived if the header held the digest (`committed`), since nobody
-    could change the bytes after that; else when the last byte had (`since` says how long ago that
+    That is when the header arrived if the header held the digest and the student had no other
+    upload to choose from (`committed`, by `commitments`), since nobody could change the bytes
+    after that; else when the last byte had (`since` says how long ago that
     is: what we needed for it since is nobody's fault). It is unique, and later than that of every
     submission that was complete when this one began: where the clock was set back, the order wins.
     `quota` is how many bytes one student may keep; 0 for any number.
@@ -120,6 +127,8 @@ def submit(
     session.connection()  # SQLite waits here until nobody else writes
     ago = since()  # before the clock is asked, as above
     known = standing(session, user, course_id, assignment_id)
+    if not lock_assignment(session, known.course_pk, known.assignment_pk, Hold.SHARED):
+        raise not_released(course_id, assignment_id)
     place = remember(session, user, course_id, known)
     if quota:
         wait_for_others_of(session, place.user_pk)
@@ -185,7 +194,7 @@ _INSERT = insert(models.Submission.__table__)  # type: ignore[arg-type]
 
 
 class Page(NamedTuple):
-    records: Sequence[SubmissionRecord]
+    records: Walk[SubmissionRecord]
     next: str | None
     """What to ask for as `page` to get the rest; None at the end."""
 
@@ -203,23 +212,56 @@ def list_submissions(
 ) -> Page:
     """What was handed in, newest first for each student; a student sees the own only."""
     reach = permit(user, Verb.LIST_SUBMISSIONS, course_id)
-    query = _submissions(user.org_id, [course_id])
+    last = None if page is None else _last_of(session, user, course_id, page)
+    visible = _submissions(user.org_id, [course_id])
+    query = keys_of(select(), models.Submission.id, models.Submission.notebooks)
     if reach is Reach.OWN:
+        visible = visible.where(models.User.name == user.name)
         query = query.where(_by(user.org_id, user.name))
     if student_id is not None:
         query = query.where(_by(user.org_id, student_id))
-    if assignment_id is not None:
-        query = query.where(models.Assignment.assignment_id == assignment_id)
     if latest:
         query = query.where(_is_latest())
-    if page is not None:
-        query = query.where(_after(session, user, course_id, page))
-    query = query.order_by(*_ORDER)
-    if limit is None:
-        return Page(_records(session, query), None)
-    records = _records(session, query.limit(limit + 1))
-    more = len(records) > limit
-    return Page(records[:limit], records[limit - 1].token if more else None)
+    pks = _assignment_pks(session, user.org_id, course_id, assignment_id)
+    rows = _rows(session, query, pks, last, None if limit is None else limit + 1)
+    read = functools.partial(_records, visible)
+    if limit is None or len(rows) <= limit:
+        return Page(Walk(rows, read), None)
+    return Page(Walk(rows[:limit], read), _token(session, rows[limit - 1][0]))
+
+
+def _rows(
+    session: Session,
+    query: Query,
+    assignment_pks: Iterable[int],
+    last: Row[*tuple[Any, ...]] | None,
+    wanted: int | None,
+) -> Sequence[tuple[int, int]]:
+    """As a `Walk` begins with them; behind `last`, and at most `wanted`.
+
+    One assignment after the other: its submissions lie in an index in their order. All those of a
+    course would be sorted for each page.
+    """
+    rows: list[tuple[int, int]] = []
+    for pk in assignment_pks:
+        part = query.where(models.Submission.assignment_pk == pk).order_by(*_ORDER)
+        if last is not None and pk <= last.assignment_pk:
+            if pk < last.assignment_pk:
+                continue
+            part = part.where(_is_behind(last))
+        rows += _tuples(session, part.limit(None if wanted is None else wanted - len(rows)))
+        if len(rows) == wanted:
+            break
+    return rows
+
+
+def _tuples(session: Session, query: Query) -> Sequence[tuple[int, int]]:
+    return [(key, size) for key, size in session.execute(query)]
+
+
+def _token(session: Session, key: int) -> str:
+    query = select(models.Submission.token).where(models.Submission.id == key)
+    return session.execute(query).scalar_one()
 
 
 def collect(
@@ -229,9 +271,12 @@ def collect(
     assignment_id: str,
     token: str,
     *,
-    first_part: bool = True,
+    is_part: bool = False,
 ) -> Handout:
-    """One submission: any for an instructor, an own one for a student."""
+    """One submission: any for an instructor, an own one for a student.
+
+    `is_part` where the caller asks for a range of it.
+    """
     reach = permit(user, Verb.COLLECT, course_id)
     known = standing(session, user, course_id, assignment_id)
     query = (
@@ -252,16 +297,33 @@ def collect(
     row = session.execute(query).one_or_none()
     if row is None:
         raise NotFound("there is no such submission; list the submissions again")
-    if first_part:
-        place = remember(session, user, course_id, known)
-        note(session, place, Action.COLLECTED, known.assignment_pk, token)
+    note_download(
+        session,
+        remember(session, user, course_id, known),
+        Action.COLLECTED,
+        known.assignment_pk,
+        token,
+        now=known.now,
+        is_part=is_part,
+    )
     return Handout(Blob(row.key, row.sha256, row.size), row.version)
 
 
-def own_submissions(session: Session, user: User, courses: Iterable[str]) -> list[SubmissionRecord]:
+def own_submissions(session: Session, user: User, courses: Iterable[str]) -> Walk[SubmissionRecord]:
     """All that the caller handed in, oldest first."""
-    query = _submissions(user.org_id, courses).where(_by(user.org_id, user.name))
-    return _records(session, query.order_by(models.Submission.timestamp))
+    visible = _submissions(user.org_id, courses).where(models.User.name == user.name)
+    query = (
+        keys_of(select(), models.Submission.id, models.Submission.notebooks)
+        .join(models.Submission.assignment)
+        .join(models.Assignment.course)
+        .where(
+            _by(user.org_id, user.name),
+            models.Course.org_id == user.org_id,
+            models.Course.course_id.in_(courses),
+        )
+        .order_by(models.Submission.timestamp)
+    )
+    return Walk(_tuples(session, query), functools.partial(_records, visible))
 
 
 def top_level(notebooks: Iterable[str]) -> list[str]:
@@ -272,12 +334,16 @@ def top_level(notebooks: Iterable[str]) -> list[str]:
 def listable(paths: Iterable[str]) -> list[str]:
     """The notebooks that lists show; BadArchive when they are too many."""
     notebooks = top_level(paths)
-    if len(notebooks) > MOST_NOTEBOOKS or sum(map(len, notebooks)) > LONGEST_NOTEBOOKS:
+    if not fits_in_lists(notebooks):
         raise BadArchive(
             f"there are more than {MOST_NOTEBOOKS} notebooks, or their names are too long; "
             "put those that are not to be graded into a folder"
         )
     return notebooks
+
+
+def fits_in_lists(paths: Collection[str]) -> bool:
+    return len(paths) <= MOST_NOTEBOOKS and sum(map(len, paths)) <= LONGEST_NOTEBOOKS
 
 
 def _official_time(
@@ -333,11 +399,8 @@ _RECEIPT = (
 
 # -- reading
 
-_ORDER = (
-    models.Submission.assignment_pk,
-    models.Submission.user_pk,
-    models.Submission.timestamp.desc(),
-)
+# In each assignment; both in one direction, that of an index.
+_ORDER = (models.Submission.user_pk.desc(), models.Submission.timestamp.desc())
 
 # Columns, not entities: 5,000 entities cost a third of a second, their columns a tenth.
 _COLUMNS = (
@@ -360,27 +423,44 @@ _COLUMNS = (
 )
 
 
-def _submissions(org_id: int, courses: Iterable[str]) -> Select[*tuple[Any, ...]]:
+def _assignment_pks(
+    session: Session, org_id: int, course_id: str, assignment_id: str | None
+) -> Sequence[int]:
+    """In order: of a course, or of one assignment."""
+    query = (
+        select(models.Assignment.id)
+        .join(models.Assignment.course)
+        .where(models.Course.org_id == org_id, models.Course.course_id == course_id)
+        .order_by(models.Assignment.id)
+    )
+    if assignment_id is not None:
+        query = query.where(models.Assignment.assignment_id == assignment_id)
+    return session.execute(query).scalars().all()
+
+
+def _submissions(org_id: int, courses: Iterable[str]) -> Query:
+    """To choose from by their keys."""
     return (
         select(*_COLUMNS)
         .join(models.Submission.assignment)
         .join(models.Assignment.course)
         .join(models.Submission.user)
         .join(models.Submission.release)
-        .where(models.Course.org_id == org_id, models.Course.course_id.in_(courses))
+        .where(unindexed(models.Course.org_id) == org_id, models.Course.course_id.in_(courses))
     )
 
 
 def _by(org_id: int, name: str) -> ColumnElement[bool]:
     # The organisation is what lets the database find the person without looking at everybody.
-    return and_(models.User.org_id == org_id, models.User.name == name)
+    person = select(models.User.id).where(models.User.org_id == org_id, models.User.name == name)
+    return models.Submission.user_pk == person.scalar_subquery()
 
 
-def _records(session: Session, query: Select[*tuple[Any, ...]]) -> list[SubmissionRecord]:
-    rows = session.execute(query).all()
-    feedback = newest_feedback(session, [row.id for row in rows])
-    return [
-        SubmissionRecord(
+def _records(visible: Query, session: Session, keys: Sequence[int]) -> dict[int, SubmissionRecord]:
+    rows = session.execute(visible.where(models.Submission.id.in_(keys)))
+    feedback = newest_feedback(session, keys)
+    return {
+        row.id: SubmissionRecord(
             course_id=row.course_id,
             assignment_id=row.assignment_id,
             token=row.token,
@@ -397,7 +477,7 @@ def _records(session: Session, query: Select[*tuple[Any, ...]]) -> list[Submissi
             feedback=feedback.get(row.id, ()),
         )
         for row in rows
-    ]
+    }
 
 
 def _is_latest() -> ColumnElement[bool]:
@@ -409,8 +489,8 @@ def _is_latest() -> ColumnElement[bool]:
     )
 
 
-def _after(session: Session, user: User, course_id: str, page: str) -> ColumnElement[bool]:
-    """Behind the submission that ended the page before, in the order of `_ORDER`."""
+def _last_of(session: Session, user: User, course_id: str, page: str) -> Row[*tuple[Any, ...]]:
+    """The place of the submission that ended the page before."""
     last = session.execute(
         select(
             models.Submission.assignment_pk,
@@ -426,11 +506,14 @@ def _after(session: Session, user: User, course_id: str, page: str) -> ColumnEle
         )
     ).one_or_none()
     if last is None:
-        raise Malformed("there is no such page; start again without one")
+        raise no_such_page()
+    return last
+
+
+def _is_behind(last: Row[*tuple[Any, ...]]) -> ColumnElement[bool]:
+    """Of the same assignment."""
     this = models.Submission
-    same_assignment = this.assignment_pk == last.assignment_pk
-    return or_(
-        this.assignment_pk > last.assignment_pk,
-        and_(same_assignment, this.user_pk > last.user_pk),
-        and_(same_assignment, this.user_pk == last.user_pk, this.timestamp < last.timestamp),
+    return and_(
+        this.user_pk <= last.user_pk,  # an index finds it
+        or_(this.user_pk < last.user_pk, this.timestamp < last.timestamp),
     )

@@ -16,12 +16,14 @@ from nbexchange.handlers.feedback import Feedback
 from nbexchange.handlers.health import Healthz, MetricsPage, Readyz
 from nbexchange.handlers.history import History
 from nbexchange.handlers.pages import Home, OpenApi
+from nbexchange.handlers.purges import Purges
 from nbexchange.handlers.submissions import Collection, Collections, Submission
 
 ROUTES: tuple[tuple[str, type[BaseHandler]], ...] = (
     ("", Home),
     ("assignments", Assignments),
     ("assignment", Assignment),
+    ("purges", Purges),
     ("submission", Submission),
     ("collections", Collections),
     ("collection", Collection),
@@ -42,10 +44,20 @@ MACHINES: tuple[tuple[str, type[BaseHandler]], ...] = (
 alone: what is below the base URL a hub's proxy passes on for everybody."""
 
 
+def _table(base_url: str) -> list[tuple[str, type[BaseHandler]]]:
+    table = [(base_url + path, handler) for path, handler in ROUTES]
+    return table + [row for row in MACHINES if row[0] not in dict(table)]
+
+
+def machine_paths(base_url: str) -> frozenset[str]:
+    """The addresses of probes and scrapers, which always get a connection."""
+    handlers = dict(MACHINES).values()
+    return frozenset(path for path, handler in _table(base_url) if handler in handlers)
+
+
 def rules(base_url: str, services: Services) -> list[Rule]:
     """The routing table. Raises Misconfigured for a route that the policy does not know."""
-    table = [(base_url + path, handler) for path, handler in ROUTES]
-    table += [row for row in MACHINES if row[0] not in dict(table)]
+    table = _table(base_url)
     for _, handler in table:
         check_verbs(handler)
     kwargs: dict[str, Any] = {"services": services}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import logging
 
@@ -10,24 +9,31 @@ from sqlalchemy.orm import Session
 
 from nbexchange import archive
 from nbexchange.archive import Contents
-from nbexchange.exchange import assignments, listing
+from nbexchange.exchange import assignments, hiding, listing
 from nbexchange.exchange.listing import Listing
 from nbexchange.exchange.policy import Verb
 from nbexchange.exchange.records import ReleaseRecord
 from nbexchange.handlers import shapes
-from nbexchange.handlers.base import BaseHandler, to_json
+from nbexchange.handlers.base import to_json
+from nbexchange.handlers.lists import Entries, ListHandler
 from nbexchange.handlers.transfer import GZIP, DownloadHandler, UploadHandler
-from nbexchange.storage import Blob, delete_all
+from nbexchange.storage import Blob
+from nbexchange.timestamps import minute
 
 log = logging.getLogger(__name__)
 
 
-class Assignments(BaseHandler):
+class Assignments(ListHandler):
     verbs = {"GET": Verb.LIST}
 
     async def get(self) -> None:
         """list: what is released, and what the caller did with it."""
-        await self.answer(_listing, listing.list_assignments, self.parameter("course_id"))
+        course_id = self.parameter("course_id")
+
+        def begin(session: Session) -> Entries:
+            return _entries(listing.list_assignments(session, self.user, course_id))
+
+        await self.answer(begin)
 
 
 class Assignment(UploadHandler, DownloadHandler):
@@ -37,7 +43,7 @@ class Assignment(UploadHandler, DownloadHandler):
     async def get(self) -> None:
         """fetch: the newest release."""
         course_id, assignment_id = self.required("course_id", "assignment_id")
-        fetch = functools.partial(assignments.fetch, first_part=self.wants_first_part)
+        fetch = functools.partial(assignments.fetch, is_part=self.asks_for_part)
         record = await self.act(fetch, course_id, assignment_id)
         self.set_header("Nbexchange-Version", str(record.version))
         await self.send(record.blob, GZIP, "assignment.tar.gz")
@@ -60,7 +66,7 @@ class Assignment(UploadHandler, DownloadHandler):
 
     async def post(self) -> None:
         """release: a new version for the students."""
-        inspect = functools.partial(archive.inspect, limits=self.services.limits)
+        inspect = functools.partial(archive.inspect_in_steps, limits=self.services.limits)
         record = await self.store(inspect, self._release)
         self.set_status(201)
         self.finish(to_json(shapes.release_receipt(record)))
@@ -78,51 +84,45 @@ class Assignment(UploadHandler, DownloadHandler):
         )
 
     async def delete(self) -> None:
-        """remove: hide the assignment; with `purge`, erase it."""
+        """remove: take the release back; with `purge`, hide all of it until it is erased."""
         course_id, assignment_id = self.required("course_id", "assignment_id")
         if self.flag("purge"):
             self.verb = Verb.PURGE
-            left = await self._purge(course_id, assignment_id)
-            note = "deleted and purged from the database" + _what_is(left)
+            note = await self._purge(course_id, assignment_id)
         else:
             await self.act(assignments.remove, course_id, assignment_id)
             note = "marked as unreleased"
         note = f"Assignment {assignment_id!r} on course {course_id!r} {note}"
         self.finish(to_json({"success": True, "note": note}))
 
-    async def _purge(self, course_id: str, assignment_id: str) -> int:
-        """How many of its files are still there."""
-        # Once the rows are gone nobody can ask again, so a service that stops waits for the files.
-        task = asyncio.current_task()
-        assert task is not None
-        self.hold_the_end(task)
-        keys = await self.act(assignments.purge, course_id, assignment_id)
-        self.services.quotas.erased(self.user.org_id)
-        left = await delete_all(self.services.storage, set(keys))
-        if left:
-            log.warning(
-                "%d files of an assignment that was purged in organisation %d could not be "
-                "deleted; no row knows them, and `nbexchange gc --delete` sweeps them up",
-                left,
-                self.user.org_id,
-            )
-        return left
+    async def _purge(self, course_id: str, assignment_id: str) -> str:
+        grace = self.services.purge_grace
+        record = await self.act(hiding.purge, course_id, assignment_id, grace)
+        assert record.erase_at is not None
+        log.warning(
+            "Assignment %r of course %r in organisation %d was hidden by %r with %s, and will be "
+            "erased on %s. To restore it: nbexchange purge --restore=%s",
+            assignment_id,
+            course_id,
+            self.user.org_id,
+            self.user.name,
+            record.words,
+            minute(record.erase_at),
+            record.code,
+        )
+        return (
+            f"is hidden with {record.words}, and will be purged from the database on "
+            f"{minute(record.erase_at)}. Until then an instructor of the course (DELETE purges "
+            f"with purge_id={record.code}) or the administrator can restore it"
+        )
 
 
-def _what_is(left: int) -> str:
-    if not left:
-        return ""
-    return (
-        f"; {left:,} of its files could not be deleted yet: tell the people who run the exchange, "
-        "whose `nbexchange gc --delete` sweeps them up"
+def _entries(found: Listing) -> Entries:
+    return Entries(
+        {},
+        [
+            (found.releases, shapes.release_shape),
+            (found.submissions, shapes.own_submission_shape),
+            (found.actions, shapes.own_action_shape),
+        ],
     )
-
-
-def _listing(found: Listing) -> shapes.Json:
-    return {
-        "value": [
-            *map(shapes.release_shape, found.releases),
-            *map(shapes.own_submission_shape, found.submissions),
-            *map(shapes.own_action_shape, found.actions),
-        ]
-    }

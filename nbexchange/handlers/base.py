@@ -11,7 +11,7 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, ClassVar, Concatenate, Final, ParamSpec, TypeVar
@@ -24,6 +24,7 @@ from tornado.web import Finish, HTTPError, RequestHandler, stream_request_body
 from nbexchange.archive import Limits
 from nbexchange.database import Database
 from nbexchange.errors import (
+    Damaged,
     Malformed,
     MalformedIdentity,
     Misconfigured,
@@ -36,14 +37,17 @@ from nbexchange.errors import (
     Unauthenticated,
     Unavailable,
 )
+from nbexchange.exchange.commitments import Commitments
+from nbexchange.exchange.inventory import known_keys
 from nbexchange.exchange.policy import Verb
 from nbexchange.exchange.quotas import Quotas
 from nbexchange.handlers.auth.user_handler import BaseUserHandler
+from nbexchange.handlers.connections import Line
 from nbexchange.handlers.limits import Person, Turnstile
 from nbexchange.handlers.metrics import Metrics, reason
 from nbexchange.handlers.readiness import Readiness
 from nbexchange.identity import User
-from nbexchange.storage import Storage
+from nbexchange.storage import Blob, Storage
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +62,9 @@ LARGEST_PAGE = 1000
 
 LONGEST_NOTE = 1000
 """Characters; a note quotes names, and a name in a request can be anything."""
+
+LONGEST_PATH = 200
+"""Characters of an address that are quoted."""
 
 SMALL_BODY = 64 * 1024
 """Bytes of a body that nobody asked for."""
@@ -86,6 +93,8 @@ class Services:
     limits: Limits
     turnstile: Turnstile
     quotas: Quotas
+    commitments: Commitments
+    purge_grace: datetime.timedelta
 
 
 # Streamed: Tornado would otherwise gather and parse every body before a handler has its say.
@@ -110,7 +119,11 @@ class BaseHandler(RequestHandler):
     _received = 0
     """Bytes of the body that were taken."""
 
+    bytes_sent = 0
+    """Of a list, whose length no header tells."""
+
     _acts = _held = False
+    _deadline: asyncio.TimerHandle | None = None
 
     def initialize(self, services: Services) -> None:
         self._came = monotonic()
@@ -146,13 +159,16 @@ class BaseHandler(RequestHandler):
         try:
             await self.judge()
         except NbExchangeError as error:
+            self._line.gives_way()
             await self._hold(error)
             if self._must_answer_now(error):
                 raise
-            self.refusal = error
+            self.refuse_after_body(error)
             # Above DRAIN an upload is answered in words; here the connection just breaks.
             self.limit_body(2 * DRAIN)
             act = self._refuse
+        if self.verb is PUBLIC and self._has_body:
+            self._line.gives_way()
         # Tornado calls it when the body is over.
         setattr(self, method, functools.partial(self._do, act))
 
@@ -197,9 +213,28 @@ class BaseHandler(RequestHandler):
         under_way.add(work)
         work.add_done_callback(under_way.discard)
 
+    def refuse_after_body(self, error: NbExchangeError) -> None:
+        """Answer with this error when the body is over, or when it takes too long."""
+        self.refusal = error
+        if not self._has_body:
+            return
+        self._line.gives_way()
+        if seconds := self._line.longest_refusal:
+            loop = asyncio.get_running_loop()
+            self._deadline = loop.call_later(seconds, self.refuse_now, error)
+
+    def refuse_now(self, error: NbExchangeError) -> None:
+        """Answer with this error before the body is over."""
+        if not self._acts and not self._finished:
+            self.send_error(error.status, exc_info=(type(error), error, error.__traceback__))
+
     async def _refuse(self) -> None:
         assert self.refusal is not None
         raise self.refusal
+
+    @property
+    def _has_body(self) -> bool:
+        return self.declared_length > 0 or "Transfer-Encoding" in self.request.headers
 
     def _must_answer_now(self, error: NbExchangeError) -> bool:
         """Whether the client waits for an answer before it sends, or will send too much."""
@@ -221,18 +256,26 @@ class BaseHandler(RequestHandler):
         """An answer that fails under way breaks off, so that it cannot pass for whole."""
         try:
             yield
-        except NbExchangeError as error:
+        except StreamClosedError:
+            raise Finish from None  # who asked is gone
+        except Exception as error:
             if not self._headers_written:
                 raise
             self.failure, self.broken_off = error, True
             self._connection.close()
-        except StreamClosedError:
-            raise Finish from None  # who asked is gone
+            if not isinstance(error, NbExchangeError):
+                self.log_exception(type(error), error, error.__traceback__)
 
     @property
     def _connection(self) -> HTTP1Connection:
         assert isinstance(self.request.connection, HTTP1Connection)
         return self.request.connection
+
+    @property
+    def _line(self) -> Line:
+        stream = self._connection.stream
+        assert isinstance(stream, Line)
+        return stream
 
     def data_received(self, chunk: bytes) -> None:
         """Bodies are for uploads (`transfer.UploadHandler`); elsewhere they are let pass by."""
@@ -297,36 +340,37 @@ class BaseHandler(RequestHandler):
 
     async def act(
         self,
-        verb: Callable[Concatenate[Session, User, P], T],
+        verb: Callable[Concatenate[Session, User, str, P], T],
+        course_id: str,
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Do something that leaves rows."""
-        return await self.services.database.write(verb, self.user, *args, **kwargs)
+        """Do something in a course that leaves rows."""
+        user = self.user
+        return await self.transact(
+            course_id, lambda session: verb(session, user, course_id, *args, **kwargs)
+        )
 
-    async def answer(
-        self,
-        shape: Callable[[T], dict[str, Any]],
-        verb: Callable[Concatenate[Session, User, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> None:
-        """Read, and answer with what `shape` makes of it.
+    async def transact(self, course_id: str, verb: Callable[[Session], T]) -> T:
+        """One transaction, at this person's turn and this course's."""
+        over = await self.services.turnstile.writes.take(self.person, course_id)
+        return await self.services.database.write(verb, over)
 
-        Long lists take time to put into JSON, so that happens in the verb's thread as well. It is
-        the person's turn until the answer has left: one that nobody reads stays in memory.
-        """
-
-        def read(session: Session) -> bytes:
-            return self.encode({"success": True} | shape(verb(session, self.user, *args, **kwargs)))
-
-        self.leases.callback(await self.services.turnstile.lists.take(self.person))
-        answer = await self.services.database.read(read)
-        with self.whole_or_cut():
-            await self.finish(answer)
-
-    def encode(self, answer: dict[str, Any]) -> bytes:
-        return list_to_json(answer)
+    async def read_blob(
+        self, blob: Blob, start: int = 0, stop: int | None = None
+    ) -> AsyncIterator[bytes]:
+        """The bytes of a file. Raises NotFound where a purge erased it since its row was read, and
+        Damaged where the row is still there."""
+        try:
+            async for chunk in self.services.storage.read(blob, start, stop):
+                yield chunk
+        except Damaged:
+            if not await self.services.database.read(known_keys, [blob.key]):
+                raise NotFound(
+                    "The file was erased meanwhile. List the assignments again."
+                ) from None
+            log.error("blob %s is not what was stored; run `nbexchange check`", blob.key)
+            raise
 
     def compute_etag(self) -> None:
         """None for JSON: it would cost a hash of every answer."""
@@ -336,6 +380,7 @@ class BaseHandler(RequestHandler):
         if not self.request._body_future.done():
             # Tornado will close it; a client that does not know would send its next request here.
             self.set_header("Connection", "close")
+            self._line.answers_early()
         if isinstance(error, Unavailable | TooManyRequests):
             self.set_header("Retry-After", str(error.retry_after))
         if isinstance(error, Unauthenticated):
@@ -382,21 +427,34 @@ class BaseHandler(RequestHandler):
 
     def on_connection_close(self) -> None:
         self.broken_off = True
+        self._forget_deadline()
         # Tornado calls this also where there was an answer before the body was over.
         if not self._acts:
             self.leases.close()
         will_end = self.request._body_future.done()
         super().on_connection_close()
         if not will_end and not self._finished:
-            # Nobody will be answered, so nothing else would tell of it.
-            self.set_status(BROKEN_OFF, "Client Closed Request")
+            # Nothing of ours will be answered, so nothing else would tell of it.
+            if self._line.refusal is None:
+                self.set_status(BROKEN_OFF, "Client Closed Request")
+            else:
+                self.failure = Malformed(self._line.refusal)
+                self.set_status(Malformed.status)
             self._log()
             self._count()
             self.told = True
 
     def on_finish(self) -> None:
+        self._forget_deadline()
+        if not hasattr(self, "user"):
+            # Nobody known waits for the rest of this answer.
+            self._line.gives_way()
         if not self.told:
             self._count()
+
+    def _forget_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
 
     def _count(self) -> None:
         metrics, status = self.services.metrics, self.get_status()
@@ -442,16 +500,23 @@ class BaseHandler(RequestHandler):
             "reason": self._why_not(),
             "duration_ms": round(1000 * self.request.request_time(), 1),
             "bytes_in": self._received,
-            "bytes_out": None if self._is_unread else int(self._headers.get("Content-Length", 0)),
+            "bytes_out": None if self._is_unread else self._bytes_out,
         }
         return {name: value for name, value in facts.items() if value is not None}
+
+    @property
+    def _bytes_out(self) -> int:
+        return self.bytes_sent or int(self._headers.get("Content-Length", 0))
 
 
 class NothingHere(BaseHandler):
     """Every address that is not in the table."""
 
     async def judge(self) -> None:
-        raise NotFound("there is nothing at this address")
+        raise NotFound(
+            f"there is nothing at {self.request.path[:LONGEST_PATH]}; check the address of the "
+            "exchange (NBEXCHANGE_URL)"
+        )
 
 
 _ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -459,27 +524,6 @@ _ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 def to_json(answer: Mapping[str, Any]) -> bytes:
     return _ENCODE(answer).encode()
-
-
-def list_to_json(answer: dict[str, Any]) -> bytes:
-    """The same for an answer with a long `value`, entry by entry.
-
-    The encoder does not let other threads run before it is done: with 5,000 submissions at once
-    everybody else waited 140 ms, and so they wait 48.
-    """
-    entries = ",".join([_ENCODE(entry) for entry in answer.pop("value")])
-    rest = _ENCODE(answer)
-    return f'{rest[:-1]},"value":[{entries}]}}'.encode()
-
-
-def tree_to_json(answer: Any) -> str:
-    """The same for an answer in which any list may be long."""
-    if isinstance(answer, list):
-        return f"[{','.join(map(tree_to_json, answer))}]"
-    if isinstance(answer, dict) and any(isinstance(inner, list) for inner in answer.values()):
-        pairs = (f"{_ENCODE(key)}:{tree_to_json(inner)}" for key, inner in answer.items())
-        return f"{{{','.join(pairs)}}}"
-    return _ENCODE(answer)
 
 
 def _note(status_code: int, error: BaseException | None) -> str:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import base64
+import functools
 from collections.abc import AsyncIterator, Sequence
 from typing import BinaryIO
 
 from sqlalchemy.orm import Session
 
-from nbexchange.errors import Damaged, Malformed
+from nbexchange.errors import Damaged, Malformed, NotFound
 from nbexchange.exchange import feedback
 from nbexchange.exchange.feedback import SubmissionFeedback, Target
 from nbexchange.exchange.policy import Verb
 from nbexchange.exchange.records import FeedbackReceipt, NotebookFeedback
 from nbexchange.handlers import shapes
 from nbexchange.handlers.base import to_json
+from nbexchange.handlers.limits import Lease
 from nbexchange.handlers.metrics import reason
 from nbexchange.handlers.transfer import UploadHandler
-from nbexchange.storage import Blob
+from nbexchange.identity import User
+from nbexchange.storage import Blob, Steps
 from nbexchange.timestamps import normal_claim, to_text
 
 BASE64_UNIT = 3
@@ -32,6 +35,7 @@ class Feedback(UploadHandler):
     """The version before the one that comes."""
     _shared: Blob | None = None
     """The same, if it has the same bytes and they can be read."""
+    _found_damage = False
 
     async def admit(self) -> None:
         self.course_id, self.assignment_id, self.notebook_id = self.required(
@@ -58,12 +62,15 @@ class Feedback(UploadHandler):
             self._shared = newest
 
     async def _is_good(self, blob: Blob) -> bool:
-        """Whether it can be read to its end. What cannot is the operator's to mend."""
+        """Whether it can be read to its end. A damaged one is the administrator's to repair."""
         try:
-            async for _ in self.services.storage.read(blob):
+            async for _ in self.read_blob(blob):
                 pass
+        except NotFound:
+            return False
         except Damaged as error:
             self.services.metrics.count_refusal(reason(error))
+            self._found_damage = True
             return False
         return True
 
@@ -100,14 +107,19 @@ class Feedback(UploadHandler):
     async def get(self) -> None:
         """fetch_feedback: all of the caller's own, or that of one submission."""
         course_id, assignment_id = self.required("course_id", "assignment_id")
-        found = await self.act(
-            feedback.fetch_feedback, course_id, assignment_id, self.parameter("submission_id")
-        )
-        self.leases.callback(await self.services.turnstile.downloads.take(self.person))
+        which = course_id, assignment_id, self.parameter("submission_id")
+        turn = Lease(await self.services.turnstile.downloads.take(self.person))
+        self.leases.callback(turn.hold())
+        find = functools.partial(_found, self.user, *which)
+        found = await self.services.database.scan(find, turn.hold())
+        if found:
+            await self.act(feedback.note_fetch, *which)
         items = [(submission, item) for submission in found for item in submission.notebooks]
         # Read twice, because what cannot be read is left out: one damaged file would otherwise keep
         # all that is good from the student.
         good = [one for one in items if await self._is_good(one[1].blob)]
+        if items and not good and not self._found_damage:
+            raise NotFound("The feedback was erased meanwhile. List the assignments again.")
         if items and not good:
             raise Damaged(
                 "your feedback is damaged, so it is not handed out; tell your instructor, who can "
@@ -131,12 +143,18 @@ class Feedback(UploadHandler):
 
     async def _base64(self, blob: Blob) -> AsyncIterator[bytes]:
         rest = b""
-        async for chunk in self.services.storage.read(blob):
+        async for chunk in self.read_blob(blob):
             chunk = rest + chunk
             whole = len(chunk) - len(chunk) % BASE64_UNIT
             yield base64.b64encode(chunk[:whole])
             rest = chunk[whole:]
         yield base64.b64encode(rest)
+
+
+def _found(
+    user: User, course_id: str, assignment_id: str, submission_id: str | None, session: Session
+) -> list[SubmissionFeedback]:
+    return feedback.fetch_feedback(session, user, course_id, assignment_id, submission_id)
 
 
 def _opening(submission: SubmissionFeedback, item: NotebookFeedback) -> bytes:
@@ -155,5 +173,6 @@ def _opening(submission: SubmissionFeedback, item: NotebookFeedback) -> bytes:
     return to_json(fields).removesuffix(b'"}')
 
 
-def _anything(file: BinaryIO) -> None:
+def _anything(_: BinaryIO) -> Steps[None]:
     """Feedback is opaque: it is never rendered here."""
+    yield from ()

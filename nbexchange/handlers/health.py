@@ -27,7 +27,8 @@ class Readyz(BaseHandler):
         if self.settings["stopping"].is_set():
             raise Unavailable("this service is about to stop; ask another, or try again soon")
         await self.services.readiness.check()
-        self.finish(to_json({"success": True}))
+        problem = self.services.readiness.problem_of_people
+        self.finish(to_json({"success": True, "warnings": [problem] if problem else []}))
 
 
 class MetricsPage(BaseHandler):

@@ -18,16 +18,21 @@ import sys
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator
 from dataclasses import dataclass
 
-from nbexchange.errors import TooManyRequests, Unavailable
+from nbexchange import timeouts
+from nbexchange.errors import TooManyRequests, Unavailable, Unprocessable
 
 LONGEST_HOLD = 5.0
 """Seconds that a refusal may wait."""
 
 MOST_HELD = 1000
 """Refusals that may wait at a time; beyond, a connection is closed without an answer."""
+
+REST, LONGEST_REST = 4.0, timeouts.REST
+"""How long a person's next check waits after one that was refused: times what that took, up to so
+many seconds."""
 
 REFUSALS_AT_ONCE = 4
 """Times what may be refused in a second: so many are refused at once after a rest."""
@@ -48,10 +53,14 @@ class Allowance:
     transfers: int = 16
     """Files of one person at a time, in, and as many out; more wait for their turn."""
     lists: int = 2
-    """Lists of one person at a time, until they have been read: a whole one may be megabytes, and
-    takes a thread of the database for as long as a hundred other requests."""
+    """Lists of one person at a time, until they have been read and no thread of the database works
+    on them any more."""
     all_transfers: int = 400
-    patience: float = 8
+    writes: int = 2
+    """Transactions of one person that write, at a time; fewer than the threads that write."""
+    course_writes: int = 4
+    """The same of one course."""
+    patience: float = timeouts.TURN
     """Seconds that a request may wait for its turn; old clients give up after ten."""
     refusals: float = 50
     """A second, of one person and of all unknown together; more wait before they are said."""
@@ -72,6 +81,8 @@ class Turnstile:
         self._requests = Pace(allowance.rate, allowance.burst, clock)
         self._refusals = Pace(allowance.refusals, REFUSALS_AT_ONCE * allowance.refusals, clock)
         self._held = 0
+        self.checks = Checks(self._wait)
+        self.writes = Writes(allowance.writes, allowance.course_writes)
         files = allowance.transfers
         self.uploads = Turns(
             allowance, files, "sending", "takes", "files", "so this one was not stored; send it"
@@ -141,11 +152,8 @@ class Turns:
         self, allowance: Allowance, most: int, person_is: str, we_do: str, what: str, outcome: str
     ) -> None:
         self._patience = allowance.patience
-        self._most = most or sys.maxsize
         self._all = asyncio.Semaphore(allowance.all_transfers or sys.maxsize)
-        self._own: weakref.WeakValueDictionary[Person, asyncio.Semaphore] = (
-            weakref.WeakValueDictionary()
-        )
+        self._own = _Semaphores(most)
         self._too_many = (
             f"you are {person_is} as many {what} as one person may at a time, {outcome} again when "
             "one of them has arrived"
@@ -159,11 +167,11 @@ class Turns:
 
         Raises TooManyRequests or Unavailable where it takes too long.
         """
-        own = self._own.setdefault(person, asyncio.Semaphore(self._most))
-        if not await self._take(own):
+        own = self._own.of(person)
+        if not await _taken(own, self._patience):
             raise TooManyRequests(self._too_many, retry_after=soon())
         try:
-            if not await self._take(self._all):
+            if not await _taken(self._all, self._patience):
                 raise Unavailable(self._busy, retry_after=soon())
         except BaseException:
             own.release()
@@ -175,14 +183,125 @@ class Turns:
 
         return end
 
-    async def _take(self, turns: asyncio.Semaphore) -> bool:
-        if not turns.locked():
-            return await turns.acquire()  # at once; a timeout would cost more than all else here
+
+class Writes:
+    """Transactions that write: so many of one person, and of one course, at a time.
+
+    A transaction that waits for a lock keeps one of the few threads that write. While a purge
+    locks a course, requests for that course would take all of them, and no other course could
+    write.
+    """
+
+    def __init__(self, of_person: int, of_course: int) -> None:
+        """0 for any number."""
+        self._people = _Semaphores(of_person)
+        self._courses = _Semaphores(of_course)
+
+    async def take(self, person: Person, course_id: str) -> Callable[[], None]:
+        """Wait for a turn; returns what ends it, to be called when the thread has ended.
+
+        Raises Unavailable where it takes too long.
+        """
+        own, course = self._people.of(person), self._courses.of((person[0], course_id))
+        if not await _taken(own, timeouts.DATABASE):
+            raise Unavailable(
+                "The exchange is still busy with other requests of yours. Try again shortly."
+            )
         try:
-            async with asyncio.timeout(self._patience):
-                return await turns.acquire()
-        except TimeoutError:
-            return False
+            if not await _taken(course, timeouts.DATABASE):
+                raise Unavailable(
+                    "The exchange is still busy with other requests for this course. Try again "
+                    "shortly."
+                )
+        except BaseException:
+            own.release()
+            raise
+
+        def end() -> None:
+            course.release()
+            own.release()
+
+        return end
+
+
+class _Semaphores:
+    """A semaphore for each key, kept while it is in use. Each has `most` holders; 0: any number."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most or sys.maxsize
+        self._used: weakref.WeakValueDictionary[Hashable, asyncio.Semaphore] = (
+            weakref.WeakValueDictionary()
+        )
+
+    def of(self, key: Hashable) -> asyncio.Semaphore:
+        return self._used.setdefault(key, asyncio.Semaphore(self._most))
+
+
+async def _taken(turns: asyncio.Semaphore, patience: float) -> bool:
+    """Whether one was free within so many seconds."""
+    if not turns.locked():
+        return await turns.acquire()  # at once; a timeout would cost more than all else here
+    try:
+        async with asyncio.timeout(patience):
+            return await turns.acquire()
+    except TimeoutError:
+        return False
+
+
+class Checks:
+    """One check of a person at a time. After one that was refused, the next has to wait.
+
+    A bad archive may cost a thousand times more to check than to send, so it counts by the time
+    that it took. The wait comes when the bytes of the next are here, so it costs nobody a deadline.
+    """
+
+    def __init__(self, wait: Callable[[float], Awaitable[None]]) -> None:
+        self._wait = wait
+        self._own: weakref.WeakValueDictionary[Person, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._resting: set[asyncio.Future[None]] = set()
+
+    @contextlib.asynccontextmanager
+    async def turn(self, person: Person) -> AsyncIterator[None]:
+        """To be held while a check goes on; what that raises ends it."""
+        lock = self._own.setdefault(person, asyncio.Lock())
+        await lock.acquire()
+        begun = time.monotonic()
+        rest = 0.0
+        try:
+            yield
+        except Unprocessable:
+            rest = min(REST * (time.monotonic() - begun), LONGEST_REST)
+            raise
+        finally:
+            if rest:
+                self._release_after(rest, lock)
+            else:
+                lock.release()
+
+    def _release_after(self, rest: float, lock: asyncio.Lock) -> None:
+        """In the background, so that the refusal is answered at once."""
+        resting = asyncio.ensure_future(self._wait(rest))
+        self._resting.add(resting)
+        resting.add_done_callback(lambda _: lock.release())
+        resting.add_done_callback(self._resting.discard)
+
+
+class Lease:
+    """Something taken that has several holders; the last one to release it ends it."""
+
+    def __init__(self, end: Callable[[], None]) -> None:
+        self._end = end
+        self._holders = 0
+
+    def hold(self) -> Callable[[], None]:
+        """Returns what releases it."""
+        self._holders += 1
+        return self._release
+
+    def _release(self) -> None:
+        self._holders -= 1
+        if not self._holders:
+            self._end()
 
 
 class Pace:

@@ -238,6 +238,12 @@ class _Parts(Collector):
             yield _gauge(
                 "nbexchange_storage_full", "Whether readyz found no room", self._readiness.full
             )
+        if ready is not None:
+            yield _gauge(
+                "nbexchange_people_outdated",
+                "Whether readyz found that people's last valid data are used, not their source",
+                self._readiness.problem_of_people is not None,
+            )
         if self._readiness.skew is not None:
             yield _gauge(
                 "nbexchange_database_clock_skew_seconds",
@@ -258,6 +264,7 @@ class _Parts(Collector):
             labels=["kind"],
         )
         waiting.add_metric(["read"], load.waiting_to_read)
+        waiting.add_metric(["scan"], load.waiting_to_scan)
         waiting.add_metric(["write"], load.waiting_to_write)
         yield waiting
 

@@ -57,9 +57,15 @@ def _look_at(answer: asyncio.Task[Any]) -> None:
 class Readiness:
     """What the last look found; None before the first."""
 
-    def __init__(self, database: Database, storage: Storage) -> None:
+    def __init__(
+        self,
+        database: Database,
+        storage: Storage,
+        find_problem_of_people: Callable[[], str | None],
+    ) -> None:
         self._database = database
         self._storage = storage
+        self._find_problem_of_people = find_problem_of_people
         self._found = Lately(self._look, READY_SECONDS)
         self.ready: bool | None = None
         self.schema: str | None = None
@@ -68,9 +74,11 @@ class Readiness:
         """As `Database.skew` says; the last that could be read."""
         self.full: bool | None = None
         """Whether the store had no room when it was last there."""
+        self.problem_of_people: str | None = None
+        """As `BaseUserHandler.find_problem` says."""
 
     async def check(self) -> None:
-        """Raise what is in the way of reading: Unavailable."""
+        """Raise what is in the way: Unavailable, or Misconfigured for a lossy database."""
         await self._found.get()
 
     async def _look(self) -> None:
@@ -81,8 +89,12 @@ class Readiness:
                 raise Unavailable(
                     f"the database's schema is {self.schema}; see `nbexchange upgrade-db`"
                 )
+            await self._database.in_thread(self._database.check_durability)
+            await self._database.in_thread(self._database.check_writable)
             self._compare(await self._database.in_thread(self._database.skew))
             await self._try_the_store()
+            # All replicas read the same file, so an invalid one must not make them all unready.
+            self.problem_of_people = await asyncio.to_thread(self._find_problem_of_people)
             ready = True
         finally:
             self.ready = ready

@@ -34,7 +34,7 @@ from nbexchange.handlers.base import DRAIN, BaseHandler
 from nbexchange.handlers.digests import digest_field, parse_digest
 from nbexchange.handlers.multipart import MultipartFile, is_multipart
 from nbexchange.identity import LONGEST_NAME, Role
-from nbexchange.storage import Blob, Upload
+from nbexchange.storage import Blob, Steps, Upload, delete_all
 
 GZIP = "application/gzip"
 """Old clients compare the whole header with this, so it never carries a parameter."""
@@ -98,7 +98,7 @@ class UploadHandler(BaseHandler):
             try:
                 await self._take(chunk)
             except NbExchangeError as error:
-                self.refusal = error
+                self.refuse_after_body(error)
                 if self._room is not None:
                     self._room.release()
                 await self._abort()
@@ -107,7 +107,7 @@ class UploadHandler(BaseHandler):
 
     async def store(
         self,
-        check: Callable[[BinaryIO], Checked],
+        check: Callable[[BinaryIO], Steps[Checked]],
         verb: Callable[[Session, Blob, Checked], Stored],
     ) -> Stored:
         """Make the body count: bytes first, row second. `verb` gets what `check` found in it."""
@@ -119,35 +119,28 @@ class UploadHandler(BaseHandler):
         task = asyncio.current_task()
         assert task is not None
         self.hold_the_end(task)
-        async with self._own_turn():
+        async with self.services.turnstile.checks.turn(self.person):
             blob, found = await upload.seal(functools.partial(self._judge, check))
         await self._ask_again()
         await self.compare(blob)
         await upload.commit()
         try:
-            stored = await self.services.database.write(verb, blob, found)
+            stored = await self.transact(self.course_id, lambda session: verb(session, blob, found))
         except Unavailable:
             # The database may have committed before it went away, so the bytes have to stay.
             raise
         except NbExchangeError:
-            await self.services.storage.delete(blob.key)
+            await delete_all(self.services.storage, [blob.key])
             raise
         if stored.blob.key != blob.key:
             # The same bytes are here: from an earlier try, or as feedback that has not changed.
-            await self.services.storage.delete(blob.key)
+            await delete_all(self.services.storage, [blob.key])
         else:
             self.services.quotas.stored(self.user.org_id, blob.size)
         return stored
 
     async def compare(self, blob: Blob) -> None:
         """All of it is here, and none of it durable. What is stored may be the same."""
-
-    def _own_turn(self) -> asyncio.Lock:
-        """One check at a time for each person, so that nobody's archives keep all threads busy."""
-        turn: asyncio.Lock = self.settings["turns"].setdefault(
-            (self.user.org_id, self.user.name), asyncio.Lock()
-        )
-        return turn
 
     async def _ask_again(self) -> None:
         """A body may take hours; a right that was lost meanwhile is lost."""
@@ -158,13 +151,13 @@ class UploadHandler(BaseHandler):
             self.user = now
 
     def _judge(
-        self, check: Callable[[BinaryIO], Checked], blob: Blob, file: BinaryIO
-    ) -> tuple[Blob, Checked]:
+        self, check: Callable[[BinaryIO], Steps[Checked]], blob: Blob, file: BinaryIO
+    ) -> Steps[tuple[Blob, Checked]]:
         if self.digest not in (None, blob.sha256):
             raise DigestMismatch(
                 "other bytes arrived than were sent, so nothing was stored; send them again"
             )
-        return blob, check(file)
+        return blob, (yield from check(file))
 
     @property
     def idempotency_key(self) -> str | None:
@@ -274,8 +267,7 @@ class UploadHandler(BaseHandler):
     def _drop(self, chunk: bytes) -> None:
         self._dropped += len(chunk)
         if self._dropped > DRAIN and self.refusal is not None:
-            error = self.refusal
-            self.send_error(error.status, exc_info=(type(error), error, error.__traceback__))
+            self.refuse_now(self.refusal)
 
     def _whole_upload(self) -> Upload:
         if self._upload is None or self._received == 0:
@@ -316,8 +308,13 @@ class DownloadHandler(BaseHandler):
     """Sends a blob, whole or a range of it."""
 
     @property
+    def asks_for_part(self) -> bool:
+        """Whether the client asks for a range, whatever it gets: it may be all but one byte."""
+        return "Range" in self.request.headers
+
+    @property
     def wants_first_part(self) -> bool:
-        """False for the later parts of a download that is resumed."""
+        """For the numbers: False for the later parts of a download that is resumed."""
         found = _RANGE.fullmatch(self.request.headers.get("Range", ""))
         return found is None or found[1] in ("", "0")
 
@@ -344,7 +341,7 @@ class DownloadHandler(BaseHandler):
 
     async def _stream(self, blob: Blob, start: int, stop: int) -> None:
         with self.whole_or_cut():
-            async for chunk in self.services.storage.read(blob, start, stop):
+            async for chunk in self.read_blob(blob, start, stop):
                 self.write(chunk)
                 await self.flush()
                 self.services.metrics.bytes_out.inc(len(chunk))

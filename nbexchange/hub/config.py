@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 
 from .graders import check_graders, grader_groups, grader_roles
 from .lti import INSTRUCTORS, Launch
-from .naming import INSTRUCTOR, grader_for, is_grader
+from .naming import INSTRUCTOR, LARGEST_ORGANISATION, grader_for, is_grader
 from .people import courses_of_user
 
 PORT = 9000
@@ -73,6 +73,11 @@ def configure(
     """
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} cannot be the name of the service: use letters, digits, . _ -")
+    if is_grader(name):
+        raise ValueError(
+            f"{name!r} cannot be the name of the service: names that begin with grader- are for "
+            "shared accounts"
+        )
     shared = check_graders(graders or ())
     _check_launches(
         c,
@@ -263,7 +268,7 @@ def _shared_accounts(spawner: Any) -> dict[str, str]:
     # By way of the hub, which also knows what to do when that server is not running.
     users = f"{spawner.hub.public_host}{spawner.hub.base_url}user"
     return {
-        course_id: f"{users}/{quote(name, safe='')}/formgrader"
+        course_id: f"{users}/{quote(name, safe='')}/formgrader?path=courses/{quote(course_id)}"
         for course_id, role in courses_of_user(spawner.user).items()
         if role == INSTRUCTOR and orm.User.find(spawner.user.db, name := grader_for(course_id))
     }
@@ -339,8 +344,11 @@ def _check_organisations(
     keys: set[str], platforms: Mapping[str, str], organisations: Mapping[str, int]
 ) -> None:
     for key, org_id in organisations.items():
-        if isinstance(org_id, bool) or not isinstance(org_id, int) or org_id < 1:
-            raise ValueError(f"organisations: {key!r} has to be a whole number from 1")
+        is_number = isinstance(org_id, int) and not isinstance(org_id, bool)
+        if not is_number or not 1 <= org_id <= LARGEST_ORGANISATION:
+            raise ValueError(
+                f"organisations: {key!r} has to be a whole number from 1 to {LARGEST_ORGANISATION}"
+            )
         if key in platforms.values() and key not in {*platforms, *keys}:
             raise ValueError(
                 f"organisations: {key!r} is your name for a platform; say the issuers and the "

@@ -10,12 +10,11 @@ Here is what jupyterhub_config.py says about courses that are known before the h
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable
 from typing import Any
 
-from .naming import INSTRUCTOR, check_course_id, grader_for, group_for
+from .naming import INSTRUCTOR, check_course_id, fingerprint, grader_for, group_for
 
 _SCOPES = ("access:servers", "servers")
 """To open the server; to start and stop it. The page that starts it wants `servers`, of which
@@ -23,6 +22,9 @@ _SCOPES = ("access:servers", "servers")
 
 # What JupyterHub takes as the name of a role.
 _ROLE_NAME = re.compile(r"[a-z][a-z0-9\-_~.]{1,253}[a-z0-9]")
+
+# Version 0.1.0 named the roles of other courses so, and those roles may still exist.
+_OLD_HASH = re.compile(r"nbexchange-grader-[0-9a-f]{20}")
 
 
 def grader_roles(courses: Iterable[str]) -> list[dict[str, Any]]:
@@ -57,7 +59,8 @@ def check_graders(courses: Iterable[str]) -> list[str]:
 
 
 def _role_name(course_id: str) -> str:
+    """The course's own role. No course id contains `~`, so no two courses share a role."""
     name = f"nbexchange-{grader_for(course_id)}"
-    if _ROLE_NAME.fullmatch(name):
+    if _ROLE_NAME.fullmatch(name) and not _OLD_HASH.fullmatch(name):
         return name
-    return f"nbexchange-grader-{hashlib.sha256(course_id.encode()).hexdigest()[:20]}"
+    return f"nbexchange-grader~{fingerprint(course_id)}"

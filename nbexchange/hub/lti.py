@@ -18,6 +18,11 @@ CLAIM = "https://purl.imsglobal.org/spec/lti/claim/"
 
 _NEW_ROLE = re.compile(r"http://purl\.imsglobal\.org/vocab/lis/v2/membership(?:/(\w+))?#(\w+)")
 _OLD_ROLE = re.compile(r"(?:urn:lti:role:ims/lis/)?(\w+)(?:/(\w+))?")
+_NEW_ROLE_ELSEWHERE = re.compile(
+    r"http://purl\.imsglobal\.org/vocab/lis/v2/(institution|system)/person#(\w+)"
+)
+_OLD_ROLE_ELSEWHERE = re.compile(r"urn:lti:(inst|sys)role:ims/lis/(\w+)(?:/\w+)?")
+_OLD_PLACES = {"inst": "institution", "sys": "system"}
 _LONGEST_TEXT = 250
 
 ASSISTANTS = frozenset(
@@ -147,19 +152,26 @@ def _launch_of_11(
 def role_from(roles: Iterable[object], instructors: Collection[str] = INSTRUCTORS) -> str:
     """Instructor if one of the roles in *this course* is an instructor's, else Student.
 
-    Roles in the institution or the system come in the same list and never count: a professor may be
-    somebody else's student. Of two roles the greater counts, but a role that is told more exactly
+    Roles in the institution or the system come in the same list and count only where `instructors`
+    names them, as `institution/person#Instructor`: a professor may be a colleague's student. Of two
+    roles the greater counts, but a role that is told more exactly
     (`Instructor#TeachingAssistant`) takes the place of the one that it is told beside
     (`Instructor`), or nobody could say that assistants are no instructors.
     """
     held = {_name_of(role) for role in roles if isinstance(role, str)}
     if held & _KINDS_OF_INSTRUCTOR - {"Instructor"}:
         held.discard("Instructor")
-    return INSTRUCTOR if held & set(instructors) else STUDENT
+    wanted = {_name_of(role) or role for role in instructors}  # the names here, and platforms' own
+    return INSTRUCTOR if held & wanted else STUDENT
 
 
 def _name_of(role: str) -> str:
-    """`Role` or `Role#SubRole` of a role in the course; empty for every other role."""
+    """`Role` or `Role#SubRole` of a role in the course, `institution/person#Role` or
+    `system/person#Role` of one elsewhere; empty for every other role."""
+    if elsewhere := _NEW_ROLE_ELSEWHERE.fullmatch(role.strip()):
+        return f"{elsewhere[1]}/person#{elsewhere[2]}"
+    if elsewhere := _OLD_ROLE_ELSEWHERE.fullmatch(role.strip()):
+        return f"{_OLD_PLACES[elsewhere[1]]}/person#{elsewhere[2]}"
     found = _NEW_ROLE.fullmatch(role.strip()) or _OLD_ROLE.fullmatch(role.strip())
     parts = [part for part in found.groups() if part] if found else []
     # 1.1 has the assistant beside the instructor, not below.

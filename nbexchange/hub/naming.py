@@ -23,6 +23,9 @@ LONGEST_COURSE_ID = 200
 """Characters; what the exchange takes (`nbexchange.identity.LONGEST_NAME`). A hub's names of groups
 and users have 255."""
 
+LARGEST_ORGANISATION = 2**31 - 1
+"""The largest `org_id` (`nbexchange.identity.LARGEST_ORGANISATION`)."""
+
 _LONGEST_SLUG = 40
 _FINGERPRINT = 10
 _PUNCTUATION = "._-"

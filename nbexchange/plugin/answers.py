@@ -2,6 +2,8 @@
 
 Whoever answers at the configured address may be something else altogether, or an older or newer
 service. Here is the one place that looks into its JSON; everybody else works with these values.
+Each text in them is escaped where a terminal would obey it, and cut where no name or path is so
+long.
 """
 
 import base64
@@ -14,8 +16,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from nbexchange.text import escaped, is_safe
+
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6} UTC", re.ASCII)
 LONGEST_NAME = 255  # bytes; the usual limit of a disk
+_LONGEST_TEXT = 2048  # characters; a path in an archive may have as many bytes
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 _Value = TypeVar("_Value")
@@ -170,12 +175,20 @@ class Feedback:
         )
 
 
+class _Altered(str):
+    """Text of a service as it may be shown. It is not the name that the service means."""
+
+    __slots__ = ()
+
+
 def is_folder_name(name: str) -> bool:
     """Whether this is one name on the disk, and not a way to somewhere else."""
-    separators = {os.sep, os.altsep or os.sep, "\0"}
+    separators = {os.sep, os.altsep or os.sep}
     return (
         name not in ("", ".", "..")
+        and not isinstance(name, _Altered)
         and separators.isdisjoint(name)
+        and is_safe(name)
         and _bytes_on_disk(name) <= LONGEST_NAME
     )
 
@@ -219,7 +232,8 @@ def _is_text(value: Any, key: str = "a name") -> str:
         value.encode()
     except UnicodeEncodeError:
         raise Nonsense(f"{key!r} is not text") from None
-    return value
+    shown = escaped(value, _LONGEST_TEXT)
+    return value if shown == value else _Altered(shown)
 
 
 def _text_or_none(said: Any, key: str) -> str | None:

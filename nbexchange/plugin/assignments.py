@@ -2,15 +2,15 @@
 
 import datetime
 from pathlib import Path
-from shutil import ignore_patterns
 from typing import Any
 
 from nbgrader.exchange import abc
 from traitlets import Bool
 
-from nbexchange.plugin import fetched, files
+from nbexchange.plugin import fetched, files, packing
 from nbexchange.plugin.client import Refused, Release, ServiceError
 from nbexchange.plugin.exchange import Exchange, sentence
+from nbexchange.plugin.packing import Rules, Selection
 
 
 class ExchangeReleaseAssignment(Exchange, abc.ExchangeReleaseAssignment):  # type: ignore[misc]  # nbgrader is not typed
@@ -55,11 +55,10 @@ class ExchangeReleaseAssignment(Exchange, abc.ExchangeReleaseAssignment):  # typ
         return any(one.assignment_id == self.coursedir.assignment_id for one in released)
 
     def _send(self) -> None:
-        folder = Path(self.src_path)
-        files.check_size(folder, self.coursedir)
-        contents = files.members(folder, files.rules(self.coursedir, self.log))
+        selection = self._select()
         try:
-            with files.packed(contents, self.max_buffer_size) as parcel:
+            with selection.packed((), self.max_buffer_size) as parcel:
+                self._refuse_to_leave_out(selection)
                 self.client.release(
                     self.coursedir.course_id,
                     self.coursedir.assignment_id,
@@ -67,9 +66,30 @@ class ExchangeReleaseAssignment(Exchange, abc.ExchangeReleaseAssignment):  # typ
                     overwrite=self.force,
                 )
         except Refused as refusal:
-            if refusal.status != 412:  # a colleague was quicker
+            # 412 means that a colleague was quicker, if the service is one that says so.
+            if refusal.status != 412 or self.force or not self._is_released():
                 raise
             raise self._released_already() from None
+
+    def _select(self) -> Selection:
+        selection = packing.select(Path(self.src_path), Rules.of(self.coursedir))
+        for one in selection.too_large:
+            self.log.warning(
+                "Ignoring file too large '%s' (see config option CourseDirectory.max_file_size)",
+                Path(self.src_path, one.path),
+            )
+        self._refuse_to_leave_out(selection)
+        selection.check_size("Remove what is not needed, or raise the option for the whole course.")
+        return selection
+
+    def _refuse_to_leave_out(self, selection: Selection) -> None:
+        """A class would work on a release without its data, and each student would ask why."""
+        if selection.left_out:
+            raise ServiceError(
+                "Not all files can be sent, so nothing was released: "
+                f"{'; '.join(packing.listed(selection.left_out))}. Rename or remove them, or add "
+                "their names to c.CourseDirectory.ignore."
+            )
 
     def _released_already(self) -> Exception:
         return self.failed(
@@ -97,12 +117,36 @@ class ExchangeFetchAssignment(Exchange, abc.ExchangeFetchAssignment):  # type: i
         self.strip_slash()
 
     def init_dest(self) -> None:
-        # Checked before anything is asked for; a folder that is left over means "fetched" for ever.
+        # Checked before anything is downloaded: a failed fetch must not leave a folder.
         course_id, assignment_id = self.coursedir.course_id, self.coursedir.assignment_id
         name = self.local_name(course_id, assignment_id)
         self.dest_path = Path(self.local_folder(course_id, assignment_id)).absolute()
-        if self.dest_path.is_dir() and not (self.replace_missing_files or self.reset):
+        self.remove_abandoned(self.dest_path.parent)
+        if not self.dest_path.is_dir() or self.reset:
+            return
+        self._refuse_other_course(name)
+        if not self.replace_missing_files and self._is_here():
             raise self._fetched_already(name)
+
+    def _refuse_other_course(self, name: str) -> None:
+        course_id = self.course_of_folder(self.dest_path)
+        if course_id is not None and course_id != self.coursedir.course_id:
+            raise self.failed(
+                f"The folder {name} holds an assignment of the course {course_id}, and not of "
+                f"{self.coursedir.course_id}. Nothing was changed. Rename or move the folder, then "
+                "fetch again."
+            )
+
+    def _is_here(self) -> bool:
+        """Whether the folder is a copy. If that cannot be found out, any work in it counts."""
+        try:
+            released = self.find_release(self.coursedir.course_id, self.coursedir.assignment_id)
+        except ServiceError as error:
+            self.log.debug("Which notebooks the release has is not known. %s", error)
+            released = None
+        if released is None:
+            return files.has_work(self.dest_path)
+        return self.is_copy(released, self.dest_path)
 
     def _fetched_already(self, name: str) -> Exception:
         error = self.failed(f"You already have a copy of the assignment in this directory: {name}")
@@ -118,17 +162,25 @@ class ExchangeFetchAssignment(Exchange, abc.ExchangeFetchAssignment):  # type: i
     def copy_files(self) -> None:
         course_id, assignment_id = self.coursedir.course_id, self.coursedir.assignment_id
         release = self._release()
-        with release as file, files.unpacked(file, self.dest_path) as new:
+        limits, ignored = Rules.of(self.coursedir).limits, tuple(self.coursedir.ignore)
+        with release as file, files.unpacked(file, self.dest_path, limits) as new:
             self.log.info("Source: %s", self.place(course_id, "outbound", assignment_id))
             self.log.info("Destination: %s", self.dest_path)
-            files.prune(new, ignore_patterns(*self.coursedir.ignore))
+            files.prune(new, lambda path: packing.matches(path.name, ignored))
             if self.dest_path.is_dir() and not self.reset:
-                files.replace_missing(new, self.dest_path, self.log)
+                self._complete(new)
+                if not self.replace_missing_files:  # it was not a copy, and is one now
+                    self._remember(release)
                 self._tell_news()
             else:
                 self._begin_with(new)
                 self._remember(release)
         self.log.info("Fetched as: %s %s", course_id, assignment_id)
+
+    def _complete(self, new: Path) -> None:
+        # Only a file that was there before is worth a warning.
+        say = self.log.warning if self.replace_missing_files else self.log.debug
+        files.replace_missing(new, self.dest_path, say)
 
     def _begin_with(self, new: Path) -> None:
         if not self.dest_path.is_dir():
@@ -153,14 +205,13 @@ class ExchangeFetchAssignment(Exchange, abc.ExchangeFetchAssignment):  # type: i
         if not fetched.recall(Path(self.cache), course_id, assignment_id, self.dest_path):
             return
         try:
-            released, _ = self.client.assignments(course_id)
+            released = self.find_release(course_id, assignment_id)
         except ServiceError as error:
             self.log.debug("Whether there is a newer release is not known. %s", error)
             return
-        for one in released:
-            news = self.news(one, self.dest_path) if one.assignment_id == assignment_id else None
-            if news:
-                self.log.warning(news)
+        news = self.news(released, self.dest_path) if released else None
+        if news:
+            self.log.warning(news)
 
     def _release(self) -> Release:
         course_id, assignment_id = self.coursedir.course_id, self.coursedir.assignment_id

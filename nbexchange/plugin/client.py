@@ -8,14 +8,15 @@ Every failure is a `ServiceError` with a sentence for the person at the keyboard
     └── Refused         the service says no; `status` is the HTTP status
 
 What is safe is tried again, with growing pauses and for a limited time: reading always, removing
-because it can be done once only, sending because each upload carries an `Idempotency-Key`. No
+because it can be done once only, sending because each upload carries an `Idempotency-Key`. Before a
+file is sent again something small is asked, so that it does not go into the same stall. No
 message and no log line holds a token; that is why the texts of `requests` are never passed on.
 """
 
 import base64
+import contextlib
 import functools
 import hashlib
-import http.cookiejar
 import io
 import json
 import logging
@@ -28,13 +29,14 @@ import time
 import urllib.parse
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar
 
 import requests
-from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
+from nbexchange import timeouts
 from nbexchange.plugin.answers import (
     Feedback,
     FeedbackReceipt,
@@ -45,12 +47,23 @@ from nbexchange.plugin.answers import (
     SubmissionReceipt,
     items,
 )
+from nbexchange.plugin.between import (
+    AGAIN,
+    CHECK_ADDRESS,
+    Attempt,
+    proxy_in_environment,
+    without_password,
+)
+from nbexchange.plugin.connections import Budget, Exceeded, Timeouts, session
+from nbexchange.plugin.disks import naming_temporary
 from nbexchange.plugin.progress import Progress
+from nbexchange.text import escaped
 
 _PIECE = 64 * 1024
-_LARGEST_JSON = 1024**3  # bytes; all feedback on an assignment comes in one answer
-_CONNECTIONS = 16
+_LONGEST_PAGE_TOKEN = 2_000  # characters; it becomes a part of the next request
+_LONGEST_MESSAGE = 2000  # characters
 _FIRST_PAUSE = 0.3  # seconds, doubled each time
+_FIRST_PAUSE_OF_TRANSFER = 1.0
 _LONGEST_PAUSE = 30.0
 _QUICK = 5.0  # seconds within which a list may be tried again: a whole Jupyter server waits for it
 _PATIENT = (
@@ -67,7 +80,13 @@ _Params = Mapping[str, str | int]
 
 
 class ServiceError(Exception):
-    """Something between us and the service went wrong; the message says what to do."""
+    """Something between us and the service went wrong; the message says what to do.
+
+    What the service said may be in it, so no message has a second line or more than a page.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(escaped(message, _LONGEST_MESSAGE))
 
 
 class Unreachable(ServiceError):
@@ -84,13 +103,34 @@ class Refused(ServiceError):
         self.status = status
 
 
+_Lists = dict[tuple[str, str | None], tuple[list[Released], list[Submission]]]
+_lists: ContextVar[_Lists | None] = ContextVar("_lists", default=None)
+
+
+@contextlib.contextmanager
+def lists_asked_once() -> Iterator[None]:
+    """Inside, in this thread, a list is asked for once, and again after anything has changed it.
+
+    nbgrader's pages ask for the same list several times.
+    """
+    before = _lists.set({})
+    try:
+        yield
+    finally:
+        _lists.reset(before)
+
+
 class _Again(Exception):
     """It may go well the next time, after `pause` seconds if the service named them."""
 
-    def __init__(self, error: ServiceError, pause: float | None = None) -> None:
+    def __init__(
+        self, error: ServiceError, pause: float | None = None, *, answered: bool = False
+    ) -> None:
+        """`answered` says that the line is good: what it led to has refused."""
         super().__init__(str(error))
         self.error = error
         self.pause = pause
+        self.answered = answered
 
 
 class BearerToken(AuthBase):
@@ -160,6 +200,18 @@ class Parcel:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """How much of an answer in JSON is read. All sizes are in bytes."""
+
+    receipt: int = 1024**2  # or a refusal
+    list: int = 128 * 1024**2  # all pages
+    list_seconds: float = 600.0  # all pages
+    pages: int = 10_000
+    feedback: int = 256 * 1024**2  # on one assignment, which comes in one answer
+    values: int = 4_000_000  # in one answer: each may be 2 bytes long and take 70 bytes of memory
+
+
+@dataclass(frozen=True)
 class Release:
     """A released archive, in a temporary file that lasts as long as one is inside."""
 
@@ -181,10 +233,13 @@ class Client:
     url: str
     auth: AuthBase
     log: logging.Logger | logging.LoggerAdapter[Any]
-    connect_timeout: float = 3.0
-    api_timeout: float = 30.0
+    connect_timeout: float = timeouts.CONNECT
+    send_timeout: float = timeouts.SEND
+    api_timeout: float = timeouts.ANSWER
+    transfer_timeout: float = timeouts.TRANSFER
     retries: int = 3
     max_buffer_size: int = 5_253_530_000
+    limits: Limits = Limits()
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
 
@@ -192,8 +247,17 @@ class Client:
 
     def assignments(self, course_id: str | None) -> tuple[list[Released], list[Submission]]:
         """list: what is released, and the caller's own submissions; None means all courses."""
+        asked = _lists.get()
+        if asked is None:
+            return self._assignments(course_id)
+        key = (self.url, course_id)
+        if key not in asked:
+            asked[key] = self._assignments(course_id)
+        return asked[key]
+
+    def _assignments(self, course_id: str | None) -> tuple[list[Released], list[Submission]]:
         params = {} if course_id is None else {"course_id": course_id}
-        records = self._items("assignments", params, "value")
+        records = self._items("assignments", params, "value", self._budget_of_list())
         with self._sense():
             return (
                 [Released.of(said) for said in records if _has_status(said, "released")],
@@ -218,7 +282,9 @@ class Client:
         """Not released any more; also when it was not."""
         params = {"course_id": course_id, "assignment_id": assignment_id}
         try:
-            self._ask("DELETE", "assignment", params, _json)
+            self._ask_json(
+                "DELETE", "assignment", params, self._budget(self.limits.receipt, _QUICK)
+            )
         except Refused as refusal:
             if refusal.status != requests.codes.not_found:
                 raise
@@ -273,29 +339,31 @@ class Client:
     def fetch_feedback(self, course_id: str, assignment_id: str) -> list[Feedback]:
         """The newest feedback on each notebook of each own submission of the assignment."""
         params = {"course_id": course_id, "assignment_id": assignment_id}
-        records = self._items("feedback", params, "feedback", _PATIENT)
+        budget = self._budget(self.limits.feedback, _PATIENT)
+        records = self._items("feedback", params, "feedback", budget)
         with self._sense():
             return [Feedback.of(said) for said in records]
 
     # How they are asked
 
     def _pages(self, params: dict[str, str | int]) -> Iterator[list[Submission]]:
-        seen = set()
+        seen: set[str] = set()
+        budget = self._budget_of_list()
         while True:
-            answer = self._ask("GET", "collections", params, _json)
+            answer = self._ask_json("GET", "collections", params, budget)
             with self._sense():
                 page = [Submission.inbound(said) for said in items(answer, "value")]
             yield page
             token = answer.get("next")
             if not token:
                 return
-            if not isinstance(token, str) or token in seen:
+            if not _is_page(token) or token in seen or len(seen) == self.limits.pages:
                 raise self._not_an_exchange("its list never ends")
             seen.add(token)
             params = {**params, "page": token}
 
-    def _items(self, path: str, params: _Params, key: str, patience: float = _QUICK) -> list[Any]:
-        answer = self._ask("GET", path, params, _json, patience=patience)
+    def _items(self, path: str, params: _Params, key: str, budget: Budget) -> list[Any]:
+        answer = self._ask_json("GET", path, params, budget)
         with self._sense():
             return items(answer, key)
 
@@ -311,7 +379,8 @@ class Client:
         headers = {**parcel.headers, **(headers or {})}
         with Progress("Sending", parcel.size) as progress:
             body = _Body(parcel.file, parcel.size, progress)
-            answer = self._ask("POST", path, params, _json, headers, body, _PATIENT)
+            budget = self._budget(self.limits.receipt, _PATIENT)
+            answer = self._ask_json("POST", path, params, budget, headers, body)
         with self._sense():
             receipt = read(answer)
         if (receipt.sha256, receipt.size) != (parcel.sha256, parcel.size):
@@ -322,125 +391,202 @@ class Client:
         self, path: str, params: _Params, label: str | None = None, expected: str | None = None
     ) -> "_Download":
         """A temporary file with the whole blob, its digest verified; the caller closes it."""
-        file = tempfile.TemporaryFile()  # noqa: SIM115 - it is what we return
-        try:
-            download = _Download(file, self.max_buffer_size, label, expected)
-            self._ask("GET", path, params, download.take, download.headers, None, _PATIENT)
-            file.seek(0)
-        except BaseException:
-            file.close()
-            raise
-        return download
+        with naming_temporary():
+            file = tempfile.TemporaryFile()  # noqa: SIM115 - it is what we return
+            try:
+                download = _Download(file, self.max_buffer_size, label, expected)
+                budget = self._budget(self.max_buffer_size, _PATIENT)
+                self._ask("GET", path, params, budget, download.take, download.headers)
+                file.seek(0)
+            except BaseException:
+                file.close()  # writes what is left, and may fail as writing did
+                raise
+            return download
+
+    def _ask_json(
+        self,
+        method: str,
+        path: str,
+        params: _Params,
+        budget: Budget,
+        headers: Mapping[str, str] | None = None,
+        body: "_Body | None" = None,
+    ) -> Mapping[str, Any]:
+        take = functools.partial(self._json, budget)
+        return self._ask(method, path, params, budget, take, headers, body)
 
     def _ask(
         self,
         method: str,
         path: str,
         params: _Params,
+        budget: Budget,
         take: Callable[[requests.Response], _Value],
         headers: Mapping[str, str] | Callable[[], Mapping[str, str]] | None = None,
         body: "_Body | None" = None,
-        patience: float = _QUICK,
     ) -> _Value:
         """Ask until it is answered, or until patience ends, and let `take` read the answer."""
+        if method != "GET" and (lists := _lists.get()):
+            lists.clear()
         self._check_words(params)
         started = self.clock()
+        line_broke = False
         for attempt in range(self.retries + 1):
             now = headers() if callable(headers) else headers or {}
             try:
-                return self._ask_once(method, path, params, take, now, body)
+                if body is not None and line_broke:
+                    self._look()
+                with budget.in_use(self._timeouts(budget, body, attempt)):
+                    return self._ask_once(method, path, params, budget.timeouts, take, now, body)
             except _Again as again:
-                pause = _pause(attempt, again.pause)
-                late = self.clock() - started + pause > patience
+                line_broke = not again.answered
+                pause = _pause(attempt, again.pause, budget.patience)
+                late = self.clock() - started + pause > budget.patience
                 if late or attempt == self.retries:
                     raise again.error from None
                 self.log.debug("%s", again.error)
                 # A page that lists asks all the time; at a transfer somebody waits.
-                level = logging.WARNING if patience > _QUICK else logging.DEBUG
+                level = logging.WARNING if budget.patience > _QUICK else logging.DEBUG
                 self.log.log(level, "That did not work; trying again in %.1f seconds.", pause)
             self.sleep(pause)
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _timeouts(self, budget: Budget, body: "_Body | None" = None, attempt: int = 0) -> Timeouts:
+        """Of one try. Each next one lets a line stand still for longer."""
+        answer = self.transfer_timeout if budget.patience > _QUICK else self.api_timeout
+        return Timeouts(
+            connect=self.connect_timeout,
+            send=self.send_timeout * (attempt + 1),
+            answer=answer + (timeouts.storing(len(body)) if body is not None else 0),
+            silence=self.api_timeout,
+        )
+
+    def _look(self) -> None:
+        """Ask something small before a file is sent again. Raises _Again without an answer.
+
+        Only where the line broke. Each look is a request: where a proxy gives them to two replicas
+        in turn, and one of these is gone, every try after a look would reach that one.
+        """
+        budget = self._budget(self.limits.receipt, _QUICK)
+        with contextlib.suppress(Refused), budget.in_use(self._timeouts(budget)):
+            self._ask_once("GET", "healthz", {}, budget.timeouts, lambda _: None)
 
     def _ask_once(
         self,
         method: str,
         path: str,
         params: _Params,
+        waits: Timeouts,
         take: Callable[[requests.Response], _Value],
-        headers: Mapping[str, str],
-        body: "_Body | None",
+        headers: Mapping[str, str] | None = None,
+        body: "_Body | None" = None,
     ) -> _Value:
         if body is not None:
             body.rewind()
+        began = self.clock()
+
+        def attempt() -> Attempt:
+            size, sent = (0, 0) if body is None else (len(body), body.sent)
+            return Attempt(self.shown_url, size, sent, self.clock() - began)
+
         try:
-            with _session().request(
+            with session().request(
                 method,
                 f"{self._checked_url()}/{path}",
                 params=dict(params),
-                headers=dict(headers),
+                headers=dict(headers or {}),
                 data=body,
                 auth=self.auth,
-                timeout=(self.connect_timeout, self.api_timeout),
+                timeout=(waits.connect, waits.answer),
                 allow_redirects=False,
                 stream=True,
             ) as answer:
-                self._check(answer)
+                self._check(answer, attempt())
                 return take(answer)
         except requests.exceptions.SSLError:
             raise Unreachable(
                 f"The certificate of the exchange service at {self.shown_url} is not trusted here; "
                 "ask whoever runs your notebook server."
             ) from None
-        except requests.Timeout:
-            raise _Again(self._unreachable("does not answer in time")) from None
-        except requests.ConnectionError:
-            raise _Again(self._unreachable("cannot be reached")) from None
+        except (requests.Timeout, requests.ConnectionError) as error:
+            raise self._broken(error, attempt(), waits) from None
         except (
             requests.exceptions.ChunkedEncodingError,
             requests.exceptions.ContentDecodingError,
         ):
-            raise _Again(self._unreachable("broke off in the middle of its answer")) from None
+            raise _Again(self._unreachable("broke off in the middle of its answer.")) from None
+        except Exceeded as exceeded:
+            raise self._unreachable(f"{exceeded}.") from None
         except Nonsense as nonsense:
             raise self._not_an_exchange(str(nonsense)) from None
         except requests.RequestException as error:
-            raise self._unreachable(f"cannot be asked ({type(error).__name__})") from None
+            raise self._unreachable(f"cannot be asked ({type(error).__name__}).") from None
 
-    def _check(self, answer: requests.Response) -> None:
+    def _broken(
+        self, error: requests.RequestException, attempt: Attempt, waits: Timeouts
+    ) -> Exception:
+        """What to raise for a connection that broke or stood still."""
+        broken = self._unreachable(attempt.broke(error, waits.send))
+        return broken if attempt.is_hopeless else _Again(broken)
+
+    def _check(self, answer: requests.Response, attempt: Attempt) -> None:
         """Raises what the status says, unless it says that all is well."""
         status = answer.status_code
         if status in (requests.codes.ok, requests.codes.created, requests.codes.partial_content):
             return
         if 300 <= status < 400:
             raise NotAnExchange(
-                f"The address {self.shown_url} leads to another page, perhaps a login page. Check "
-                "the address of the exchange service (NBEXCHANGE_URL, c.Exchange.base_service_url)."
+                attempt.elsewhere(answer.headers.get("Location")) + proxy_in_environment(self.url)
             )
         if status in _LATER:
-            later = Unreachable(self._note(answer))
-            raise _Again(later, _number(answer.headers.get("Retry-After")))
-        raise Refused(self._note(answer), status)
+            later = Unreachable(self._note(answer, attempt))
+            raise _Again(later, _number(answer.headers.get("Retry-After")), answered=True)
+        raise Refused(self._note(answer, attempt), status)
 
-    def _note(self, answer: requests.Response) -> str:
-        """Why the service refuses, in its own words where it has some."""
+    def _note(self, answer: requests.Response, attempt: Attempt) -> str:
+        """Why the service refuses, in its own words; else what a proxy means."""
         try:
-            note = _json(answer, success=False)["note"]
+            budget = self._budget(self.limits.receipt, _QUICK)
+            note = self._json(budget, answer, success=False)["note"]
         except (Nonsense, KeyError, requests.RequestException):
             note = None
         if not isinstance(note, str) or not note:
-            note = (
-                f"The exchange service at {self.shown_url} answers {answer.status_code} and does "
-                "not say why. Try again; if it stays so, tell whoever runs the service."
-            )
-        if answer.status_code == requests.codes.unauthorized:
+            note = attempt.page(answer.status_code) + proxy_in_environment(self.url)
+        elif answer.status_code == requests.codes.unauthorized:
             note += " (Your login is the token in NBEXCHANGE_TOKEN, else in JUPYTERHUB_API_TOKEN.)"
         return note
+
+    def _json(
+        self, budget: Budget, answer: requests.Response, *, success: bool = True
+    ) -> Mapping[str, Any]:
+        if _content_type(answer) != "application/json":
+            raise Nonsense(_what_is_sent(answer))
+        body = _body(budget, answer)
+        if sum(map(body.count, (b",", b"[", b"{"))) > self.limits.values:
+            raise Nonsense(f"it sends more than {self.limits.values:,} values")
+        try:
+            said = json.loads(body)
+        except (ValueError, RecursionError):
+            raise Nonsense("it sends broken JSON") from None
+        if not isinstance(said, Mapping) or said.get("success") is not success:
+            raise Nonsense("'success' is missing")
+        return said
+
+    def _budget(self, size: int, patience: float) -> Budget:
+        return Budget(size, patience=patience, clock=self.clock)
+
+    def _budget_of_list(self) -> Budget:
+        return Budget(
+            self.limits.list,
+            seconds=self.limits.list_seconds,
+            patience=_QUICK,
+            clock=self.clock,
+        )
 
     @property
     def shown_url(self) -> str:
         """The address without a password that somebody wrote into it."""
-        scheme, separator, rest = self.url.partition("://")
-        host, slash, path = rest.partition("/")
-        return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
+        return without_password(self.url)
 
     def _checked_url(self) -> str:
         try:
@@ -468,13 +614,13 @@ class Client:
     def _not_an_exchange(self, detail: str) -> NotAnExchange:
         return NotAnExchange(
             f"What answers at {self.shown_url} is not an exchange service of this version "
-            f"({detail}). Check NBEXCHANGE_URL or c.Exchange.base_service_url."
+            f"({detail}). {CHECK_ADDRESS}{proxy_in_environment(self.url)}"
         )
 
     def _unreachable(self, what: str) -> Unreachable:
         return Unreachable(
-            f"The exchange service at {self.shown_url} {what}. Try again in a few minutes; if it "
-            "stays so, tell whoever runs the service."
+            f"The exchange service at {self.shown_url} {what}"
+            f"{proxy_in_environment(self.url)} {AGAIN}"
         )
 
     def _unconfirmed(self) -> NotAnExchange:
@@ -505,13 +651,17 @@ class _Body:
         self._file = file
         self._size = size
         self._progress = progress
+        self.sent = 0
+        """Bytes that were given to the system, which keeps up to some megabytes of them."""
 
     def rewind(self) -> None:
         self._file.seek(0)
+        self.sent = 0
         self._progress.restart()
 
     def read(self, size: int = -1) -> bytes:
         piece = self._file.read(size)
+        self.sent += len(piece)
         self._progress.advance(len(piece))
         return piece
 
@@ -546,7 +696,7 @@ class _Download:
 
     def take(self, answer: requests.Response) -> None:
         if _content_type(answer) != "application/gzip":
-            raise Nonsense("it does not send an archive")
+            raise Nonsense(f"it does not send an archive; {_what_is_sent(answer)}")
         if not self._continues(answer):
             self._restart()
         self._etag = answer.headers.get("ETag")
@@ -596,42 +746,27 @@ class _Download:
         self.sha256 = sha256
 
 
-@functools.cache
-def _session() -> requests.Session:
-    """The connections of this process, to whatever address; a login goes with each request."""
-    session = requests.Session()
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(pool_connections=4, pool_maxsize=_CONNECTIONS))
-    session.headers["User-Agent"] = "nbexchange-plugin"
-    # Several people's requests may share these connections in a test or a script.
-    session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-    return session
+def _is_page(token: Any) -> bool:
+    return isinstance(token, str) and len(token) <= _LONGEST_PAGE_TOKEN
 
 
-def _json(answer: requests.Response, *, success: bool = True) -> Mapping[str, Any]:
-    if _content_type(answer) != "application/json":
-        raise Nonsense(f"it sends {_content_type(answer) or 'something untyped'}, not JSON")
-    try:
-        said = json.loads(_small_body(answer))
-    except (ValueError, RecursionError):
-        raise Nonsense("it sends broken JSON") from None
-    if not isinstance(said, Mapping) or said.get("success") is not success:
-        raise Nonsense("'success' is missing")
-    return said
-
-
-def _small_body(answer: requests.Response) -> bytes:
+def _body(budget: Budget, answer: requests.Response) -> bytearray:
     """All of an answer that has to fit into memory; what is packed counts unpacked."""
     body = bytearray()
     for piece in answer.iter_content(_PIECE):
+        budget.use(len(piece))
         body += piece
-        if len(body) > _LARGEST_JSON:
-            raise Nonsense(f"its answer has more than {_LARGEST_JSON:,} bytes")
-    return bytes(body)
+    return body
 
 
 def _content_type(answer: requests.Response) -> str:
     return answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
+def _what_is_sent(answer: requests.Response) -> str:
+    if _content_type(answer) == "text/html":
+        return "it sends a web page, perhaps the login page of a proxy in between"
+    return f"it sends {_content_type(answer) or 'something untyped'}, not JSON"
 
 
 def _announced(answer: requests.Response) -> str | None:
@@ -652,9 +787,10 @@ def _number(text: str | None) -> float | None:
     return float(text) if text and text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
-def _pause(attempt: int, asked: float | None) -> float:
+def _pause(attempt: int, asked: float | None, patience: float) -> float:
     """Seconds until the next try, spread so that a class does not come back all at once."""
     if asked is not None:
         return min(asked, _LONGEST_PAUSE) * random.uniform(1, 1.2)  # noqa: S311
-    pause: float = _FIRST_PAUSE * 2**attempt
+    first = _FIRST_PAUSE_OF_TRANSFER if patience > _QUICK else _FIRST_PAUSE
+    pause: float = first * 2**attempt
     return min(pause, _LONGEST_PAUSE) * random.uniform(0.5, 1)  # noqa: S311

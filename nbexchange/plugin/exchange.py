@@ -5,20 +5,23 @@ import difflib
 import fnmatch
 import functools
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 from jupyter_core.paths import jupyter_data_dir
 from nbgrader.exchange import abc
 from requests.auth import AuthBase
-from traitlets import Bool, Float, Integer, Type, Unicode, default
+from traitlets import Bool, Float, Integer, Type, Unicode, default, validate
 
+from nbexchange import temporary, timeouts
 from nbexchange.errors import NbExchangeError
-from nbexchange.plugin import courses, fetched
-from nbexchange.plugin.answers import Released, is_visible_name
+from nbexchange.plugin import courses, disks, fetched, files
+from nbexchange.plugin.answers import LONGEST_NAME, Released, is_visible_name
 from nbexchange.plugin.client import BearerToken, Client, Login, ServiceError, Unreachable
+from nbexchange.plugin.jobs import Lane
+from nbexchange.text import escaped
 
 MISHAPS = (ServiceError, NbExchangeError, OSError)
 """What can go wrong without being a mistake in the program: service, archive and disk."""
@@ -56,21 +59,40 @@ class Exchange(abc.Exchange):  # type: ignore[misc]  # nbgrader is not typed
     ).tag(config=True)
 
     connect_timeout = Float(
-        3.0,
+        timeouts.CONNECT,
         min=0.001,
         help="Seconds to wait for a connection. The whole Jupyter server waits with it.",
     ).tag(config=True)
 
-    api_timeout = Float(
-        30.0,
+    send_timeout = Float(
+        timeouts.SEND,
         min=0.001,
-        help="Seconds without a single byte after which an answer is given up.",
+        help="Seconds that a line may stand still while a file is sent. The second try waits twice "
+        "as long, the third three times. The service takes nothing of a file before it knows who "
+        "sends it and has a place for it, which may take "
+        f"{timeouts.BEFORE_BODY:g} seconds.",
+    ).tag(config=True)
+
+    api_timeout = Float(
+        timeouts.ANSWER,
+        min=0.001,
+        help="Seconds without a single byte after which an answer is given up. From its first byte "
+        "on, an answer may take so long, and one second more for each 1,000 bytes.",
+    ).tag(config=True)
+
+    transfer_timeout = Float(
+        timeouts.TRANSFER,
+        min=0.001,
+        help="Seconds to wait for the receipt of a file that was sent, besides a second for each "
+        "10 MB, and for the first byte of a file that is fetched.",
     ).tag(config=True)
 
     retries = Integer(
         3,
         min=0,
-        help="How often a request is tried again when the service is away for a moment.",
+        help="How often a request is tried again when the service is unavailable for a moment or "
+        "the connection breaks. Before a file is sent again, the plugin waits until the service "
+        "answers a small request, which counts as a try where it fails.",
     ).tag(config=True)
 
     max_buffer_size = Integer(
@@ -90,13 +112,26 @@ class Exchange(abc.Exchange):  # type: ignore[misc]  # nbgrader is not typed
         "$JUPYTER_DATA_DIR/nbgrader_cache.",
     ).tag(config=True)
 
+    root = Unicode(
+        help="Ignored, so that it may stay in a configuration that was made for nbgrader's own "
+        "exchange, which is a folder. Formgrader shows the address of the service instead.",
+    ).tag(config=True)
+
+    @default("root")
+    def _root_default(self) -> str:
+        return self.service_url
+
+    @validate("root")
+    def _ignore_root(self, _proposal: Any) -> str:
+        return self.service_url
+
     @default("cache")
     def _cache_default(self) -> str:
         return str(Path(jupyter_data_dir(), "nbgrader_cache"))
 
     @property
     def service_url(self) -> str:
-        whole = os.environ.get("NBEXCHANGE_URL")
+        whole = os.environ.get("NBEXCHANGE_URL", "").strip()
         url = whole or f"{self.base_service_url.rstrip('/')}/{self.base_path.strip('/')}"
         return url.rstrip("/")
 
@@ -107,7 +142,9 @@ class Exchange(abc.Exchange):  # type: ignore[misc]  # nbgrader is not typed
             auth=Login(self.auth_class),
             log=self.log,
             connect_timeout=self.connect_timeout,
+            send_timeout=self.send_timeout,
             api_timeout=self.api_timeout,
+            transfer_timeout=self.transfer_timeout,
             retries=self.retries,
             max_buffer_size=self.max_buffer_size,
         )
@@ -119,7 +156,10 @@ class Exchange(abc.Exchange):  # type: ignore[misc]  # nbgrader is not typed
         """
         try:
             return super().start()
-        except MISHAPS as error:
+        except abc.ExchangeError:
+            raise
+        except Exception as error:
+            self.log.debug("%s", type(error).__name__, exc_info=True)
             problem = sentence(error)
         # Outside of `except`, so that the student's dialog shows no traceback of the cause.
         raise self.failed(problem)
@@ -205,7 +245,49 @@ class Exchange(abc.Exchange):  # type: ignore[misc]  # nbgrader is not typed
         """Where the copy of a submission is kept; the names have to be folder names."""
         return Path(self.cache, course_id, f"{student}+{assignment_id}+{timestamp}")
 
+    def remove_abandoned(self, *folders: Path) -> None:
+        """Remove the temporary folders that killed commands left there and in the cache."""
+        for folder in (*folders, *Path(self.cache).glob("*")):
+            temporary.remove_abandoned(folder)
+
+    def folder_of_copy(self, course_id: str, assignment_id: str) -> str:
+        """Where the student's copy is: under the assignment's name, else under the name that the
+        student gave to it, if that is known. As `local_folder` says it."""
+        usual = self.local_folder(course_id, assignment_id)
+        if files.has_work(Path(usual)):
+            return usual
+        found = fetched.renamed(Path(self.cache), course_id, assignment_id, Path(usual).absolute())
+        if found is None:
+            return usual
+        return os.path.join(os.path.dirname(usual), found.name)  # noqa: PTH118, PTH120 - as above
+
+    def course_of_folder(self, folder: Path) -> str | None:
+        """The course that this folder was fetched from, if that is known."""
+        try:
+            course_id = fetched.course_of(Path(self.cache), folder)
+        except OSError:  # there is no such folder
+            return None
+        return None if course_id is None else escaped(course_id, LONGEST_NAME)
+
     # Releases
+
+    def find_release(self, course_id: str, assignment_id: str) -> Released | None:
+        released, _ = self.client.assignments(course_id)
+        return next((one for one in released if one.assignment_id == assignment_id), None)
+
+    def is_copy(self, released: Released, folder: Path) -> bool:
+        """Whether a folder holds the assignment.
+
+        It has at least one of the release's notebooks: feedback alone makes a folder of that name
+        too. What an older release left there is a copy as well, whatever its notebooks were called.
+        """
+        course_id = self.course_of_folder(folder)
+        if course_id is not None and course_id != released.course_id:
+            return False
+        if any(files.is_file(folder / name) for name in released.notebook_files):
+            return True
+        may_differ = not released.notebook_files or self.news(released, folder) is not None
+        return may_differ and files.has_work(folder)
 
     def news(self, released: Released, folder: Path) -> str | None:
         """What to tell somebody whose copy of an assignment is older than the release."""
@@ -245,13 +327,22 @@ class Exchange(abc.Exchange):  # type: ignore[misc]  # nbgrader is not typed
             missed.clear()
             return result
 
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="nbexchange")
+        is_over = threading.Event()
+
+        def work_until_over(item: _Item) -> _Result:
+            if is_over.is_set():
+                raise ServiceError("not tried, because the command was stopped")
+            return work_while_there(item)
+
+        lane = Lane("items", workers)
+        jobs = [lane.start(functools.partial(work_until_over, item)) for item in items]
         try:
-            futures = [pool.submit(work_while_there, item) for item in items]
-            for item, future in zip(items, futures, strict=True):
-                yield item, future.result
+            for item, job in zip(items, jobs, strict=True):
+                yield item, job.wait
         finally:
-            pool.shutdown(cancel_futures=True)
+            is_over.set()
+            for job in jobs:
+                job.join()
 
     def fail_with(self, what: str, failures: dict[str, str], count: int) -> None:
         """After the last one: say which failed and why, if any did."""
@@ -264,9 +355,20 @@ class Exchange(abc.Exchange):  # type: ignore[misc]  # nbgrader is not typed
 
 
 def sentence(error: Exception) -> str:
-    """What a person reads about an error of ours or of the disk."""
+    """What a person reads about an error."""
+    if isinstance(error, UnicodeEncodeError):
+        name = error.object.rpartition(os.sep)[2]
+        return (
+            f"{name!r} cannot be the name of a file here, because file names are encoded as "
+            f"{error.encoding}. Set a locale with UTF-8, for example LC_ALL=C.UTF-8."
+        )
     if isinstance(error, OSError):
-        return f"{error.strerror or type(error).__name__}: {error.filename or 'here'}"
+        return disks.problem(error)
+    if not isinstance(error, MISHAPS):
+        return (
+            f"Unexpected {type(error).__name__}: {error}. Run the command again with --debug and "
+            "send its output to your administrator."
+        )
     text = str(error)
     return text[:1].upper() + text[1:]
 

@@ -14,7 +14,7 @@ from traitlets import Integer
 from nbexchange.plugin import files
 from nbexchange.plugin.answers import Feedback, Submission, is_folder_name
 from nbexchange.plugin.client import ServiceError
-from nbexchange.plugin.exchange import MISHAPS, Exchange, is_wanted, sentence
+from nbexchange.plugin.exchange import Exchange, is_wanted, sentence
 from nbexchange.plugin.submissions import RECEIPT, TIMESTAMP
 
 _ANYBODY = "\0"  # no student is called that, and no folder
@@ -92,7 +92,7 @@ class ExchangeReleaseFeedback(Exchange, abc.ExchangeReleaseFeedback):  # type: i
                     page.timestamp,
                 )
                 self.log.info("Feedback released to: %s", place())
-            except MISHAPS as error:
+            except Exception as error:  # noqa: BLE001 - it must not stop the others
                 failures[f"{page.student} {page.notebook_id}"] = sentence(error)
                 self.log.error(
                     "Could not release feedback for student '%s' on assignment '%s': %s",
@@ -132,7 +132,9 @@ class ExchangeReleaseFeedback(Exchange, abc.ExchangeReleaseFeedback):  # type: i
             return {"student": page.student, "timestamp": page.timestamp}
         raise ServiceError(
             f"nothing says which submission this is about: there is neither {RECEIPT} nor "
-            f"{TIMESTAMP} in {page.path.parent}. Collect, autograde and generate feedback again"
+            f"{TIMESTAMP} in {page.path.parent}. Move the student's folder in "
+            f"{self.coursedir.submitted_directory} away, collect again, and run autograde and "
+            "generate_feedback with --force"
         )
 
 
@@ -190,7 +192,7 @@ class ExchangeFetchFeedback(Exchange, abc.ExchangeFetchFeedback):  # type: ignor
     def init_dest(self) -> None:
         self._folders = {
             assignment_id: Path(
-                self.local_folder(self.coursedir.course_id, assignment_id), "feedback"
+                self.folder_of_copy(self.coursedir.course_id, assignment_id), files.FEEDBACK
             ).absolute()
             for assignment_id in self._feedback
         }
@@ -214,7 +216,7 @@ class ExchangeFetchFeedback(Exchange, abc.ExchangeFetchFeedback):  # type: ignor
             if hashlib.sha256(feedback.content).hexdigest() != feedback.sha256:
                 raise ServiceError("it arrived damaged; try again")
             files.write_whole(path, feedback.content)
-        except MISHAPS as error:
+        except Exception as error:  # noqa: BLE001 - it must not stop the others
             failures[repr(feedback.notebook_id)] = sentence(error)
         else:
             self.log.info("Fetched feedback: %s", path)

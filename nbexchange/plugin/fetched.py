@@ -1,14 +1,15 @@
-"""Which release somebody has in which folder, so that a newer one can be told.
+"""Which release a student has in which folder: is there a newer one, and of which course is it?
 
-Kept beside the cache of what was submitted, and not in the folder itself: there it would be
-submitted, or released again. A folder is known by its number on the disk, which it keeps when it is
-renamed, and else by its path: a home that was restored or moved has other numbers. What is not
-known is not guessed: then nothing is told.
+Kept beside the cache of submissions, and not in the folder itself: there it would be submitted, or
+released again. A folder is known by its inode number, which it keeps when it is renamed. Its
+version is also known by its path, because a home that was restored or moved has other numbers; its
+course is not, because a path may be used again. An unknown folder gets no message.
 """
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,40 +39,99 @@ class Fetched:
 def remember(
     cache: Path, course_id: str, assignment_id: str, folder: Path, sha256: str, version: int | None
 ) -> None:
-    """OSError when the disk does not want to."""
+    """Record what was fetched into a folder. Raise OSError when the disk refuses."""
     new = Fetched(sha256, version, str(folder), folder.stat().st_ino)
-    others = [one for one in _read(cache, course_id, assignment_id) if one.number != new.number]
-    said = {
-        "course_id": course_id,
-        "assignment_id": assignment_id,
-        "folders": [asdict(one) for one in [*others, new][-_MOST:]],
-    }
-    text = json.dumps(said, indent=1, ensure_ascii=False) + "\n"
-    files.write_whole(_place(cache, course_id, assignment_id), text.encode())
+    # A disk gives the number of a deleted folder to a new one.
+    for file in _files(cache):
+        _write(file, _without(_load(file), new.number))
+    file = _place(cache, course_id, assignment_id)
+    known = _load(file)
+    folders = [*(known.folders if known else ()), new][-_MOST:]
+    _write(file, _Known(course_id, assignment_id, tuple(folders)))
 
 
 def recall(cache: Path, course_id: str, assignment_id: str, folder: Path) -> Fetched | None:
-    """What was fetched into this folder, if that is known."""
-    newest_first = list(_read(cache, course_id, assignment_id))[::-1]
+    """What was fetched of this assignment into this folder, if that is known."""
+    newest_first = _folders(cache, course_id, assignment_id)[::-1]
     number = folder.stat().st_ino
     by_number = (one for one in newest_first if one.number == number)
     by_path = (one for one in newest_first if one.path == str(folder))
     return next(by_number, next(by_path, None))
 
 
-def _place(cache: Path, course_id: str, assignment_id: str) -> Path:
-    """Beside the cache. The names, which may be long, are no part of the path."""
-    name = hashlib.sha256(json.dumps([course_id, assignment_id]).encode()).hexdigest()
-    return cache.with_name("nbexchange_fetched") / f"{name}.json"
+def course_of(cache: Path, folder: Path) -> str | None:
+    """The course that the content of this folder was fetched from, if that is known."""
+    number = folder.stat().st_ino
+    for known in filter(None, map(_load, _files(cache))):
+        if any(one.number == number for one in known.folders):
+            return known.course_id
+    return None
 
 
-def _read(cache: Path, course_id: str, assignment_id: str) -> Iterator[Fetched]:
-    """Oldest first; nothing of what somebody else has written there."""
+def renamed(cache: Path, course_id: str, assignment_id: str, beside: Path) -> Path | None:
+    """The folder in the same place that the assignment was last fetched into, if it is there."""
+    newest_first = [one.number for one in _folders(cache, course_id, assignment_id)[::-1]]
+    if not newest_first:
+        return None
     try:
-        said: Any = json.loads(_place(cache, course_id, assignment_id).read_bytes())
-        for one in said["folders"]:
-            fetched = Fetched(**one)
-            if isinstance(fetched.version, int | None):
-                yield fetched
+        with os.scandir(beside.parent) as entries:
+            present = {entry.inode(): Path(entry.path) for entry in entries if entry.is_dir()}
+    except OSError:
+        return None
+    return next((present[number] for number in newest_first if number in present), None)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """One file: the folders of one assignment, oldest first."""
+
+    course_id: str
+    assignment_id: str
+    folders: tuple[Fetched, ...]
+
+
+def _folders(cache: Path, course_id: str, assignment_id: str) -> tuple[Fetched, ...]:
+    known = _load(_place(cache, course_id, assignment_id))
+    return known.folders if known else ()
+
+
+def _directory(cache: Path) -> Path:
+    return cache.with_name("nbexchange_fetched")
+
+
+def _place(cache: Path, course_id: str, assignment_id: str) -> Path:
+    """The names, which may be long, are not part of the path."""
+    name = hashlib.sha256(json.dumps([course_id, assignment_id]).encode()).hexdigest()
+    return _directory(cache) / f"{name}.json"
+
+
+def _files(cache: Path) -> list[Path]:
+    return sorted(_directory(cache).glob("*.json"))
+
+
+def _load(file: Path) -> _Known | None:
+    """None for a file that is missing or that another program has written."""
+    try:
+        fields: Any = json.loads(file.read_bytes())
+        course_id, assignment_id = fields["course_id"], fields["assignment_id"]
+        folders = tuple(Fetched(**one) for one in fields["folders"])
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
-        return
+        return None
+    are_names = isinstance(course_id, str) and isinstance(assignment_id, str)
+    if not are_names or not all(isinstance(one.version, int | None) for one in folders):
+        return None
+    return _Known(course_id, assignment_id, folders)
+
+
+def _without(known: _Known | None, number: int) -> _Known | None:
+    """The same without this folder; None if it is not in it."""
+    if known is None or all(one.number != number for one in known.folders):
+        return None
+    others = tuple(one for one in known.folders if one.number != number)
+    return dataclasses.replace(known, folders=others)
+
+
+def _write(file: Path, known: _Known | None) -> None:
+    if known is not None:
+        text = json.dumps(asdict(known), indent=1, ensure_ascii=False) + "\n"
+        files.write_whole(file, text.encode())

@@ -1,30 +1,24 @@
-"""Folders on their way: what of them travels, and how they take their place.
-
-nbgrader's rules (`CourseDirectory.ignore`, `include`, `max_file_size`, `max_dir_size`; sizes in
-units of 1000 bytes) are applied on both ends, as nbgrader's own exchange does when it copies.
-"""
+"""Folders that arrive: how they are unpacked, and how they take their place."""
 
 import contextlib
 import itertools
 import os
 import shutil
 import stat
-import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from nbgrader.utils import ignore_patterns
-
 from nbexchange import archive
-from nbexchange.archive import Member
+from nbexchange.archive import Limits
 from nbexchange.plugin.answers import LONGEST_NAME
-from nbexchange.plugin.client import Parcel, ServiceError
+from nbexchange.plugin.client import ServiceError
+from nbexchange.plugin.disks import naming
+from nbexchange.plugin.jobs import COMPUTING
+from nbexchange.temporary import temporary_folder
 
-Ignore = Callable[[str, list[str]], Collection[str]]
-"""As for shutil.copytree: which of these names in this folder to leave out."""
-
-_SHOWN = 3
+FEEDBACK = "feedback"
+"""The folder that fetch_feedback writes, in that of the assignment."""
 
 
 def is_folder(path: str | Path) -> bool:
@@ -35,105 +29,25 @@ def is_file(path: str | Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113 - as above
 
 
-def rules(coursedir: Any, log: Any) -> Ignore:
-    """What release, submit and collect leave out; files that are too large with a warning."""
-    ignore: Ignore = ignore_patterns(
-        exclude=coursedir.ignore,
-        include=coursedir.include,
-        max_file_size=coursedir.max_file_size,
-        log=log,
-    )
-    return ignore
-
-
-def check_size(folder: Path, coursedir: Any) -> None:
-    """Too big is counted with everything in it, as nbgrader does: ignored files too."""
-    size = sum(
-        file.lstat().st_size
-        for parent, _, names in os.walk(folder)
-        for file in (Path(parent, name) for name in names)
-        if not file.is_symlink()
-    )
-    most = 1000 * coursedir.max_dir_size
-    if size > most:
-        raise ServiceError(
-            f"Directory size is too big. Size is {size}, maximum size is {most} bytes "
-            f"(CourseDirectory.max_dir_size): {folder}"
-        )
-
-
-def members(folder: Path, ignore: Ignore) -> list[Member]:
-    """All that travels, links followed; a link that leads nowhere or in a circle is an error."""
-    return list(_members(folder, "", ignore, ()))
-
-
-def _members(
-    folder: Path, prefix: str, ignore: Ignore, above: tuple[tuple[int, int], ...]
-) -> Iterator[Member]:
-    status = folder.stat()
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        raise ServiceError(f"The link {folder} leads to a folder that it is in; remove it.")
-    names = sorted(path.name for path in folder.iterdir())
-    left_out = ignore(str(folder), names)
-    for name in names:
-        if name not in left_out:
-            path = folder / name
-            if stat.S_ISDIR(_status(path).st_mode):
-                yield Member(prefix + name, None)
-                yield from _members(path, f"{prefix}{name}/", ignore, (*above, here))
-            else:
-                yield Member(prefix + name, path)
-
-
-def _status(path: Path) -> os.stat_result:
+def has_work(folder: Path) -> bool:
+    """Whether there is a file or a folder that a person would look for: not feedback alone."""
     try:
-        return path.stat()
+        return any(path.name != FEEDBACK and path.name[0] != "." for path in folder.iterdir())
     except OSError:
-        if path.is_symlink():
-            raise ServiceError(f"The link {path} leads nowhere; remove it or mend it.") from None
-        raise
+        return False
 
 
 @contextlib.contextmanager
-def packed(contents: list[Member], most: int) -> Iterator[Parcel]:
-    """The members as an archive in a temporary file, if it is not too large to be sent."""
-    with tempfile.TemporaryFile() as file:
-        archive.pack(contents, file)
-        parcel = Parcel(file, "application/gzip")
-        if parcel.size > most:
-            raise ServiceError(
-                f"This is too large to be sent: {parcel.size} bytes packed, and at most {most} are "
-                f"allowed (c.Exchange.max_buffer_size). The largest files are {_largest(contents)}."
-            )
-        yield parcel
-
-
-def _largest(contents: list[Member]) -> str:
-    sizes = [
-        (member.source.stat().st_size, member.name)
-        for member in contents
-        if isinstance(member.source, Path)
-    ]
-    largest = sorted(sizes, reverse=True)[:_SHOWN]
-    return ", ".join(f"{name} ({size / 1e6:.1f} MB)" for size, name in largest)
-
-
-@contextlib.contextmanager
-def unpacked(file: BinaryIO, beside: Path) -> Iterator[Path]:
+def unpacked(file: BinaryIO, beside: Path, limits: Limits) -> Iterator[Path]:
     """A fresh folder with the archive's contents, on the same disk as `beside` will be.
 
     It may be renamed away. Whatever is left of it in the end goes, and so do the parents of
     `beside` that had to be made, if nothing came into them.
     """
-    with (
-        _parents(beside),
-        tempfile.TemporaryDirectory(
-            prefix=".nbexchange-", dir=beside.parent, ignore_cleanup_errors=True
-        ) as workshop,
-    ):
-        folder = Path(workshop, "new")
-        archive.unpack(file, folder)
+    with naming(beside), _parents(beside), temporary_folder(beside.parent) as workshop:
+        folder = workshop / "new"
+        with COMPUTING:
+            archive.unpack(file, folder, limits)
         yield folder
 
 
@@ -149,16 +63,13 @@ def _parents(path: Path) -> Iterator[None]:
                 parent.rmdir()
 
 
-def prune(folder: Path, ignore: Ignore) -> None:
+def prune(folder: Path, leave_out: Callable[[Path], bool]) -> None:
     """Remove what the rules leave out."""
-    names = sorted(path.name for path in folder.iterdir())
-    left_out = ignore(str(folder), names)
-    for name in names:
-        path = folder / name
-        if name in left_out:
+    for path in sorted(folder.iterdir()):
+        if leave_out(path):
             _remove(path)
         elif path.is_dir():
-            prune(path, ignore)
+            prune(path, leave_out)
 
 
 def put(folder: Path, name: str, content: str) -> None:
@@ -217,29 +128,27 @@ def _free_name(place: Path, mark: str) -> Path:
     raise AssertionError("unreachable: there is always another number")
 
 
-def replace_missing(new: Path, place: Path, log: Any) -> None:
+def replace_missing(new: Path, place: Path, say: Callable[..., None]) -> None:
     """Move over what is not there; never touch what is, not even a link that leads nowhere."""
     for source in sorted(new.iterdir()):
         target = place / source.name
         shown = os.path.relpath(target)
         if source.is_dir():
             if not (target.is_symlink() or target.exists()):
-                log.warning("Creating missing directory '%s'", shown)
+                say("Creating missing directory '%s'", shown)
                 target.mkdir()
             if target.is_dir():
-                replace_missing(source, target, log)
+                replace_missing(source, target, say)
         elif not (target.is_symlink() or target.exists()):
-            log.warning("Replacing missing file '%s'", shown)
+            say("Replacing missing file '%s'", shown)
             source.rename(target)
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Replace a file at once: whoever reads it sees the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        prefix=".nbexchange-", dir=path.parent, ignore_cleanup_errors=True
-    ) as workshop:
-        new = Path(workshop, "new")
+    with naming(path), temporary_folder(path.parent) as workshop:
+        new = workshop / "new"
         new.write_bytes(content)
         new.replace(path)
 

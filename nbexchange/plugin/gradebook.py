@@ -8,7 +8,8 @@ that whoever configured them has one.
 import contextlib
 import datetime
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,18 +43,34 @@ def _exists(db_url: str) -> bool:
         )
 
 
-def duedate(coursedir: Any) -> datetime.datetime | None:
-    """Naive, in UTC."""
+@dataclass(frozen=True)
+class Duedates:
+    """When an assignment is due, and for whom later."""
+
+    usual: datetime.datetime | None  # naive, in UTC
+    extensions: Mapping[str, datetime.timedelta] = field(default_factory=dict)
+
+    def of(self, student: str) -> datetime.datetime | None:
+        if self.usual is None:
+            return None
+        return self.usual + self.extensions.get(student, datetime.timedelta(0))
+
+
+def duedates(coursedir: Any) -> Duedates:
+    """As the gradebook has them: none without a gradebook, or without the assignment in it."""
     with opened(coursedir) as gradebook:
         if gradebook is None:
-            return None
+            return Duedates(None)
         try:
-            found: datetime.datetime | None = gradebook.find_assignment(
-                coursedir.assignment_id
-            ).duedate
+            assignment = gradebook.find_assignment(coursedir.assignment_id)
         except MissingEntry:
-            return None
-        return found
+            return Duedates(None)
+        extensions = {
+            submission.student_id: submission.extension
+            for submission in assignment.submissions
+            if submission.extension is not None
+        }
+        return Duedates(assignment.duedate, extensions)
 
 
 def introduce(coursedir: Any, submissions: list[Submission]) -> None:

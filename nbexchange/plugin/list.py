@@ -18,7 +18,7 @@ from nbexchange.plugin.answers import (
     is_folder_name,
     is_visible_name,
 )
-from nbexchange.plugin.exchange import Exchange, is_glob, is_wanted
+from nbexchange.plugin.exchange import Exchange, is_glob, is_wanted, sentence
 
 _Info = dict[str, Any]
 """What nbgrader's pages get; they change it, so it is made anew for each of them."""
@@ -26,11 +26,6 @@ _Info = dict[str, Any]
 
 class ExchangeList(Exchange, abc.ExchangeList):  # type: ignore[misc]  # nbgrader is not typed
     """`c.ExchangeList.*`; also what `remove`, unreleasing, is."""
-
-    @property
-    def root(self) -> str:
-        """What formgrader shows as the place of the exchange."""
-        return self.service_url
 
     def init_src(self) -> None:
         self._courses = self.courses_of_student() if self.coursedir.student_id else None
@@ -48,7 +43,7 @@ class ExchangeList(Exchange, abc.ExchangeList):  # type: ignore[misc]  # nbgrade
             return groups
         found = self._released()
         released = [self._released_info(one) for one in found]
-        self._say("Released assignments:", map(self._released_line, released))
+        self._say("Released assignments:", map(_released_line, released))
         self._say_what_is_new(found)
         return released
 
@@ -63,19 +58,24 @@ class ExchangeList(Exchange, abc.ExchangeList):  # type: ignore[misc]  # nbgrade
     def _remove_released(self) -> list[_Info]:
         self.check_course()
         found = self._released()
-        removed = [{**self._released_info(one), "status": "removed"} for one in found]
-        self._say("Removing released assignments:", map(self._released_line, removed))
+        infos = [self._released_info(one) for one in found]
+        self._say("Removing released assignments:", map(_released_line, infos))
         for one in found:
             self.client.remove(one.course_id, one.assignment_id)
-        return removed
+        return [{**info, "status": "removed"} for info in infos]
 
     def _remove_cached(self) -> list[_Info]:
         """Only the copies here go; what was submitted stays submitted."""
         groups = self._submitted_groups("removed")
         self._say("Removing submitted assignments:", self._lines(groups, _line))
-        for group in groups:
-            for info in group["submissions"]:
-                shutil.rmtree(info["path"])
+        paths = [info["path"] for group in groups for info in group["submissions"]]
+        failures = {}
+        for path in paths:
+            try:
+                shutil.rmtree(path)
+            except OSError as error:
+                failures[path] = sentence(error)
+        self.fail_with("copies could not be removed", failures, len(paths))
         return groups
 
     def _say_what_is_new(self, found: list[Released]) -> None:
@@ -153,7 +153,7 @@ class ExchangeList(Exchange, abc.ExchangeList):  # type: ignore[misc]  # nbgrade
 
     def _released_info(self, one: Released) -> _Info:
         folder = self.local_folder(one.course_id, one.assignment_id)
-        if files.is_folder(folder):
+        if self.is_copy(one, Path(folder)):
             status, path = "fetched", str(Path(folder).absolute())
             notebooks = _local_notebooks(Path(path))
         else:
@@ -171,11 +171,6 @@ class ExchangeList(Exchange, abc.ExchangeList):  # type: ignore[misc]  # nbgrade
             "path": path,
             "notebooks": notebooks,
         }
-
-    def _released_line(self, info: _Info) -> str:
-        line = f"{info['course_id']} {info['assignment_id']}"
-        is_here = files.is_folder(self.local_folder(info["course_id"], info["assignment_id"]))
-        return f"{line} (already downloaded)" if is_here else line
 
     # Submitted
 
@@ -197,11 +192,15 @@ class ExchangeList(Exchange, abc.ExchangeList):  # type: ignore[misc]  # nbgrade
 
     def _submission_info(self, one: Submission, status: str) -> _Info:
         path = self._path(one)
-        folder = self.local_folder(one.course_id, one.assignment_id)
+        folder = self.folder_of_copy(one.course_id, one.assignment_id)
         # nbgrader's pages and its tests see "./ps1/feedback/...": Path would drop the dot.
-        feedback = os.path.join(folder, "feedback", one.timestamp)  # noqa: PTH118
+        feedback = os.path.join(folder, files.FEEDBACK, one.timestamp)  # noqa: PTH118
         notebooks = [_notebook_info(nb, path, feedback) for nb in one.notebooks]
-        has_local = bool(notebooks) and all(nb["has_local_feedback"] for nb in notebooks)
+        # An extra notebook never gets feedback, and must not hide that of the others.
+        commented = [nb for nb in notebooks if nb["has_exchange_feedback"]]
+        has_local = any(nb["has_local_feedback"] for nb in notebooks) and all(
+            nb["has_local_feedback"] for nb in commented
+        )
         return {
             "course_id": one.course_id,
             "student_id": one.student,
@@ -212,8 +211,7 @@ class ExchangeList(Exchange, abc.ExchangeList):  # type: ignore[misc]  # nbgrade
             "path": path,
             "notebooks": notebooks,
             "has_local_feedback": has_local,
-            "has_exchange_feedback": bool(notebooks)
-            and all(nb["has_exchange_feedback"] for nb in notebooks),
+            "has_exchange_feedback": bool(commented),
             "feedback_updated": any(nb["feedback_updated"] for nb in notebooks),
             "local_feedback_path": str(Path(feedback).absolute()) if has_local else None,
         }
@@ -233,6 +231,11 @@ class ExchangeList(Exchange, abc.ExchangeList):  # type: ignore[misc]  # nbgrade
 
 def _group(info: _Info) -> tuple[str, str, str]:
     return info["course_id"], info["student_id"], info["assignment_id"]
+
+
+def _released_line(info: _Info) -> str:
+    line = f"{info['course_id']} {info['assignment_id']}"
+    return f"{line} (already downloaded)" if info["status"] == "fetched" else line
 
 
 def _line(info: _Info) -> str:
@@ -272,5 +275,8 @@ def _notebook_info(notebook: Notebook, path: str, feedback: str) -> _Info:
 def _is_updated(local: Path, released: str | None) -> bool:
     if released is None:
         return False
-    with local.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() != released
+    try:
+        with local.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() != released
+    except OSError:  # fetching it again replaces a file that cannot be read
+        return True

@@ -1,19 +1,23 @@
-"""nbgrader's pages in JupyterLab, for somebody whose hub says which courses are theirs.
+"""nbgrader's pages in JupyterLab, as an extension of the Jupyter server.
 
-An extension of the Jupyter server, which is there as soon as this package is. Where no hub says
-anything (`NBEXCHANGE_COURSES` is not set) it does nothing at all; else:
+It is there as soon as this package is. Where nbgrader uses this package's exchange:
 
-* Who teaches nothing does not see Formgrader, Create Assignment and Course List. That is a
-  comfort and no right: what anybody may do, the service decides. Nor does anybody see the menu's
-  Formgrader where frames are forbidden, as below JupyterHub: it would be an empty frame.
-* Each course that somebody teaches has its own folder (`courses.py`) and, below
+* No request waits for the exchange (`assignment_list.py`, `formgraders.py`). The same addresses are
+  added before nbgrader's own, because extensions are loaded in the order of their names.
+
+Where a hub says which courses are a person's (`NBEXCHANGE_COURSES`):
+
+* A person who teaches nothing does not see Formgrader, Create Assignment and Course List. That is a
+  convenience; the service decides about permissions. Below JupyterHub, which forbids frames, the
+  menu's Formgrader is hidden too: it would be an empty frame.
+* Each course that the person teaches has its own folder (`courses.py`) and, below
   `nbexchange/<course id>/formgrader`, its own formgrader. nbgrader has one in a server, which looks
   at one course at a time: a button in a tab that was opened before would act on another course.
 * Course List leads to them, and to the accounts that instructors share (`NBEXCHANGE_GRADERS`).
-  `/formgrader` itself leads to the only one of the former, or asks which.
+  `/formgrader` itself asks which: the server does not know the courses that came after its start,
+  and a link from an LMS may be about one of those.
 """
 
-import asyncio
 import json
 import os
 import re
@@ -28,16 +32,26 @@ from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.utils import url_path_join
 from nbgrader.coursedir import CourseDirectory
 from nbgrader.server_extensions.course_list.handlers import CourseListHandler
+from nbgrader.server_extensions.formgrader import apihandlers
 from nbgrader.server_extensions.formgrader.base import check_xsrf
 from nbgrader.server_extensions.formgrader.formgrader import FormgradeExtension
-from nbgrader.server_extensions.formgrader.handlers import FormgraderHandler, static_path
+from nbgrader.server_extensions.formgrader.handlers import (
+    FormgraderHandler,
+    default_handlers,
+    static_path,
+)
 from tornado import web
 
-from nbexchange.plugin import courses
+from nbexchange.plugin import assignment_list, configuration, courses
 from nbexchange.plugin.answers import is_visible_name
+from nbexchange.plugin.assignment_list import AssignmentList
 from nbexchange.plugin.client import ServiceError
+from nbexchange.plugin.coursework import Coursework
 from nbexchange.plugin.exchange import MISHAPS, sentence
+from nbexchange.plugin.formgraders import adapted, late
+from nbexchange.plugin.jobs import Jobs, Lane, answer_after
 from nbexchange.plugin.list import ExchangeList
+from nbexchange.plugin.shown import page
 
 FRAMED = "@jupyter/nbgrader:formgrader"
 OF_INSTRUCTORS = (FRAMED, "@jupyter/nbgrader:create-assignment", "@jupyter/nbgrader:course-list")
@@ -51,19 +65,20 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
 
 
 def _load_jupyter_server_extension(server: Any) -> None:
-    if courses.told() is None:
-        return
-    taught = courses.taught()
-    _choose(server.web_app.settings, teaches=bool(taught))
     pages = _Pages(server)
-    for course_id in taught:
-        try:
-            pages.open_course(course_id)
-        except MISHAPS as error:  # the other courses and JupyterLab itself go on
-            server.log.error("The course %r cannot be opened. %s", course_id, sentence(error))
-    # Before nbgrader's own for the same addresses, because extensions are loaded by name.
-    pages.add("formgrader/?", _Formgrader)
-    pages.add("formgraders", _CourseList)
+    if courses.told() is not None:
+        taught = courses.taught()
+        _choose(server.web_app.settings, teaches=bool(taught))
+        for course_id in taught:
+            try:
+                pages.open_course(course_id)
+            except MISHAPS as error:  # the other courses and JupyterLab itself go on
+                server.log.error("The course %r cannot be opened. %s", course_id, sentence(error))
+        pages.add("formgrader/?", _Formgrader, pages=pages)
+        pages.add("formgraders", _CourseList, pages=pages)
+    folders = (configuration.STARTED_IN, server.root_dir)
+    if configuration.uses_the_service(configuration.load(server.log, *folders)):
+        pages.answer_in_time()
 
 
 def _choose(settings: MutableMapping[str, Any], *, teaches: bool) -> None:
@@ -95,17 +110,31 @@ class _Pages:
         """course id -> where its formgrader is"""
         self._server = server
         self._root = Path(server.root_dir)
+        self._jobs = Jobs()
+        self._lane = Lane("courses", 2)
 
-    def add(self, address: str, handler: type[web.RequestHandler]) -> None:
+    def add(self, address: str, handler: type[web.RequestHandler], **options: Any) -> None:
         base_url = re.escape(self._server.web_app.settings["base_url"])
         pattern = url_path_join(base_url, address)
-        self._server.web_app.add_handlers(".*$", [(pattern, handler, {"pages": self})])
+        self._server.web_app.add_handlers(".*$", [(pattern, handler, options)])
+
+    def answer_in_time(self) -> None:
+        """Take the place of nbgrader's handlers that wait in the event loop."""
+        log, seconds = self._server.log, answer_after(self._server.web_app.settings)
+        listed = AssignmentList(Coursework(self._server.root_dir, log), seconds, log)
+        for address, handler in assignment_list.ROUTES:
+            self.add(address, handler, assignment_list=listed)
+        self.add("formgrader/?", _AnyFolder)
+        for address, handler, *options in (*default_handlers, *apihandlers.default_handlers):
+            if handler is not FormgraderHandler:
+                self.add(address, adapted(handler), **(options[0] if options else {}))
+        if courses.told() is None:
+            self.add("formgraders", _LocalCourseList)
 
     def open_course(self, course_id: str) -> None:
         """Its folder, and a formgrader for it; ServiceError or OSError if that cannot be."""
         folder = str(courses.prepare(course_id, self._root))
-        formgrader = FormgradeExtension(parent=self._server)
-        formgrader.log = self._server.log
+        formgrader = FormgradeExtension(parent=self._server, log=self._server.log)
         formgrader.root_dir = str(self._root)
         # As nbgrader does where it opens a folder: what lies around elsewhere does not count.
         formgrader.load_cwd_config = False
@@ -141,9 +170,13 @@ class _Pages:
         if course_id is None:
             return {}
         if course_id not in self.open:
-            if not await asyncio.to_thread(self._is_new, course_id):
+            job, _ = self._jobs.start(course_id, self._lane, lambda: self._is_new(course_id))
+            if not await job.ended_within(answer_after(self._server.web_app.settings)):
+                raise ServiceError(late("Asking the exchange"))
+            if not job.result():
                 return {}
-            self.open_course(course_id)
+            if course_id not in self.open:  # a second click may have been quicker
+                self.open_course(course_id)
         return {course_id: self.open[course_id]}
 
     def _course_in(self, path: str) -> str | None:
@@ -157,7 +190,7 @@ class _Pages:
         folder = courses.folder_of(course_id, self._root)
         if (folder / "nbgrader_config.py").is_file():
             return True
-        config = FormgradeExtension(parent=self._server).load_config()
+        config = configuration.load(self._server.log, configuration.STARTED_IN, self._root)
         exchange = ExchangeList(coursedir=CourseDirectory(config=config), config=config)
         try:
             exchange.client.assignments(course_id)
@@ -183,7 +216,7 @@ class _Site:
         self._webapp.add_handlers(
             host_pattern,
             [
-                (pattern, self._within(handler), *options)
+                (pattern, self._within(adapted(handler)), *options)
                 for pattern, handler, *options in (*ours, *handlers)
             ],
         )
@@ -217,7 +250,18 @@ class _Links(JupyterHandler):
         self.finish(re.sub('"/(notebooks|edit|tree)/"', lambda _: base_url, script))
 
 
-class _Formgrader(FormgraderHandler):  # type: ignore[misc]  # nbgrader is not typed
+class _AnyFolder(FormgraderHandler):  # type: ignore[misc]  # nbgrader is not typed
+    """`/formgrader?path=`, below the folder that JupyterLab shows. nbgrader's own looks below the
+    folder that the server was started in."""
+
+    def get_argument(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        value = super().get_argument(name, *args, **kwargs)
+        if name == "path" and value:
+            return str(Path(self.settings["serverapp"].root_dir, value))
+        return value
+
+
+class _Formgrader(_AnyFolder):
     """`/formgrader`: on to that of the course that is meant."""
 
     def initialize(self, pages: _Pages) -> None:
@@ -226,15 +270,16 @@ class _Formgrader(FormgraderHandler):  # type: ignore[misc]  # nbgrader is not t
     @web.authenticated
     @check_xsrf  # type: ignore[untyped-decorator]  # nbgrader is not typed
     async def get(self) -> None:
+        path = self.get_argument("path", "")
         try:
-            links = await self._pages.meant_by(self.get_argument("path", ""))
+            links = await self._pages.meant_by(path)
         except MISHAPS as error:
             self.set_status(404 if isinstance(error, ServiceError) else 500)
-            self.finish(_page(f"<p>{escape(sentence(error))}</p>"))
+            self.finish(page(f"<p>{escape(sentence(error))}</p>"))
             return
         if not links:
             super().get()
-        elif len(links) == 1:
+        elif path:
             self.redirect(*links.values())
         else:
             self.finish(_choice(links))
@@ -242,17 +287,29 @@ class _Formgrader(FormgraderHandler):  # type: ignore[misc]  # nbgrader is not t
 
 def _choice(links: dict[str, str]) -> str:
     lines = (
-        f'<li><a href="{escape(link)}">{escape(course_id)}</a></li>'
+        f'<li><p><a href="{escape(link)}">{escape(course_id)}</a></p></li>'
         for course_id, link in links.items()
     )
-    return _page(f"<p>Of which course?</p><ul>{''.join(lines)}</ul>")
+    return page(
+        f"<p>Which course do you want to open?</p><ul>{''.join(lines)}</ul>"
+        "<p>This page knows the courses that you taught when your server started. If one is "
+        "missing, stop your server and start it again.</p>"
+    )
 
 
-def _page(content: str) -> str:
-    return f"<!doctype html><title>Formgrader</title><h1>Formgrader</h1>{content}"
+class _LocalCourseList(CourseListHandler):  # type: ignore[misc]  # nbgrader is not typed
+    """Course List, without a change of the process's folder while it asks."""
+
+    @property
+    def assignment_dir(self) -> str:
+        return os.getcwd()  # noqa: PTH109 - nbgrader goes there and back
+
+    def load_config(self) -> Any:
+        root = self.settings["serverapp"].root_dir
+        return configuration.load(self.log, configuration.STARTED_IN, root)
 
 
-class _CourseList(CourseListHandler):  # type: ignore[misc]  # nbgrader is not typed
+class _CourseList(_LocalCourseList):
     """Course List, with each course that is taught here, or in an account that is shared."""
 
     def initialize(self, pages: _Pages) -> None:

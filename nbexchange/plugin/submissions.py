@@ -4,6 +4,7 @@ import datetime
 import json
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
 from nbgrader.exchange import abc
@@ -12,10 +13,14 @@ from traitlets import Integer
 
 from nbexchange import archive
 from nbexchange.archive import Member
-from nbexchange.plugin import files, gradebook
+from nbexchange.plugin import files, gradebook, packing
 from nbexchange.plugin.answers import Released, Submission, SubmissionReceipt, is_folder_name
 from nbexchange.plugin.client import Parcel, Refused, ServiceError
-from nbexchange.plugin.exchange import MISHAPS, Exchange, is_glob, is_wanted, sentence
+from nbexchange.plugin.disks import naming
+from nbexchange.plugin.exchange import Exchange, is_glob, is_wanted, sentence
+from nbexchange.plugin.jobs import COMPUTING
+from nbexchange.plugin.packing import LeftOut, Rules, Selection
+from nbexchange.text import escaped
 
 RECEIPT = "submission_receipt.json"
 """Says which submission a folder holds. autograde and generate_feedback carry it along with the
@@ -28,6 +33,9 @@ _OURS = {RECEIPT, TIMESTAMP, SECRET}
 
 class ExchangeSubmit(Exchange, abc.ExchangeSubmit):  # type: ignore[misc]  # nbgrader is not typed
     """`c.ExchangeSubmit.*`"""
+
+    left_out: Sequence[LeftOut] = ()
+    """Files and folders that were not submitted, for whoever started this; also in the receipt."""
 
     def init_src(self) -> None:
         name = self.coursedir.assignment_id
@@ -47,17 +55,20 @@ class ExchangeSubmit(Exchange, abc.ExchangeSubmit):  # type: ignore[misc]  # nbg
         student_id = self.coursedir.student_id
         if student_id not in ("", "*") and ("*" in student_id or "+" in student_id):
             raise self.failed(f"The student ID should contain no '*' nor '+'; got {student_id}")
+        self.remove_abandoned(self.src_path.parent)
 
     def copy_files(self) -> None:
         released = self._release()
+        self._refuse_other_course()
         self.log.info("Source: %s", self.src_path)
-        files.check_size(self.src_path, self.coursedir)
-        contents = files.members(self.src_path, files.rules(self.coursedir, self.log))
-        self._compare_notebooks(released, contents)
+        selection = self._select(released)
+        self._compare_notebooks(released, selection.members)
         news = self.news(released, self.src_path)
         if news:
             self.log.warning("%s This is submitted all the same.", news)
-        with files.packed(self._with_marks(contents), self.max_buffer_size) as parcel:
+        with selection.packed(self._marks(), self.max_buffer_size) as parcel:
+            packing.check_notebooks(selection, released.notebook_files)
+            self._say_what_is_left_out(selection)
             receipt = self.client.submit(
                 self.coursedir.course_id, self.coursedir.assignment_id, parcel
             )
@@ -70,6 +81,21 @@ class ExchangeSubmit(Exchange, abc.ExchangeSubmit):  # type: ignore[misc]  # nbg
         self.log.info(
             "Submitted as: %s %s %s", receipt.course_id, receipt.assignment_id, receipt.timestamp
         )
+
+    def _select(self, released: Released) -> Selection:
+        rules, notebooks = Rules.of(self.coursedir), released.notebook_files
+        selection = packing.select(self.src_path, rules, notebooks=notebooks, ours=_OURS)
+        packing.check_notebooks(selection, notebooks)
+        selection.check_size(
+            "Remove what need not be submitted, or ask your instructor to raise the option for "
+            "the whole course."
+        )
+        return selection
+
+    def _say_what_is_left_out(self, selection: Selection) -> None:
+        self.left_out = [*selection.left_out, *selection.too_large]
+        if self.left_out:
+            self.log.warning("%s", packing.warning(self.left_out, RECEIPT))
 
     def _release(self) -> Released:
         """What is being answered; also the moment to notice that somebody poses as another."""
@@ -91,6 +117,16 @@ class ExchangeSubmit(Exchange, abc.ExchangeSubmit):  # type: ignore[misc]  # nbg
                 "your name from your login. Leave out --student."
             )
 
+    def _refuse_other_course(self) -> None:
+        course_id = self.course_of_folder(self.src_path)
+        if course_id is not None and course_id != self.coursedir.course_id:
+            raise self.failed(
+                f"Nothing was submitted. The folder {self.src_path.name} was fetched from the "
+                f"course {course_id}, and this submission is for {self.coursedir.course_id}. "
+                f"Submit it to {course_id}; or rename the folder, fetch the assignment of "
+                f"{self.coursedir.course_id}, and submit that."
+            )
+
     def _compare_notebooks(self, released: Released, contents: list[Member]) -> None:
         expected = set(released.notebook_files)
         submitted = {one.name for one in contents if _is_notebook(one)}
@@ -103,6 +139,14 @@ class ExchangeSubmit(Exchange, abc.ExchangeSubmit):  # type: ignore[misc]  # nbg
             f"{name}: {'OK' if name in expected else 'EXTRA'}" for name in sorted(submitted)
         )
         diff = f"Expected:\n\t{found}\nSubmitted:\n\t{sent}"
+        # Work on an older release counts, also where the newer one calls its notebooks otherwise.
+        is_older = bool(submitted) and self.news(released, self.src_path) is not None
+        if expected.isdisjoint(submitted) and expected and not is_older:
+            raise self.failed(
+                f"Assignment {self.coursedir.assignment_id} not submitted. The folder has none of "
+                "the release's notebooks. If you renamed one, give it its name back. If they are "
+                f"gone, fetch the assignment again: your files stay as they are.\n{diff}"
+            )
         if self.strict and expected - submitted:
             raise self.failed(
                 f"Assignment {self.coursedir.assignment_id} not submitted. "
@@ -114,15 +158,13 @@ class ExchangeSubmit(Exchange, abc.ExchangeSubmit):  # type: ignore[misc]  # nbg
             diff,
         )
 
-    def _with_marks(self, contents: list[Member]) -> list[Member]:
-        """With nbgrader's marks instead of whatever the student has under these names.
+    def _marks(self) -> list[Member]:
+        """nbgrader's marks, instead of whatever the student has under these names.
 
         The secret means nothing here. It lets nbgrader's own exchange give feedback on this
         submission, should a course go back to it.
         """
-        students = [one for one in contents if one.name.partition("/")[0] not in _OURS]
         return [
-            *students,
             Member(TIMESTAMP, self.timestamp.encode()),
             Member(SECRET, secrets.token_hex(64).encode()),
         ]
@@ -138,9 +180,11 @@ class ExchangeSubmit(Exchange, abc.ExchangeSubmit):  # type: ignore[misc]  # nbg
                 raise ServiceError(f"{receipt.student!r} cannot be part of the name of a folder")
             copy.parent.mkdir(parents=True, exist_ok=True)
             parcel.file.seek(0)
-            marks = {TIMESTAMP: receipt.timestamp.encode(), RECEIPT: _receipt(receipt).encode()}
-            archive.unpack(parcel.file, copy, extra=marks)
-        except MISHAPS as error:
+            text = _receipt(receipt, self.left_out)
+            marks = {TIMESTAMP: receipt.timestamp.encode(), RECEIPT: text.encode()}
+            with naming(copy), COMPUTING:
+                archive.unpack(parcel.file, copy, Rules.of(self.coursedir).limits, marks)
+        except Exception as error:  # noqa: BLE001 - the work is submitted
             self.log.warning(
                 "Your work is submitted, but no copy of it is kept here: %s", sentence(error)
             )
@@ -155,16 +199,18 @@ class ExchangeCollect(Exchange, abc.ExchangeCollect):  # type: ignore[misc]  # n
 
     def init_src(self) -> None:
         self.check_course()
-        due = self._duedate() if self.before_duedate else None
-        found = self._submissions(latest=due is None)
+        due = self._duedates() if self.before_duedate else gradebook.Duedates(None)
+        found = self._submissions(latest=due.usual is None)
         by_student: dict[str, list[Submission]] = {}
         for one in sorted(found, key=lambda one: one.timestamp, reverse=True):
             by_student.setdefault(one.student, []).append(one)
-        self._chosen = [_choose(ones, due) for _, ones in sorted(by_student.items())]
+        self._chosen = [
+            _choose(ones, due.of(student)) for student, ones in sorted(by_student.items())
+        ]
 
-    def _duedate(self) -> datetime.datetime | None:
+    def _duedates(self) -> gradebook.Duedates:
         try:
-            return gradebook.duedate(self.coursedir)
+            return gradebook.duedates(self.coursedir)
         except Exception as error:  # noqa: BLE001 - SQLAlchemy's and alembic's; see Exchange.start
             kind = type(error).__name__
         raise self.failed(
@@ -190,7 +236,12 @@ class ExchangeCollect(Exchange, abc.ExchangeCollect):  # type: ignore[misc]  # n
         ]
 
     def init_dest(self) -> None:
-        pass
+        students = (one.student for one in self._chosen if is_folder_name(one.student))
+        self.remove_abandoned(*{self._folder(student).parent for student in students})
+
+    def _folder(self, student: str) -> Path:
+        step, assignment_id = self.coursedir.submitted_directory, self.coursedir.assignment_id
+        return Path(self.coursedir.format_path(step, student, assignment_id))
 
     def copy_files(self) -> None:
         course_id, assignment_id = self.coursedir.course_id, self.coursedir.assignment_id
@@ -215,7 +266,7 @@ class ExchangeCollect(Exchange, abc.ExchangeCollect):  # type: ignore[misc]  # n
         for one, outcome in self.in_order(self._collect, self._chosen, self.collect_workers):
             try:
                 self.log.info("%s: %s %s", outcome(), one.student, one.assignment_id)
-            except MISHAPS as error:
+            except Exception as error:  # noqa: BLE001 - it must not stop the others
                 reason = sentence(error)
                 failures[one.student] = reason
                 self.log.error(
@@ -227,11 +278,7 @@ class ExchangeCollect(Exchange, abc.ExchangeCollect):  # type: ignore[misc]  # n
         """Get one submission, if it is wanted; what was done, in nbgrader's words."""
         if not is_folder_name(one.student):
             raise ServiceError(f"{one.student!r} cannot be the name of a folder")
-        folder = Path(
-            self.coursedir.format_path(
-                self.coursedir.submitted_directory, one.student, one.assignment_id
-            )
-        )
+        folder = self._folder(one.student)
         is_there = folder.is_dir()
         if is_there and not self._is_better(one, folder):
             if self.update:
@@ -256,9 +303,25 @@ class ExchangeCollect(Exchange, abc.ExchangeCollect):  # type: ignore[misc]  # n
         return found
 
     def _bring(self, one: Submission, folder: Path) -> None:
-        with self.client.collect(one) as file, files.unpacked(file, folder) as new:
-            files.check_size(new, self.coursedir)
-            files.prune(new, files.rules(self.coursedir, self.log))
+        rules = Rules.of(self.coursedir)
+        with self.client.collect(one) as file, files.unpacked(file, folder, rules.limits) as new:
+            selection = packing.select(new, rules, ours=_OURS)
+            selection.check_size(
+                "If that is right, set c.CourseDirectory.max_dir_size = "
+                f"{packing.kilobytes(selection.size)} or more in nbgrader_config.py, and collect "
+                "again."
+            )
+            if selection.too_large:
+                lines = "\n\t".join(packing.listed(selection.too_large))
+                self.log.warning(
+                    "Ignoring files too large in the submission of %s:\n\t%s\n"
+                    "To have them, raise c.CourseDirectory.max_file_size in nbgrader_config.py, "
+                    "remove %s, and collect again.",
+                    one.student,
+                    lines,
+                    folder,
+                )
+            files.prune(new, rules.leave_out)
             files.put(new, TIMESTAMP, one.timestamp)
             files.put(new, RECEIPT, _receipt(one))
             if self.coursedir.groupshared:
@@ -281,8 +344,8 @@ def _choose(newest_first: list[Submission], due: datetime.datetime | None) -> Su
     return next(in_time, newest_first[0])
 
 
-def _receipt(one: Submission | SubmissionReceipt) -> str:
-    said = {
+def _receipt(one: Submission | SubmissionReceipt, left_out: Sequence[LeftOut] = ()) -> str:
+    said: dict[str, object] = {
         "course_id": one.course_id,
         "assignment_id": one.assignment_id,
         "student": one.student,
@@ -291,6 +354,10 @@ def _receipt(one: Submission | SubmissionReceipt) -> str:
         "sha256": one.sha256,
         "size": one.size,
     }
+    if left_out:
+        said["left_out"] = [
+            {"path": escaped(each.path), "reason": escaped(each.reason)} for each in left_out
+        ]
     return json.dumps(said, indent=1, ensure_ascii=False) + "\n"
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import datetime
 import secrets
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, ClassVar, TypeVar
@@ -20,6 +20,10 @@ from typing import BinaryIO, ClassVar, TypeVar
 from nbexchange.errors import NbExchangeError
 
 T = TypeVar("T")
+
+Steps = Generator[int, None, T]
+"""A check that lets others have their turn: each step is short, and yields how many bytes it has
+read, or expanded."""
 
 CHUNK = 1024 * 1024
 """Bytes that travel at a time: all that one transfer holds in memory."""
@@ -69,10 +73,11 @@ class Upload:
         """Add bytes. Raises StoreFull or Unavailable, after which only `abort` makes sense."""
         raise NotImplementedError
 
-    async def seal(self, check: Callable[[Blob, BinaryIO], T]) -> T:
+    async def seal(self, check: Callable[[Blob, BinaryIO], Steps[T]]) -> T:
         """No more bytes will come: hand the whole to `check`, in a thread, before it counts.
 
-        What `check` returns or raises comes back.
+        What `check` returns or raises comes back. Raises BadArchive for one that takes far longer
+        than its bytes can explain.
         """
         raise NotImplementedError
 
@@ -83,6 +88,12 @@ class Upload:
     async def abort(self) -> None:
         """Leave nothing behind. Harmless after `commit` or another `abort`."""
         raise NotImplementedError
+
+
+def unchecked(blob: Blob, _: BinaryIO) -> Steps[Blob]:
+    """For `seal`, of bytes that may be anything."""
+    yield from ()
+    return blob
 
 
 class Storage:
@@ -116,6 +127,15 @@ class Storage:
 
     def entries(self) -> AsyncIterator[Entry]:
         """Everything that is stored, in no order."""
+        raise NotImplementedError
+
+    async def read_note(self, name: str) -> bytes | None:
+        """What `write_note` kept beside the blobs; None where there is none."""
+        raise NotImplementedError
+
+    async def write_note(self, name: str, content: bytes) -> None:
+        """Keep something small, durably, in place of what it was before. It is no blob, and not
+        among `entries`. For commands: all of it is in memory."""
         raise NotImplementedError
 
     async def check(self) -> None:

@@ -3,6 +3,7 @@
 What it needs: one directory on one file system, writable by the service alone, on a disk that
 keeps what it has acknowledged to fsync. Layout:
 
+    last-check              what the last `nbexchange check` saw
     uploads/<key>           on its way in
     blobs/<k>/<key>         stored; <k> is the first two characters of the key
 
@@ -25,7 +26,7 @@ import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from nbexchange.storage import CHUNK, Blob, Entry, Room, Storage, Upload, new_key
+from nbexchange.storage import CHUNK, Blob, Entry, Room, Storage, Upload, new_key, unchecked
 from nbexchange.storage.spool import SpooledUpload, Threads, cannot_make, damaged
 
 LOST = "all-files-are-lost"
@@ -37,6 +38,7 @@ class DiskStorage(Storage):
     kind = "disk"
 
     def __init__(self, root: Path) -> None:
+        self._root = root
         self.blobs = root / "blobs"
         self.uploads = root / "uploads"
         self.threads = Threads()
@@ -63,7 +65,7 @@ class DiskStorage(Storage):
                 chunk = await self.threads.work(_read_at, file, position, length, hasher)
                 last = position + length == stop
                 if len(chunk) < length or (last and hasher and hasher.hexdigest() != blob.sha256):
-                    raise damaged(blob)
+                    raise damaged()
                 yield chunk
         finally:
             file.close()
@@ -75,10 +77,10 @@ class DiskStorage(Storage):
         except FileNotFoundError as error:
             if not path.parent.is_dir():
                 raise  # the store is away
-            raise damaged(blob) from error
+            raise damaged() from error
         if os.fstat(file.fileno()).st_size != blob.size:
             file.close()
-            raise damaged(blob)
+            raise damaged()
         return file
 
     async def delete(self, key: str) -> None:
@@ -100,12 +102,36 @@ class DiskStorage(Storage):
             for entry in await self.threads.work(_entries, directory, unfinished):
                 yield entry
 
+    async def read_note(self, name: str) -> bytes | None:
+        return await self.threads.work(self._read_note, name)
+
+    def _read_note(self, name: str) -> bytes | None:
+        try:
+            return (self._root / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    async def write_note(self, name: str, content: bytes) -> None:
+        await self.threads.work(self._write_note, name, content)
+
+    def _write_note(self, name: str, content: bytes) -> None:
+        fresh = self._root / f".{name}.{new_key()}"
+        try:
+            with open(fresh, "xb", opener=_private) as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.rename(self._root / name)
+        finally:
+            fresh.unlink(missing_ok=True)
+        _sync_directory(self._root)
+
     async def check(self) -> None:
         await self.threads.work(self.blobs.stat)
         probe = self.open_upload()
         try:
             await probe.write(b"nbexchange")
-            await probe.seal(lambda blob, file: None)
+            await probe.seal(unchecked)
         finally:
             await probe.abort()
 
@@ -133,7 +159,7 @@ class DiskUpload(SpooledUpload):
         )
 
     async def store(self, blob: Blob) -> None:
-        await self._threads.work(self._store)
+        await self._threads.make_durable(blob.size, self._store)
 
     def _store(self) -> None:
         assert self._file is not None
@@ -175,6 +201,10 @@ def _make_directories(root: Path, uploads: Path, blobs: Path) -> None:
         part.mkdir(exist_ok=True, mode=0o700)
     for directory in (blobs, root, root.parent):
         _sync_directory(directory)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _remove(path: Path) -> None:

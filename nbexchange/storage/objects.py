@@ -6,6 +6,7 @@ that is missing). The store has to be strongly consistent and to know `If-None-M
 Ceph, Google and Azure do. Layout, below the prefix of the URL:
 
     blobs/<key>     stored
+    last-check      what the last `nbexchange check` saw
     probe           written and deleted by `readyz`
 
 Switch versioning off, or let the bucket expire old versions, for `purge` deletes one version only.
@@ -49,6 +50,7 @@ from obstore.exceptions import (
 )
 from obstore.store import ObjectStore, from_url
 
+from nbexchange import timeouts
 from nbexchange.errors import Damaged, Misconfigured, NbExchangeError, Unavailable
 from nbexchange.storage import CHUNK, Blob, Entry, Room, Storage, Upload, new_key
 from nbexchange.storage.spool import (
@@ -73,7 +75,7 @@ UPLOADS_AT_A_TIME = 8
 LARGE_AT_A_TIME = 4
 """Of several parts. They have turns of their own, or a few videos would keep all others waiting."""
 
-TURN_SECONDS = 20
+TURN_SECONDS = timeouts.STORE_TURN
 """How long an upload waits for its turn, before it has to come again."""
 
 PROBE = "probe"
@@ -82,14 +84,14 @@ CLIENT: dict[str, Any] = {
     "connect_timeout": "3s",
     # From the request to the answer, and for each piece of that. No limit for the whole: a large
     # download goes on for as long as the client takes.
-    "read_timeout": "20s",
+    "read_timeout": f"{timeouts.STORE_ANSWER:g}s",
     "timeout": "30days",
 }
 
 # The library's own would try for three minutes, with somebody waiting.
 RETRY: Any = {
     "max_retries": 4,
-    "retry_timeout": timedelta(seconds=5),
+    "retry_timeout": timedelta(seconds=timeouts.STORE_RETRIES),
     "backoff": {
         "init_backoff": timedelta(milliseconds=100),
         "max_backoff": timedelta(seconds=1),
@@ -133,7 +135,7 @@ class ObjectStorage(Storage):
             async with asyncio.timeout(TURN_SECONDS):
                 await turns.acquire()
         except TimeoutError as error:
-            log.warning("%d bytes waited %d s for their turn to be stored", size, TURN_SECONDS)
+            log.warning("%d bytes waited %g s for their turn to be stored", size, TURN_SECONDS)
             raise Unavailable(
                 "the exchange stores as many files as it can at a time; send yours again soon"
             ) from error
@@ -155,7 +157,7 @@ class ObjectStorage(Storage):
         with _known_errors(blob):
             found = await self._get(blob, start, stop)
             if found.meta["size"] != blob.size:
-                raise damaged(blob)
+                raise damaged()
             if start == stop:
                 return
             async for chunk in found.stream(CHUNK):
@@ -164,10 +166,10 @@ class ObjectStorage(Storage):
                     await self.threads.work(hasher.update, chunk)
                 last = position >= stop
                 if position > stop or (last and hasher and hasher.hexdigest() != blob.sha256):
-                    raise damaged(blob)
+                    raise damaged()
                 yield chunk
             if position < stop:
-                raise damaged(blob)
+                raise damaged()
 
     async def _get(self, blob: Blob, start: int, stop: int) -> obstore.GetResult:
         path = self.path(blob.key)
@@ -198,6 +200,20 @@ class ObjectStorage(Storage):
                 for found in batch:
                     key = found["path"].rpartition("/")[2]
                     yield Entry(key, found["size"], found["last_modified"])
+
+    async def read_note(self, name: str) -> bytes | None:
+        with _known_errors():
+            try:
+                found = await obstore.get_async(self.store, name)
+                return bytes(await found.bytes_async())
+            except FileNotFoundError as error:
+                if not _is_missing(error):
+                    raise
+                return None
+
+    async def write_note(self, name: str, content: bytes) -> None:
+        with _known_errors():
+            await obstore.put_async(self.store, name, content, mode="overwrite")
 
     async def check(self) -> None:
         """One object, written and deleted: what is missing in rights or quota is found here."""
@@ -366,7 +382,7 @@ def _known_errors(blob: Blob | None = None) -> Iterator[None]:
 
 def _translated(error: Exception, blob: Blob | None) -> NbExchangeError:
     if blob is not None and _is_missing(error):
-        return damaged(blob)
+        return damaged()
     said = _said(error)
     if _FULL.search(said):
         log.error("the store is full: %s", said)

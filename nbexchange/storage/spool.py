@@ -13,18 +13,48 @@ import functools
 import hashlib
 import io
 import logging
+import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, ClassVar, TypeVar
+from typing import BinaryIO, ClassVar, Generic, TypeVar
 
-from nbexchange.errors import Damaged, Misconfigured, NbExchangeError, StoreFull, Unavailable
-from nbexchange.storage import CHUNK, Blob, Upload
+from nbexchange.errors import (
+    BadArchive,
+    Damaged,
+    Misconfigured,
+    NbExchangeError,
+    StoreFull,
+    Unavailable,
+)
+from nbexchange.storage import CHUNK, Blob, Steps, Upload
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+READ_SIZE = 128 * 1024
+"""Bytes that a check reads at a time, and holds while it waits for its next slice."""
+
+ALL_GATHERED = 64 * CHUNK
+"""Bytes that all uploads together gather in memory: who holds many open takes no more."""
+
 THREADS = 8
+LONG_THREADS = 1
+"""For checks that go on after their first slice. They are bound by the processor, which has other
+things to do."""
+
+SLICE_SECONDS = 0.1
+"""After which a check lets the others have their turn; a usual submission takes a tenth of it."""
+
+LARGE = 16 * CHUNK
+"""Bytes from which on a file may take seconds to become durable."""
+
+CHECK_SECONDS = 30.0
+CHECK_RATE = 20_000_000
+"""How much time of the processor a check may take: so much, and a second for so many bytes that it
+has read. A slow machine expands five times as many."""
+
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -32,19 +62,73 @@ class Threads:
     """Where a back-end does what would hold up the event loop."""
 
     def __init__(self) -> None:
+        self.gathering: weakref.WeakSet[SpooledUpload] = weakref.WeakSet()
+        """Uploads that hold bytes in memory now."""
         self._working = ThreadPoolExecutor(THREADS, "store")
-        # Apart, so that nobody's large archives keep others from their files.
+        # Apart, so that nobody's large archives keep others from their files, or from a check of
+        # something small. How large one is shows only when it is expanded.
         self._checking = ThreadPoolExecutor(THREADS, "check")
+        self._checking_long = ThreadPoolExecutor(LONG_THREADS, "check-long")
+        # And large files, which keep a disk busy, from all that is small.
+        self._storing_large = ThreadPoolExecutor(THREADS, "store-large")
 
     async def work(self, function: Callable[..., T], *args: object) -> T:
         return await _in(self._working, function, *args)
 
-    async def check(self, function: Callable[..., T], *args: object) -> T:
-        return await _in(self._checking, function, *args)
+    @property
+    def piece(self) -> int:
+        """Bytes that one upload gathers before they are written: a chunk, or less among many."""
+        return min(CHUNK, ALL_GATHERED // max(1, len(self.gathering)))
+
+    async def make_durable(self, size: int, function: Callable[[], T]) -> T:
+        """Do it for a file of that size."""
+        return await _in(self._storing_large if size >= LARGE else self._working, function)
+
+    async def check(self, steps: Steps[T]) -> T:
+        """Go to the end, a slice at a time: the first among the quick ones, and what is left of a
+        long one in line with other long ones. So none of them keeps a thread to itself."""
+        check = _Check(steps)
+        pool = self._checking
+        while not await _in(pool, check.go_on):
+            pool = self._checking_long
+        return check.found
 
     def close(self) -> None:
-        self._working.shutdown()
-        self._checking.shutdown()
+        for pool in (
+            self._working,
+            self._storing_large,
+            self._checking,
+            self._checking_long,
+        ):
+            pool.shutdown()
+
+
+class _Check(Generic[T]):
+    """A check under way, in whatever thread. `found` is there when `go_on` has returned True."""
+
+    found: T
+
+    def __init__(self, steps: Steps[T]) -> None:
+        self._steps = steps
+        self._seconds = 0.0
+        self._size = 0
+
+    def go_on(self) -> bool:
+        """For one slice; True at the end. Raises what the check raises."""
+        begun = time.thread_time()
+        end = time.monotonic() + SLICE_SECONDS
+        try:
+            while time.monotonic() < end:
+                self._size += next(self._steps)
+        except StopIteration as done:
+            self.found = done.value
+            return True
+        self._seconds += time.thread_time() - begun
+        if self._seconds > CHECK_SECONDS + self._size / CHECK_RATE:
+            raise BadArchive(
+                "checking the archive takes too long; leave out large files and send it again"
+            )
+        return False
 
 
 class SpooledUpload(Upload):
@@ -63,6 +147,7 @@ class SpooledUpload(Upload):
         self._size = 0
         self._blob: Blob | None = None
         self._over = self._aborted = False
+        threads.gathering.add(self)
         # A connection may break, and abort, while a thread still writes.
         self._turn = asyncio.Lock()
 
@@ -83,7 +168,7 @@ class SpooledUpload(Upload):
 
     async def write(self, chunk: bytes) -> None:
         self._waiting += chunk
-        if len(self._waiting) >= CHUNK:
+        if len(self._waiting) >= self._threads.piece:
             # The next chunk arrives while this one is hashed and written.
             await self._flushed()
             if self._aborted:
@@ -91,11 +176,11 @@ class SpooledUpload(Upload):
             full, self._waiting = self._waiting, bytearray()
             self._flushing = asyncio.ensure_future(self._flush_in_turn(full))
 
-    async def seal(self, check: Callable[[Blob, BinaryIO], T]) -> T:
+    async def seal(self, check: Callable[[Blob, BinaryIO], Steps[T]]) -> T:
         await self._flushed()
         async with self._turn:
             blob = await self._threads.work(self._finish)
-            found: T = await self._threads.check(self._check, check, blob)
+            found: T = await self._threads.check(self._check(check, blob))
             self._blob = blob
             return found
 
@@ -146,12 +231,12 @@ class SpooledUpload(Upload):
             self._flush(self._waiting)
         return Blob(self._key, self._hasher.hexdigest(), self._size)
 
-    def _check(self, check: Callable[[Blob, BinaryIO], T], blob: Blob) -> T:
+    def _check(self, check: Callable[[Blob, BinaryIO], Steps[T]], blob: Blob) -> Steps[T]:
         if self._file is None:
-            return check(blob, io.BytesIO(self._waiting))
+            return (yield from check(blob, io.BytesIO(self._waiting)))
         self._file.seek(0)
-        with open(self._file.fileno(), "rb", buffering=CHUNK, closefd=False) as file:
-            return check(blob, file)
+        with open(self._file.fileno(), "rb", buffering=READ_SIZE, closefd=False) as file:
+            return (yield from check(blob, file))
 
     def _abort(self) -> None:
         self.close()
@@ -160,6 +245,7 @@ class SpooledUpload(Upload):
     def close(self) -> None:
         """Let go of what was gathered; nothing can be done with this upload any more."""
         self._over = True
+        self._threads.gathering.discard(self)
         self._waiting = bytearray()
         if self._file is not None:
             self._file.close()
@@ -176,15 +262,16 @@ def broken_off() -> Unavailable:
     return Unavailable("the upload was broken off; send it again")
 
 
-def damaged(blob: Blob) -> Damaged:
-    log.error("blob %s is not what was stored; run `nbexchange check`", blob.key)
+def damaged() -> Damaged:
     return Damaged(
         "the stored file is damaged, so it is not handed out; tell the people who run the exchange"
     )
 
 
 def store_full() -> StoreFull:
-    return StoreFull("the exchange's disk is full, so nothing was stored; tell your instructor")
+    return StoreFull(
+        "the exchange's disk is full, so nothing was stored; contact your administrator"
+    )
 
 
 def store_away() -> Unavailable:

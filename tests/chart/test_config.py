@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,27 +15,8 @@ from nbexchange.handlers.auth.jupyterhub import JupyterHubUserHandler
 from nbexchange.handlers.auth.token_file import TokenFileUserHandler
 from tests.chart import helm
 from tests.chart.cases import ALONE, MARIADB, POSTGRESQL_AND_S3
+from tests.chart.config import load
 from tests.support.service import Service
-
-
-@pytest.fixture(autouse=True)
-def no_environment(monkeypatch):
-    for name in list(os.environ):
-        if name.startswith(("NBEX", "JUPYTERHUB_")):
-            monkeypatch.delenv(name)
-
-
-def load(values: dict[str, Any], file: Path) -> NbExchange:
-    """The service, as it reads what the chart made of the values."""
-    file.write_text(helm.secret(helm.render(values))["nbexchange_config.py"], encoding="utf-8")
-    app = NbExchange()
-    app.initialize([f"--config-file={file}"])
-    return app
-
-
-@pytest.fixture
-def config_file(tmp_path):
-    return tmp_path / "nbexchange_config.py"
 
 
 def test_the_file_is_where_the_service_looks_for_it():

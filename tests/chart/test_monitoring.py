@@ -244,6 +244,13 @@ ALERTS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
             'nbexchange_storage_size_bytes{place="files"}': "100x90",
         },
     ),
+    "NbExchangePeopleOutdated": (
+        {
+            'nbexchange_people_outdated{pod="a"}': "1x30",
+            'nbexchange_people_outdated{pod="b"}': "0x30",
+        },
+        {'nbexchange_people_outdated{pod="a"}': "1 1 1 0x30"},
+    ),
     "NbExchangeFails": (
         {
             'nbexchange_requests_total{handler="Submission",status="201"}': "0+90x60",

@@ -281,9 +281,10 @@ def checksums(values: dict[str, Any]) -> tuple[str, str]:
         ({"extraConfig": {"a": "x = 1"}}, True, False),
         ({"baseUrl": "/x/services/nbexchange/"}, True, False),
         ({"db": {"url": "mysql://n:other@db.example.org/nbexchange"}}, False, True),
-        ({"resources": {"limits": {"memory": "3Gi"}}}, False, False),
+        ({"resources": {"requests": {"cpu": 2}}}, False, False),
+        ({"resources": {"limits": {"memory": "3Gi"}}}, True, False),
     ],
-    ids=["config", "extraConfig", "baseUrl", "db.url", "resources"],
+    ids=["config", "extraConfig", "baseUrl", "db.url", "cpu", "memory"],
 )
 def test_pods_are_made_anew_when_what_they_read_changes(values, config, secret):
     before, after = checksums(MARIADB), checksums({**MARIADB, **values})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
 from collections.abc import Callable
@@ -76,11 +77,13 @@ class FakeHub:
         self._loop.call_soon_threadsafe(self._go.set)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            head = await reader.readuntil(b"\r\n\r\n")
-        except asyncio.IncompleteReadError:  # it was given up before it was put
-            writer.close()
-            return
+        # Also at the end of the hub: who held its answer until then is cancelled.
+        with contextlib.closing(writer), contextlib.suppress(asyncio.IncompleteReadError):
+            await self._answer_one(reader, writer)
+
+    async def _answer_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Raises IncompleteReadError where a question was given up before it was put."""
+        head = await reader.readuntil(b"\r\n\r\n")
         path = head.split()[1].decode().removeprefix("/hub/api/")
         token = head.decode().partition("Authorization: token ")[2].split("\r\n")[0]
         self.asked.append(path)
@@ -95,4 +98,3 @@ class FakeHub:
         self.open -= 1
         self.answered += 1
         writer.write(content)
-        writer.close()

@@ -6,6 +6,7 @@ one command. Each test has people of its own.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -94,13 +95,14 @@ def test_a_course_from_the_first_click_to_the_feedback(campus: HubLocal, chromiu
         assert "return a + b" in feedback
 
 
-def test_a_link_of_the_platform_opens_formgrader_itself(campus: HubLocal, chromium: Chromium):
-    """By either version of LTI, and of the same account."""
+def test_a_link_of_the_platform_leads_to_formgrader(campus: HubLocal, chromium: Chromium):
+    """By either version of LTI, and of the same account. This link names no course."""
     with chromium.watched():
         tom = chromium.person("tom")
         courses = []
         for version in ("1.1", "1.3"):
             launch(tom, campus, f"Formgrader of Physics I as Tom Kibble by LTI {version}")
+            tom.page.get_by_role("link", name=re.compile("^phys101-")).click()
             Formgrader(tom, tom.page)
             tom.look(tom.page, f"by-{version}")
             courses.append(tom.page.url)

@@ -382,6 +382,10 @@ REFUSED = {
     "no scheme": ({"url": "exchange:9000"}, "is no address"),
     "environment of nobody": ({"environment": {"A": "b"}}, "with command="),
     "a name with a space": ({"name": "my exchange"}, "cannot be the name of the service"),
+    "a name like a shared account's": (
+        {"name": "Grader-x", "graders": ["x-reads-groups"]},
+        "names that begin with grader- are for shared accounts",
+    ),
     "launches without lti": ({"course_id": str}, "course_id say how to read launches"),
     "roles without lti": ({"instructors": INSTRUCTORS - ASSISTANTS}, "lti=True is missing"),
     "both kinds of graders": ({"graders": ["a"], "lti": True}, "first instructor's launch"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -80,6 +81,26 @@ def without_proxy(tmp_path: Path) -> str:
     npm.write_text(FAKE_NPM.format(python=sys.executable, proxy=needs("configurable-http-proxy")))
     npm.chmod(0o755)
     return str(folder)
+
+
+def test_a_proxy_that_an_earlier_start_installed_is_found_as_text(tmp_path: Path):
+    """What it finds becomes JSON; shutil.which returns a Path for a Path on Python 3.11."""
+    installed = tmp_path / "node_modules" / ".bin" / "configurable-http-proxy"
+    installed.parent.mkdir(parents=True)
+    installed.write_text("#!/bin/sh\n")
+    installed.chmod(0o755)
+    code = "import json, pathlib, sys; sys.path.insert(0, sys.argv[1]); import run; "
+    code += "print(json.dumps(run.proxy_program(pathlib.Path(sys.argv[2]))))"
+
+    found = subprocess.run(
+        [sys.executable, "-c", code, EXAMPLE, tmp_path],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PATH": str(tmp_path)},
+    )
+
+    assert json.loads(found.stdout) == str(installed)
 
 
 @pytest.mark.slow

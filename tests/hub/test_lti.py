@@ -103,6 +103,36 @@ def test_an_operator_may_have_other_instructors():
     assert role_from([f"{IN_COURSE}#Instructor"], {"ContentDeveloper"}) == "Student"
 
 
+TEAM = [f"{V2}/institution/person#Instructor", f"{V2}/institution/person#Student"]
+
+CHOSEN = {
+    "Open edX by 1.3 before 2026": (TEAM, "institution/person#Instructor"),
+    "the same by its address": (TEAM, f"{V2}/institution/person#Instructor"),
+    "Open edX by 1.1": (["Administrator"], "Administrator"),
+    "in the system": ([f"{V2}/system/person#Administrator"], "system/person#Administrator"),
+    "in the institution, 1.1": (
+        ["urn:lti:instrole:ims/lis/Instructor"],
+        "institution/person#Instructor",
+    ),
+    "in the system, 1.1": (["urn:lti:sysrole:ims/lis/SysAdmin"], "system/person#SysAdmin"),
+    "in the course, by its address": ([f"{IN_COURSE}#Mentor"], f"{IN_COURSE}#Mentor"),
+}
+
+
+@pytest.mark.parametrize(("roles", "role"), CHOSEN.values(), ids=CHOSEN)
+def test_a_role_outside_the_course_counts_only_where_an_operator_names_it(roles, role):
+    assert role_from(roles) == "Student"
+    assert role_from(roles, INSTRUCTORS | {role}) == "Instructor"
+
+
+def test_a_role_that_is_named_counts_in_its_place_only():
+    chosen = INSTRUCTORS | {"institution/person#Instructor", "Administrator"}
+
+    assert role_from([f"{V2}/system/person#Instructor"], chosen) == "Student"
+    assert role_from([f"{V2}/institution/person#Administrator"], chosen) == "Student"
+    assert role_from(["institution/person#Instructor"], chosen) == "Student"
+
+
 @pytest.fixture(scope="module")
 def platform():
     return lms.Platform("http://127.0.0.1:8000", 8010)

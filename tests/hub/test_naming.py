@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from nbexchange.exchange.names import check_file_name
+from nbexchange.hub.graders import check_graders, grader_roles
 from nbexchange.hub.naming import (
     INSTRUCTOR,
     LONGEST_COURSE_ID,
@@ -24,6 +27,7 @@ from nbexchange.hub.naming import (
     parse_group,
 )
 from nbexchange.identity import LONGEST_NAME, is_name
+from nbexchange.plugin.courses import folder_of
 
 CONTEXT = ("https://lms.example", "campus", "17")
 
@@ -170,3 +174,98 @@ def test_an_operator_may_choose_such_a_course_id(course_id):
 def test_an_operator_may_not_choose_such_a_course_id(course_id):
     with pytest.raises(ValueError, match="cannot be a course id; use letters, digits"):
         check_course_id(course_id)
+
+
+# -- two courses never share a name
+
+
+def role_name(course_id: str) -> str:
+    (role,) = grader_roles([course_id])
+    name = role["name"]
+    assert isinstance(name, str)
+    return name
+
+
+def former_role_name(course_id: str) -> str:
+    """Of a course whose id JupyterHub does not take in the name of a role, in version 0.1.0."""
+    return f"nbexchange-grader-{hashlib.sha256(course_id.encode()).hexdigest()[:20]}"
+
+
+def names_of(course_id: str) -> set[str]:
+    """Its groups, account, roles (also a former one that may still exist), and folder."""
+    roles = {role_name(course_id)}
+    if "~" in role_name(course_id):
+        roles.add(former_role_name(course_id))
+    return {
+        group_for(course_id, STUDENT),
+        group_for(course_id, INSTRUCTOR),
+        grader_for(course_id),
+        str(folder_of(course_id, Path("/home"))),
+        *roles,
+    }
+
+
+def is_course_id(text: str) -> bool:
+    try:
+        check_course_id(text)
+    except ValueError:
+        return False
+    return True
+
+
+def twins(course_id: str) -> set[str]:
+    """Ids that somebody would choose to be taken for this course."""
+    said = {
+        name.removeprefix(start)
+        for name in names_of(course_id)
+        for start in ("nbexchange-grader", "nbexchange-grader-", "grader-", "formgrade-")
+    }
+    others = {form(text) for text in said for form in (str, str.lower, str.upper)}
+    return set(filter(is_course_id, others)) - {course_id}
+
+
+COURSE_IDS = st.one_of(
+    st.sampled_from(["ψ", "Ψ", "a.", "CS101", "x" * 200, "K", "\N{KELVIN SIGN}", "0" * 20]),
+    st.text(st.sampled_from("aZ9ψß.-_é"), min_size=1, max_size=30),
+    st.text(min_size=1, max_size=LONGEST_COURSE_ID),
+).filter(is_course_id)
+
+
+def check_apart(first: str, second: str) -> None:
+    try:
+        check_graders([first, second])
+    except ValueError:
+        assert grader_for(first) == grader_for(second)
+    else:
+        assert not names_of(first) & names_of(second)
+
+
+@given(COURSE_IDS)
+def test_no_course_can_be_named_so_that_it_is_taken_for_another(course_id):
+    for twin in twins(course_id):
+        check_apart(course_id, twin)
+
+
+@given(COURSE_IDS, COURSE_IDS)
+def test_two_courses_never_share_a_name_of_any_kind(first, second):
+    assume(first != second)
+
+    check_apart(first, second)
+
+
+@pytest.mark.parametrize(
+    ("course_id", "name"),
+    [
+        ("physics", "nbexchange-grader-physics"),
+        ("CS101", "nbexchange-grader-cs101"),
+        ("phys101-mqy76nx63u", "nbexchange-grader-phys101-mqy76nx63u"),
+        ("0123456789abcdef012", "nbexchange-grader-0123456789abcdef012"),
+        ("ψ", "nbexchange-grader~ppath22cfjrotkeambro4mgydfq4bqg4d5pn7c5ecgemkigsolbq"),
+        (
+            "0123456789abcdef0123",
+            "nbexchange-grader~hw6btuwhopte7ghk3wyxwfhhby6wrrncd6v4t7jsgqf7eade2lkq",
+        ),
+    ],
+)
+def test_the_role_of_a_course_stays_the_same_from_version_to_version(course_id, name):
+    assert role_name(course_id) == name

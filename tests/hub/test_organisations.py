@@ -51,6 +51,10 @@ def test_people_of_two_organisations_never_share_an_account(tmp_path, version):
         both = lms.Course("9", "phys101", "Physics")
         assert launch("1", both).status_code == 302
         taken = launch("1", both, **ELSEWHERE)
+        properties_before = hub.do("GET", "/groups/nbgrader-phys101")["properties"]
+        for role in ("formgrade", "nbgrader"):
+            hub.do("PUT", f"/groups/{role}-phys101/properties", {"org_id": "7"})
+        given = launch("1", both, **ELSEWHERE)
 
         # The hub itself makes those that its configuration names.
         users = [user for user in hub.do("GET", "/users") if user["name"] != "1"]
@@ -61,6 +65,8 @@ def test_people_of_two_organisations_never_share_an_account(tmp_path, version):
         # The accounts that instructors share have no capitals.
         assert (alike.status_code, "no usable course id" in words(alike)) == (500, True)
         assert (taken.status_code, "no usable course id" in words(taken)) == (500, True)
-        assert "org_id" not in hub.do("GET", "/groups/nbgrader-phys101")["properties"]
+        assert properties_before == {"title": "Physics"}
+        # The exchange reads the digits as the number.
+        assert given.status_code == 302
         assert (pretender.status_code, "by a launch only" in words(pretender)) == (403, True)
         assert (refused.status_code, "7-3 may not log in" in words(refused)) == (403, True)

@@ -9,11 +9,13 @@ import json
 import logging
 import threading
 import time
+import uuid
 
 import pytest
 
 from nbexchange.handlers.auth.jupyterhub import (
     AT_A_TIME,
+    ODD_STRANGERS,
     OWN,
     STRANGERS,
     JupyterHubUserHandler,
@@ -303,6 +305,11 @@ def somebody(token):
     return http(200, {**ADA, "name": token.partition("-")[0]})
 
 
+def like_a_hubs(number):
+    """A token as JupyterHub makes them."""
+    return uuid.UUID(int=number, version=4).hex
+
+
 @pytest.fixture
 def crowd():
     with concurrent.futures.ThreadPoolExecutor(60) as crowd:
@@ -336,15 +343,21 @@ def test_few_questions_are_open_at_a_time_and_the_others_get_their_turn(hub, ser
 
 
 @pytest.mark.parametrize(
-    ("flood", "share"), [("made-up", STRANGERS), ("eve", OWN)], ids=["strangers", "one person"]
+    ("tokens", "share"),
+    [
+        ([f"made-up-{number}" for number in range(40)], ODD_STRANGERS),
+        ([*map(like_a_hubs, range(40))], STRANGERS),
+        ([f"eve-{number}" for number in range(40)], OWN),
+    ],
+    ids=["odd strangers", "strangers", "one person"],
 )
-def test_who_shows_many_tokens_leaves_the_hub_to_others(hub, serve, crowd, flood, share):
+def test_who_shows_many_tokens_leaves_the_hub_to_others(hub, serve, crowd, tokens, share):
     hub.answers = {"user": somebody}
     with serve() as service:
         ada = service.wire("ada-")
         assert release(ada).status_code == 201
-        many = [service.wire(f"{flood}-{number}") for number in range(40)]
-        if flood == "eve":
+        many = [*map(service.wire, tokens)]
+        if share == OWN:
             assert [*map(listed, many)] == [200] * 40
         hub.hold("user")
         answers = all_open(crowd, hub, many, share)
@@ -365,7 +378,7 @@ def test_a_token_that_was_good_when_it_came_last_is_no_stranger_however_long_ago
         clock.forward(100_000)
         hub.hold("user")
         answers = all_open(
-            crowd, hub, [service.wire(f"p{number}-") for number in range(9)], STRANGERS
+            crowd, hub, [service.wire(like_a_hubs(number)) for number in range(9)], STRANGERS
         )
         answers.append(crowd.submit(ada.get, "assignments"))
         wait_until(lambda: hub.open == STRANGERS + 1, "the question about ada")

@@ -18,6 +18,7 @@ from tests.hub.exchange import Clock, exchange
 from tests.support.archives import tar_gz, upload_headers
 from tests.support.course import WORK, receipt, release, rows, submissions, submit
 from tests.support.hub import LIGHT, Hub
+from tests.support.organisations import NO_NUMBERS, NUMBERS
 from tests.support.parts import PATIENCE, free_port
 from tests.support.process import PROGRAM, wait_until
 from tests.support.service import Service, Wire
@@ -301,12 +302,13 @@ def test_a_service_that_has_courses_here_is_let_in_as_somebody_no_user_can_be(hu
     courses = {"grader-of-physics": {"physics": "Instructor"}}
     with exchange(data, clock, api_url=hub.api_url, api_token=READER, services=courses) as service:
         said = release(service.wire(GRADER))
-        submitted = receipt(submit(service.wire(GRADER)))
+        submitted = submit(service.wire(GRADER))
+        names = {row["name"] for row in rows(service, "user")}
 
-        assert said.status_code == 201
-        assert submitted["success"]
-        [found] = submissions(service.wire(GRADER))
-        assert found["student_id"] == "services/grader-of-physics"
+    assert said.status_code == 201
+    assert names == {"services/grader-of-physics"}
+    assert submitted.status_code == 400
+    assert "services/grader-of-physics" in submitted.json()["note"]
 
 
 def test_a_service_without_courses_here_is_a_403_that_says_where_to_name_them(hub, service):
@@ -428,12 +430,30 @@ def test_somebody_in_two_organisations_is_refused_in_words(hub, reader):
 
 
 def test_a_course_whose_organisation_is_no_number_is_left_out(hub, reader, caplog):
-    properties(hub, "riddle", org_id="one")
-    joe = member(hub, reader, "joe", "nbgrader-riddle", "nbgrader-physics")
+    courses = [f"riddle{number}" for number in range(len(NO_NUMBERS))]
+    for course_id, said in zip(courses, NO_NUMBERS, strict=True):
+        properties(hub, course_id, org_id=said)
+    groups = [f"nbgrader-{course_id}" for course_id in courses]
+    joe = member(hub, reader, "joe", "nbgrader-physics", *groups)
 
-    assert listed(joe, "riddle") == 404
+    assert {course_id: listed(joe, course_id) for course_id in courses} == dict.fromkeys(
+        courses, 404
+    )
     assert listed(joe) == 200
-    assert "'riddle' is left out" in caplog.text
+    assert "'riddle0' is left out" in caplog.text
+
+
+@pytest.mark.parametrize("said", NUMBERS, ids=repr)
+def test_an_organisation_is_a_number_or_its_digits(hub, reader, said):
+    course_id = f"of-{said!r}".replace("'", "q")
+    properties(hub, course_id, org_id=said)
+    teacher = member(hub, reader, f"teacher-{course_id}", f"formgrade-{course_id}")
+    new = {"course_id": course_id, "assignment_id": "ps1"}
+    assert teacher.post("assignment", WORK, upload_headers(WORK), **new).status_code == 201
+
+    assert [
+        course["org_id"] for course in rows(reader, "course") if course["course_id"] == course_id
+    ] == [NUMBERS[said]]
 
 
 def test_without_the_right_to_read_groups_it_works_and_says_so_once(hub, data, clock, caplog):

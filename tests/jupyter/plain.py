@@ -21,6 +21,8 @@ RULES = (
     (re.compile(r"Writing \d+ bytes"), "Writing <N> bytes"),
     # Nine bytes in URL-safe base64; with our exchange it is the id of the submission.
     (re.compile(r"((?:^|<TS\d>)\+)(?:[0-9a-f]{32}|[0-9A-Za-z_-]{12})(?=$|/| )"), r"\1<RANDOM>"),
+    # The advice after it, which is the client's matter.
+    (re.compile(r"(The exchange service at <EXCHANGE> cannot be reached\.).*"), r"\1"),
     (re.compile(r"is owned by \w+;"), "is owned by <ME>;"),
     (re.compile(r"/feedback/[0-9a-f]{32}-tmp\.html"), "/feedback/<HASH>.html"),
     (re.compile(r"/feedback/[0-9a-f]{32}/"), "/feedback/<SUBMISSION>/"),

@@ -31,43 +31,119 @@ RECORDED_TIMES = {"2026-11-21 00:40:09.178138": "<TS3>"}
 """The one that the recording itself has left as it was, in formgrader's tables."""
 
 
+Change = Callable[[dict[str, Any]], dict[str, Any]]
+
+
 @dataclass(frozen=True)
 class Difference:
     """What the pages show with our exchange where they show something else with nbgrader's own."""
 
     where: str
-    theirs: str
-    ours: str
+    change: Change
     reason: str
 
     def apply(self, golden: Golden, value: Any) -> Any:
         if not re.search(self.where, golden.name):
             return value
-        changed = {**value, "log": re.sub(self.theirs, self.ours, value["log"])}
+        changed = self.change(value)
         assert changed != value, f"no such difference in {golden.name}: {self.reason}"
         return changed
+
+
+def in_log(theirs: str, ours: str) -> Change:
+    return lambda value: {**value, "log": re.sub(theirs, ours, value["log"])}
+
+
+def says(sentence: str) -> Change:
+    """A failure, with this text instead of theirs, or of a list as if nothing had failed."""
+    return lambda _value: {"success": False, "value": sentence}
+
+
+def raised(text: str) -> str:
+    """What is at the end of a traceback."""
+    return text.rpartition(".ExchangeError: ")[2].rstrip("\n")
+
+
+def only_what_was_raised(value: dict[str, Any]) -> dict[str, Any]:
+    return {**value, "value": raised(value["value"])}
+
+
+def reason_first(value: dict[str, Any]) -> dict[str, Any]:
+    reason = raised(value["error"])
+    assert value["log"] == f"[CRITICAL] {reason}\n"
+    return {**value, "error": "", "log": reason}
 
 
 DIFFERENCES = (
     Difference(
         r"-fg-collect(-update|-no-newer)?$",
-        r"\[WARNING\] \n    <EXCHANGE>.* cheating attempt\?\n.*\n    \n",
-        "",
+        in_log(r"\[WARNING\] \n    <EXCHANGE>.* cheating attempt\?\n.*\n    \n", ""),
         "Whose submission it is says the service; there is no file whose owner could differ.",
     ),
     Difference(
         r"-fg-(autograde|generate-feedback(-one)?)$",
-        r"(\[INFO\] Copying .*/submission_)secret\.txt( -> .*/submission_)secret\.txt\n",
-        r"\1receipt.json\2receipt.json\n\g<0>",
+        in_log(
+            r"(\[INFO\] Copying .*/submission_)secret\.txt( -> .*/submission_)secret\.txt\n",
+            r"\1receipt.json\2receipt.json\n\g<0>",
+        ),
         "A collected submission has its receipt with it, by which its feedback finds back to it.",
     ),
     Difference(
         r"-fg-release-feedback(-one)?$",
-        r"/(Problem \d)(' \(<TS3>\)\n.*/feedback/)<HASH>\.html",
-        r"/\1\2<SUBMISSION>/\1.html",
+        in_log(
+            r"/(Problem \d)(' \(<TS3>\)\n.*/feedback/)<HASH>\.html", r"/\1\2<SUBMISSION>/\1.html"
+        ),
         "Feedback belongs to a submission, not to a hash.",
     ),
+    Difference(
+        r"-fetch-again$",
+        says("You already have a copy of the assignment in this directory: Problem Set 1"),
+        "A fetch that failed says why.",
+    ),
+    Difference(
+        r"-fetch-unknown$",
+        says(
+            "Assignment not found at: <EXCHANGE>/abc101/outbound/nope. "
+            "Did you mean: <EXCHANGE>/abc101/outbound/ps2"
+        ),
+        "A fetch that failed says why.",
+    ),
+    Difference(
+        r"-submit-unknown$",
+        says("Assignment not found at: <ROOT>/nope\nDid you mean: <ROOT>/Problem Set 1"),
+        "A student reads a sentence, not a traceback.",
+    ),
+    Difference(
+        r"-submit-strict-missing$",
+        only_what_was_raised,
+        "A student reads a sentence, not a traceback.",
+    ),
+    Difference(
+        r"-fg-release-already-released$",
+        reason_first,
+        "An instructor reads a sentence, not a traceback.",
+    ),
+    Difference(
+        r"-fetch-exchange-missing$",
+        says("You already have a copy of the assignment in this directory: Problem Set 1"),
+        "A fetch that failed says why; this one does not get as far as the exchange.",
+    ),
+    Difference(
+        r"-(courses|assignments)-exchange-missing$",
+        says("The exchange service at <EXCHANGE> cannot be reached."),
+        "It is not a directory, and a student can do nothing about its setup.",
+    ),
 )
+
+
+def unwrapped(value: Any) -> Any:
+    """Where the lines of a failure end depends on the length of this machine's paths."""
+    if not isinstance(value, dict) or value.get("success") is not False:
+        return value
+    return {
+        key: " ".join(text.split()) if isinstance(text, str) else text
+        for key, text in value.items()
+    }
 
 
 # -- the two exchanges
@@ -138,13 +214,14 @@ class Told:
 
     def shown(self, golden: Golden) -> Any:
         heard = self.story.heard[golden.name]
-        return heard.status, self._plain[golden.who].answer(golden.path, heard.response)
+        value = self._plain[golden.who].answer(golden.path, heard.response)
+        return heard.status, unwrapped(value)
 
     def expected(self, golden: Golden) -> Any:
         value = self._recorded[golden.who].answer(golden.path, golden.response)
         for difference in self.differences:
             value = difference.apply(golden, value)
-        return golden.status, value
+        return golden.status, unwrapped(value)
 
     def listed(self, name: str) -> Any:
         return self._plain[LISTS[name][0]].value(self.story.listed[name])

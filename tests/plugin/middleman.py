@@ -10,8 +10,9 @@ import base64
 import hashlib
 import json
 import threading
+import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -110,6 +111,25 @@ def lose(handler: _Handler, seen: Seen) -> None:
 def drop(handler: _Handler, _seen: Seen) -> None:
     """Hang up before the service has heard anything."""
     handler.hang_up()
+
+
+def pour(head: str, pieces: Iterable[bytes]) -> Reaction:
+    """Send a header line by line, and then pieces for as long as the other side takes them."""
+
+    def react(handler: _Handler, _seen: Seen) -> None:
+        handler.wfile.write(head.replace("\n", "\r\n").encode())
+        for piece in pieces:
+            handler.wfile.write(piece)
+        handler.hang_up()
+
+    return react
+
+
+def slowly(piece: bytes, pause: float) -> Iterator[bytes]:
+    """The piece again and again with pauses, for much longer than a patient client waits."""
+    for _ in range(int(30 / pause)):
+        yield piece
+        time.sleep(pause)
 
 
 def hang(handler: _Handler, _seen: Seen) -> None:

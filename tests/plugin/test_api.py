@@ -58,6 +58,26 @@ def test_making_one_asks_nobody(config, monkeypatch, method):
     assert with_parent.coursedir is coursedir
 
 
+class Mistaken(CourseDirectory):
+    """A site's subclass that has a mistake."""
+
+    @property
+    def course_id(self) -> str:
+        raise LookupError("no such course")
+
+    def format_path(self, *_: object, **__: object) -> str:
+        raise LookupError("no such course")
+
+
+@pytest.mark.parametrize("method", ROLES.values())
+def test_a_mistake_anywhere_is_an_exchange_error(config, method):
+    """Whatever else is raised ends formgrader's pages, and shows a traceback to a student."""
+    one = getattr(ExchangeFactory(config=config), method)(coursedir=Mistaken(), config=config)
+
+    with pytest.raises(ExchangeError, match=r"^Unexpected LookupError: no such course\."):
+        one.start()
+
+
 @pytest.mark.parametrize("method", ["ReleaseFeedback", "FetchFeedback"])
 def test_nbgraders_misspelling_is_accepted(config, method):
     """NbGraderAPI says `authentictor`, and traitlets complains about it, as it does of nbgrader."""
@@ -94,6 +114,16 @@ def test_what_formgrader_shows_as_the_exchange_is_the_address(config, monkeypatc
     shown = ExchangeFactory(config=config).List(config=config).root
 
     assert shown == "https://hub.example.org/services/exchange"
+
+
+def test_the_folder_of_nbgraders_own_exchange_may_stay_in_the_configuration(alice, released):
+    alice.configure("c.Exchange.root = '/srv/nbgrader/exchange'")
+
+    ran = ran_well(alice, "list")
+
+    assert ran.lines == ["[ListApp | INFO] Released assignments:", "[ListApp | INFO] physics ps1"]
+    show = "exchange.List(coursedir=coursedir, authenticator=authenticator, config=config).root"
+    assert alice.value(show) == alice.url
 
 
 def test_inbound_and_cached_together_are_an_error(config):

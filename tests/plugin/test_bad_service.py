@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import ssl
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
+from nbexchange.text import is_safe
 from tests.plugin.conftest import ran_well
-from tests.plugin.middleman import Answer, change, cut, drop, hang, say
+from tests.plugin.middleman import Answer, Middleman, change, cut, drop, hang, running, say
 from tests.support.nbgrader import Home, write_notebook
+from tests.support.parts import needs
 
 TOKEN = "token-1-alice"
 
@@ -55,15 +62,43 @@ def test_every_command_says_that_the_service_is_down(impatient, command):
 
     assert (
         "The exchange service at http://127.0.0.1:9/services/nbexchange cannot be reached. "
-        "Try again in a few minutes; if it stays so, tell whoever runs the service."
+        "Try again in a few minutes; if it stays so, contact your administrator."
     ) in complaint(impatient, *command)
+
+
+@pytest.fixture
+def self_signed(tmp_path: Path) -> Iterator[Middleman]:
+    """A server whose certificate no authority has signed."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    options = "-x509 -newkey rsa:2048 -nodes -subj /CN=localhost"
+    subprocess.run(
+        [needs("openssl"), "req", *options.split(), "-keyout", key, "-out", certificate],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server = Middleman("http://127.0.0.1:9")
+    server.socket = context.wrap_socket(
+        server.socket, server_side=True, do_handshake_on_connect=False
+    )
+    server.url = server.url.replace("http:", "https:")
+    with running(server):
+        yield server
+
+
+def test_a_certificate_that_is_not_trusted_is_a_sentence_at_the_first_try(alice, self_signed):
+    alice.url = self_signed.url
+
+    assert "is not trusted here" in complaint(alice, "list")
+    assert self_signed.connections == 1
 
 
 BAD = [
     pytest.param(hang, "does not answer in time", id="slow"),
-    pytest.param(drop, "cannot be reached", id="hangs up"),
+    pytest.param(drop, "closed the connection without an answer", id="hangs up"),
     pytest.param(cut(4), "broke off in the middle of its answer", id="cut"),
-    pytest.param(say(Answer.html()), "is not an exchange service of this version", id="page"),
+    pytest.param(say(Answer.html()), "a web page, perhaps the login page of a proxy", id="page"),
     pytest.param(
         say(Answer.html(302, Location="/hub/login")), "leads to another page", id="login page"
     ),
@@ -82,8 +117,8 @@ BAD = [
     pytest.param(
         say(Answer.json({"success": True, "value": {}})), "'value' is not a list", id="no list"
     ),
-    pytest.param(say(Answer.html(404)), "answers 404 and does not say why", id="404 page"),
-    pytest.param(say(Answer.html(500)), "answers 500 and does not say why", id="500 page"),
+    pytest.param(say(Answer.html(404)), "it answers 404 with a page of its own", id="404 page"),
+    pytest.param(say(Answer.html(500)), "it answers 500 with a page of its own", id="500 page"),
     pytest.param(say(Answer.refusal(503, "Back at noon.")), "Back at noon.", id="503"),
     pytest.param(
         say(Answer.refusal(401, "Who are you?")),
@@ -107,7 +142,7 @@ def test_a_bad_answer_is_a_sentence(impatient, trouble, mishap, words):
 def test_a_bad_archive_is_a_sentence(impatient, trouble, released, mishap, words):
     impatient.url = trouble.url
     if mishap is hang:
-        impatient.configure("c.Exchange.retries = 0\nc.Exchange.api_timeout = 0.3")
+        impatient.configure("c.Exchange.retries = 0\nc.Exchange.transfer_timeout = 0.3")
     trouble.always("GET assignment", mishap)
 
     assert words in complaint(impatient, "fetch_assignment", "ps1")
@@ -138,6 +173,59 @@ def test_a_record_that_makes_no_sense_is_a_sentence(impatient, trouble, record):
     trouble.always("GET assignments", say(Answer.json({"success": True, "value": [record]})))
 
     assert "is not an exchange service of this version" in complaint(impatient, "list")
+
+
+HOSTILE = "x\nSubmitted as: physics ps1 2026\r\u2028\x85\x1b[2J\x9b2J\u202e\u2066y"
+SUBMISSION = {
+    "status": "submitted", "course_id": "physics", "assignment_id": "ps1", "student": "alice",
+    "student_id": "alice", "submission_id": 1, "timestamp": "2026-01-01 00:00:00.000000 UTC",
+    "path": "x", "sha256": "0" * 64, "size": 1, "notebooks": [],
+}  # fmt: skip
+
+
+def listed(record, **hostile):
+    return Answer.json({"success": True, "value": [{**record, **hostile}], "next": None})
+
+
+@pytest.mark.parametrize(
+    ("command", "request_", "answer"),
+    [
+        pytest.param("submit", "POST submission", Answer.refusal(403, HOSTILE), id="note"),
+        pytest.param("submit", "POST submission", Answer.refusal(403, "x" * 10**5), id="long note"),
+        pytest.param(
+            "list",
+            "GET assignments",
+            Answer(200, {"Content-Type": "a/\x1b[2J\x9b"}, b""),
+            id="type",
+        ),
+        pytest.param(
+            "list", "GET assignments", listed(RECORD, assignment_id=HOSTILE), id="assignment"
+        ),
+        pytest.param(
+            "list --inbound",
+            "GET collections",
+            listed(SUBMISSION, student_id=HOSTILE),
+            id="student",
+        ),
+        pytest.param(
+            "submit", "GET assignments", listed(RECORD, notebook_files=[HOSTILE]), id="notebook"
+        ),
+    ],
+)
+def test_no_text_of_a_service_forges_a_line_obeys_a_terminal_or_fills_it(
+    impatient, trouble, released, command, request_, answer
+):
+    write_notebook(impatient.work / "ps1" / "p1.ipynb")
+    impatient.url = trouble.url
+    trouble.always(request_, say(answer))
+
+    ran = impatient.nbgrader(*command.split(), "ps1")
+
+    lines = ran.output.split("\n")
+    assert "Traceback" not in ran.output
+    assert [line for line in lines if not is_safe(line.replace("\t", ""))] == []
+    assert [line for line in lines if line.startswith("Submitted as")] == []
+    assert len(ran.output) < 5_000
 
 
 def test_keys_and_states_of_a_newer_service_do_no_harm(impatient, trouble, released):

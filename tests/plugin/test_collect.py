@@ -22,6 +22,7 @@ from nbexchange.plugin.gradebook import split_name
 from tests.plugin.conftest import left_over, ran_well, submit
 from tests.plugin.middleman import Answer, change, cut, drop, say
 from tests.support import course, places
+from tests.support.legacy import LegacyClient
 from tests.support.nbgrader import Home
 
 PIECE = 64 * 1024  # how much is read at a time, and lost when the rest of it does not come
@@ -58,6 +59,22 @@ def test_a_course_that_is_not_ours_is_an_error(teacher, released):
     assert ran.status == 1
     assert "[CollectApp | CRITICAL]" in ran.output
     assert "Traceback" not in ran.output
+
+
+def test_what_an_old_client_made_of_links_and_times_is_collected(service, teacher, alice, released):
+    folder = alice.work / "ps1"
+    ran_well(alice, "fetch_assignment", "ps1")
+    (folder / "timestamp.txt").write_text("2020-01-01 00:00:00.000000 UTC")
+    (folder / "q.ipynb").hardlink_to(folder / "p1.ipynb")
+    old_client = LegacyClient(service.url, alice.token)
+
+    old_client.submit("physics", "ps1", folder)
+    ran_well(teacher, "collect", "ps1")
+
+    (record,) = old_client.collections("physics", "ps1")
+    place = submitted(teacher)
+    assert (place / "timestamp.txt").read_text() == record["timestamp"]
+    assert (place / "q.ipynb").read_bytes() == (folder / "p1.ipynb").read_bytes()
 
 
 def test_the_newest_of_everybody_comes_with_its_official_time_and_receipt(
@@ -241,6 +258,58 @@ def test_before_the_duedate_an_earlier_one_replaces_a_later_one(
 
     assert "Updating submission: alice ps1" in ran.output
     assert (submitted(teacher) / "p1.ipynb").read_text() == "in time"
+
+
+@pytest.mark.filterwarnings("ignore:Object of type <SubmittedAssignment>")  # nbgrader's own
+def test_an_extension_in_the_gradebook_is_honoured(
+    teacher, alice, machine, released, with_gradebook
+):
+    bob = machine("bob")
+    deadline = submit(alice, "in time")
+    for home in (alice, bob):
+        submit(home, "in the extension")
+        submit(home, "late")
+    submit(bob, "very late")
+    due(teacher, deadline)
+    with gradebook(teacher) as opened:
+        for student, until in (("alice", 2), ("bob", 1)):
+            opened.update_or_create_student(student)
+            opened.update_or_create_submission("ps1", student)
+            opened.grant_extension("ps1", student, days=until)
+        due_of_bob = opened.find_submission("ps1", "bob")
+        due_of_bob.extension = parse_utc(times(teacher, "bob")[0]) - parse_utc(deadline)
+        opened.db.commit()
+
+    ran_well(teacher, "collect", "ps1", "--before-duedate")
+
+    assert (submitted(teacher) / "p1.ipynb").read_text() == "late"
+    assert (submitted(teacher, "bob") / "p1.ipynb").read_text() == "in the extension"
+
+
+def times(teacher: Home, student: str) -> list[str]:
+    """The official times of a student's submissions, oldest first."""
+    ran = ran_well(teacher, "list", "--inbound", f"--student={student}")
+    return [line.partition(f"{student} ps1 ")[2].partition(" (")[0] for line in ran.lines[1:]]
+
+
+def test_one_file_name_that_this_disk_cannot_have_stops_no_other_submission(
+    teacher, alice, machine, released
+):
+    bob = machine("bob")
+    submit(alice)
+    (bob.work / "ps1").mkdir()
+    (bob.work / "ps1/p1.ipynb").write_text("my work")
+    (bob.work / "ps1/Übung.csv").write_text("1")
+    ran_well(bob, "submit", "ps1")
+    teacher.env = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+
+    ran = teacher.nbgrader_in_a_new_process("collect", "ps1")
+
+    assert ran.status == 1
+    assert "cannot be the name of a file here" in ran.output
+    assert "Set a locale with UTF-8" in ran.output
+    assert "Traceback" not in ran.output
+    assert (submitted(teacher) / "p1.ipynb").is_file()
 
 
 def test_without_a_duedate_the_newest_is_collected_and_no_gradebook_is_made(

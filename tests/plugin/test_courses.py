@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.plugin.conftest import left_over, ran_well
+from tests.support import databases
 from tests.support.archives import NOTEBOOK, tar_gz, upload_headers
 from tests.support.nbgrader import Home
 
@@ -130,9 +131,12 @@ def test_a_course_whose_name_leads_elsewhere_has_no_folder(alice_in):
     assert left_over(alice.work) == set()
 
 
-def test_a_hidden_folder_is_never_fetched_into(alice_in):
+def test_a_hidden_folder_is_never_fetched_into(alice_in, service):
     """What is in there may be run by programs, or be somebody's key."""
-    alice = alice_in("physics", ".ipython")
+    courses = dict.fromkeys(("physics", ".ipython"), "Student")
+    alice = alice_in("physics", "ipython", told=courses)
+    databases.rename(service.data, "course", "course_id", {"ipython": ".ipython"})
+    alice.token = service.enrol("alice", courses)
 
     listed = alice.nbgrader("list")
     hidden_course = alice.nbgrader("fetch_assignment", "ps1", "--course=.ipython")

@@ -74,6 +74,36 @@ def test_feedback_goes_from_one_disk_to_the_other(teacher, alice, graded):
     ]
 
 
+def test_an_extra_notebook_does_not_hide_the_feedback_on_the_others(teacher, alice, released):
+    ran_well(alice, "fetch_assignment", "ps1")
+    (alice.work / "ps1/scratch.ipynb").write_text("{}")
+    submit(alice)
+    ran_well(teacher, "collect", "ps1")
+    generate(teacher, notebooks=("p1",))
+    ran_well(teacher, "release_feedback", "ps1")
+    ready = states(alice)
+
+    ran_well(alice, "fetch_feedback", "ps1")
+
+    assert [ready, states(alice)] == [[(False, True, False)], [(True, True, False)]]
+    generate(teacher, notebooks=("p1", "p2"))
+    ran_well(teacher, "release_feedback", "ps1")
+    assert states(alice) == [(False, True, False)]
+
+
+def test_a_feedback_file_that_cannot_be_read_is_offered_again(teacher, alice, graded):
+    ran_well(teacher, "release_feedback", "ps1")
+    ran_well(alice, "fetch_feedback", "ps1")
+    (folder,) = (alice.work / "ps1/feedback").iterdir()
+    (folder / "p1.html").unlink()
+    (folder / "p1.html").mkdir()
+    (folder / "p2.html").unlink()
+    (folder / "p2.html").symlink_to("/proc/self/mem")  # reading it fails, for root as well
+
+    assert states(alice) == [(False, True, True)]
+    assert "feedback ready to be fetched" in ran_well(alice, "list", "--cached").output
+
+
 def test_new_feedback_is_noticed_and_replaces_the_old(teacher, alice, graded):
     ran_well(teacher, "release_feedback", "ps1")
     ran_well(alice, "fetch_feedback", "ps1")
@@ -89,13 +119,13 @@ def test_new_feedback_is_noticed_and_replaces_the_old(teacher, alice, graded):
     assert page.read_text() == "<p>On second thoughts</p>"
 
 
-def test_feedback_on_some_notebooks_is_not_feedback_on_the_submission(teacher, alice, graded):
+def test_feedback_on_some_notebooks_is_announced_and_the_others_are_named(teacher, alice, graded):
     (graded / "p2.html").unlink()
     ran_well(teacher, "release_feedback", "ps1")
 
     ran = ran_well(alice, "fetch_feedback", "ps1")
 
-    assert states(alice) == [(False, False, False)]
+    assert states(alice) == [(True, True, False)]
     assert "Could not find feedback for 'physics/ps1/p2'" in ran.output
     assert "Found feedback for 'physics/ps1/p1'" in ran.output
 

@@ -171,8 +171,8 @@ def test_what_is_fetched_is_shown_as_it_is_on_this_disk(alice, released):
     assert ran_well(alice, "list").lines[-1].endswith("physics ps1 (already downloaded)")
 
 
-def test_an_empty_folder_is_fetched_and_warned_about(alice, released):
-    (alice.work / "ps1").mkdir()
+def test_a_copy_without_notebooks_at_the_top_is_warned_about(alice, released):
+    write_notebook(alice.work / "ps1/extra/p3.ipynb")
 
     ran = ran_well(alice, "list")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.support.archives import tar_gz, upload_headers
-from tests.support.course import receipt
+from tests.support.course import purge, receipt
 from tests.support.service import Service
 
 NAMES = {
@@ -42,4 +42,5 @@ def every_verb(service: Service) -> None:
     assert bob.get("feedback", **NAMES).ok
     assert ada.get("history", course_id=NAMES["course_id"]).ok
     assert ada.delete("assignment", **NAMES).ok
-    assert ada.delete("assignment", **NAMES, purge="true").ok
+    purge_id = purge(ada, **NAMES)
+    assert ada.delete("purges", course_id=NAMES["course_id"], purge_id=purge_id).ok

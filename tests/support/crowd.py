@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import requests
@@ -15,6 +16,7 @@ import requests
 from tests.support.archives import sha256, tar_gz
 from tests.support.course import collect, submit
 from tests.support.service import Service, Wire
+from tests.support.threads import at_work
 
 UPLOADERS = 8
 
@@ -40,22 +42,12 @@ class Crowd:
         self._url = url or (lambda: service.url)
         self._sizes = sizes
         self._news = threading.Condition()
-        self._over = threading.Event()
         self._tokens = [
             service.enrol(f"student{number}", {"physics": "Student"}) for number in range(UPLOADERS)
         ]
 
-    @contextlib.contextmanager
-    def at_work(self) -> Iterator[None]:
-        threads = [threading.Thread(target=self._work, args=(token,)) for token in self._tokens]
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            self._over.set()
-            for thread in threads:
-                thread.join()
+    def at_work(self) -> contextlib.AbstractContextManager[None]:
+        return at_work(functools.partial(self._work, token) for token in self._tokens)
 
     def wait_for(self, number: int, *, of: list[Any]) -> None:
         """Wait for so many more."""
@@ -63,9 +55,9 @@ class Crowd:
             wanted = len(of) + number
             assert self._news.wait_for(lambda: len(of) >= wanted, 60)
 
-    def _work(self, token: str) -> None:
+    def _work(self, token: str, over: threading.Event) -> None:
         number = 0
-        while not self._over.is_set():
+        while not over.is_set():
             number += 1
             body = tar_gz(p1=os.urandom(random.choice(self._sizes)))
             given = self._submit(token, body, f"work-{number}")

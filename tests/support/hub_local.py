@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from tests.support.hub import python_of
+from tests.support.jupyter import SLOW
 from tests.support.output import Output
 from tests.support.parts import PATIENCE, needs
 
@@ -45,10 +47,13 @@ class HubLocal:
     def start(self) -> None:
         """Returns when it has said which address to open."""
         outer = Path(sys.prefix)
+        unhurried = self.data / "unhurried"
+        unhurried.mkdir(parents=True, exist_ok=True)
+        (unhurried / "jupyter_server_config.json").write_text(json.dumps({"ServerApp": SLOW}))
         environment = {
             **{name: value for name, value in os.environ.items() if "JUPYTER" not in name},
             # Looked for below `sys.prefix`, which is another one in the environment of hub 5.
-            "JUPYTER_CONFIG_PATH": str(outer / "etc" / "jupyter"),
+            "JUPYTER_CONFIG_PATH": f"{unhurried}{os.pathsep}{outer / 'etc' / 'jupyter'}",
             "JUPYTER_PATH": str(outer / "share" / "jupyter"),
             "PATH": os.pathsep.join([str(outer / "bin"), os.environ["PATH"]]),
             **self._env,

@@ -40,13 +40,21 @@ SERVER = {
     "terminals_enabled": False,
 }
 CONFIG = {"IdentityProvider": {"token": TOKEN}}
+SLOW = {"tornado_settings": {"nbexchange_answer_after": PATIENCE}}
+"""For a machine that is so busy that an ordinary click takes longer than people would wait."""
 
 
 class Jupyter:
     """A server in `home.work`, with what the home has around it when the server starts."""
 
-    def __init__(self, home: Home, *, lab: bool = False) -> None:
+    def __init__(
+        self, home: Home, *, lab: bool = False, hurried: bool = False, root: Path | None = None
+    ) -> None:
+        """`hurried`: answers after 10 seconds, as on a real server. `root`: what it shows."""
         self.home = home
+        self._options = {**SERVER, **({} if hurried else SLOW)}
+        if root is not None:
+            self._options["root_dir"] = str(root)
         self._extensions = {**EXTENSIONS, "jupyterlab": lab}
         self.log = home.folder / "jupyter.log"
         self._session = requests.Session()
@@ -65,7 +73,7 @@ class Jupyter:
     def start(self) -> None:
         """Start it; the first request waits until it listens, so that two may start at a time."""
         config = self.home.home / ".jupyter" / "jupyter_server_config.json"
-        said = {**CONFIG, "ServerApp": {**SERVER, "jpserver_extensions": self._extensions}}
+        said = {**CONFIG, "ServerApp": {**self._options, "jpserver_extensions": self._extensions}}
         config.write_text(json.dumps(said))
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(

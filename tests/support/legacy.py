@@ -12,6 +12,7 @@ import enum
 import io
 import tarfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus, urljoin
 
@@ -45,11 +46,12 @@ class LegacyClient:
         self,
         course_id: str,
         assignment_id: str,
-        files: Mapping[str, bytes],
+        files: Mapping[str, bytes] | Path,
         notebooks: Sequence[str] | None = None,
     ) -> dict[str, Any]:
         if notebooks is None:
-            notebooks = [name[:-6] for name in files if name.endswith(".ipynb")]
+            names = [path.name for path in files.glob("*")] if isinstance(files, Path) else files
+            notebooks = [name[:-6] for name in names if name.endswith(".ipynb")]
         return self.said(
             self.post(
                 "assignment",
@@ -109,7 +111,7 @@ class LegacyClient:
         self,
         course_id: str,
         assignment_id: str,
-        files: Mapping[str, bytes],
+        files: Mapping[str, bytes] | Path,
         timestamp: str | None = None,
     ) -> str:
         """The time in this client's words; empty when it has none."""
@@ -117,13 +119,12 @@ class LegacyClient:
         params = {"course_id": course_id, "assignment_id": assignment_id}
         if self.generation is Generation.V2:
             params["timestamp"] = timestamp
-        if self.generation is not Generation.NEITHER:
-            files = {**files, "timestamp.txt": timestamp.encode()}
-        self.said(
-            self.post(
-                "submission", params, files={"assignment": ("assignment.tar.gz", tar_gz(files))}
-            )
-        )
+        if self.generation is Generation.NEITHER:
+            body = tar_gz(files)
+        else:
+            body = tar_gz(files, ("timestamp.txt", timestamp.encode()))
+        form = {"assignment": ("assignment.tar.gz", body)}
+        self.said(self.post("submission", params, files=form))
         return timestamp
 
     def feedback(self, course_id: str, assignment_id: str) -> list[dict[str, Any]]:
@@ -178,11 +179,20 @@ class LegacyClient:
         return ""
 
 
-def tar_gz(files: Mapping[str, bytes]) -> bytes:
-    """Files only, by relative names, in the order given; as `tarfile` writes them."""
+def tar_gz(files: Mapping[str, bytes] | Path, *more: tuple[str, bytes]) -> bytes:
+    """Files only, by relative names, in the order given; as `tarfile` writes them.
+
+    Of a folder it makes whatever `tarfile` makes of links, and `more` comes last, whether a file
+    of that name is there or not.
+    """
     target = io.BytesIO()
     with tarfile.open(fileobj=target, mode="w:gz") as archive:
-        for name, content in files.items():
+        if isinstance(files, Path):
+            for path in sorted(path for path in files.rglob("*") if not path.is_dir()):
+                archive.add(path, arcname=str(path.relative_to(files)))
+        else:
+            more = (*files.items(), *more)
+        for name, content in more:
             member = tarfile.TarInfo(name)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Callable
 from typing import Any
 
+import requests
+
 from benchmarks.meters import percentile
-from tests.support.course import PS1
-from tests.support.service import Service, Wire
+from tests.support.course import PS1, submit
+from tests.support.service import Service
+from tests.support.threads import at_work
 
 PAUSE = 0.003
 
@@ -19,34 +23,38 @@ FLOOR_MS = 25.0
 """What a busy machine adds to a wait of a few milliseconds, whoever attacks."""
 
 
-class Others:
+Ask = Callable[[], requests.Response]
+
+
+def readers(service: Service) -> list[Ask]:
     """A probe, which takes the loop alone, and a student who lists, which takes the database."""
+    nobody, other = service.wire(None), service.student(name="other")
+    return [lambda: nobody.get("healthz"), lambda: other.get("assignments", **PS1)]
 
-    def __init__(self, service: Service) -> None:
-        self._over = threading.Event()
+
+def submitters(service: Service) -> list[Ask]:
+    """The same, and a student who submits, which takes all there is; a thousand times one may not,
+    so it is the same submission again and again."""
+    writer = service.student(name="writer")
+    return [*readers(service), lambda: submit(writer, key="again")]
+
+
+class Others:
+    """People who go on asking, each as soon as the answer has come."""
+
+    def __init__(self, asks: list[Ask]) -> None:
+        self._asks = asks
         self._waits: list[float] = []
-        wires = (
-            (service.wire(None), "healthz", {}),
-            (service.student(name="other"), "assignments", PS1),
-        )
-        self._threads = [threading.Thread(target=self._ask, args=asked) for asked in wires]
 
-    def __enter__(self) -> Others:
-        for thread in self._threads:
-            thread.start()
-        return self
+    def at_work(self) -> contextlib.AbstractContextManager[None]:
+        return at_work(functools.partial(self._go_on, ask) for ask in self._asks)
 
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self, wire: Wire, path: str, params: dict[str, str]) -> None:
+    def _go_on(self, ask: Ask, over: threading.Event) -> None:
         while True:
-            answer = wire.get(path, **params)
+            answer = ask()
             assert answer.ok, answer.text
             self._waits.append(answer.elapsed.total_seconds())
-            if self._over.wait(PAUSE):
+            if over.wait(PAUSE):
                 return
 
     @property
@@ -60,7 +68,8 @@ class Waits:
     An attack that keeps others waiting does so in each; what else the machine does, does not.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, others: Callable[[Service], list[Ask]] = readers) -> None:
+        self._others = others
         self._idle: list[float] = []
         self._attacked: list[float] = []
 
@@ -78,18 +87,37 @@ class Waits:
                 return
         raise AssertionError(str(self))
 
+    def watch_after(
+        self,
+        service: Service,
+        attack: Callable[[], contextlib.AbstractContextManager[Any]],
+        seconds: float,
+    ) -> None:
+        """The same for an attack that goes on when it was ended: all rounds without it first."""
+        for _ in range(MOST_ROUNDS // 2):
+            self._idle.append(self._wait(service, seconds))
+        with attack():
+            for _ in range(MOST_ROUNDS):
+                self._attacked.append(self._wait(service, seconds))
+                if self.attacked_ms <= 2 * self.idle_ms + FLOOR_MS:
+                    return
+        raise AssertionError(str(self))
+
     def _round(
         self,
         service: Service,
         attack: Callable[[], contextlib.AbstractContextManager[Any]],
         seconds: float,
     ) -> None:
-        with Others(service) as idle:
+        self._idle.append(self._wait(service, seconds))
+        with attack():
+            self._attacked.append(self._wait(service, seconds))
+
+    def _wait(self, service: Service, seconds: float) -> float:
+        others = Others(self._others(service))
+        with others.at_work():
             threading.Event().wait(seconds)
-        with attack(), Others(service) as attacked:
-            threading.Event().wait(seconds)
-        self._idle.append(idle.p95_ms)
-        self._attacked.append(attacked.p95_ms)
+        return others.p95_ms
 
     @property
     def rounds(self) -> int:

@@ -354,3 +354,10 @@ def highest_memory(pid: int) -> int:
     found = re.search(r"VmHWM:\s+([0-9]+) kB", Path(f"/proc/{pid}/status").read_text())
     assert found
     return int(found[1]) * 1024
+
+
+def resident_memory(pid: int) -> int:
+    """What a process has in memory now, in bytes."""
+    found = re.search(r"VmRSS:\s+([0-9]+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found
+    return int(found[1]) * 1024

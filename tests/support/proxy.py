@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import re
 import socket
 import threading
 from types import TracebackType
@@ -20,19 +21,36 @@ WRITES = (b"INSERT INTO ", b"INSERT 0 ")
 ENDS = (b"COMMIT", b"ROLLBACK")
 
 
+PREPARE = re.compile(b"P.{4}_pg3_", re.DOTALL)
+"""How psycopg says that a statement is to be kept under a name."""
+
+BACKEND_KEY = b"K\0\0\0\x0c"
+BACKEND = re.compile(re.escape(BACKEND_KEY) + b".{4}", re.DOTALL)
+"""How PostgreSQL tells a client the number of its session."""
+
+DISK_FULL = {
+    "postgresql": b"E\0\0\0\x24SPANIC\0VPANIC\0C53100\0Mno space\0\0",
+    "mariadb": b"\x11\0\0\1\xff\x02\x04#HY000no space",
+}
+"""How a server says so, in place of the answer to a COMMIT."""
+
+
 class Fate(enum.Enum):
     """What becomes of the next COMMIT of a transaction that wrote."""
 
     ANSWER_LOST = "done, but nobody was told"
     NEVER_SENT = "cut off before the server saw it"
     HELD = "late: when `let_go` says so"
+    DISK_FULL = "done, but the server said that its disk was full and died"
 
 
 class Proxy:
     """Listens from `with` to its end."""
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, kind: str = "") -> None:
+        """`kind` of the server is needed where it is to say something."""
         self._target = target
+        self.disk_full = DISK_FULL.get(kind, b"")
         self._links: list[_Link] = []
         self._fate: Fate | None = None
         self._lock = threading.Lock()
@@ -117,6 +135,27 @@ class Proxy:
     def wait_until_free(self) -> None:
         self._free.wait(PATIENCE)
 
+    def passed_on(self, piece: bytes, *, from_client: bool) -> bytes:
+        """What becomes of what comes through."""
+        return piece
+
+
+class Pooler(Proxy):
+    """Like PostgreSQL's poolers, it gives its clients other numbers than those of their sessions,
+    and sees whether they prepare statements."""
+
+    def __init__(self, target: int, *, own_numbers: bool = True) -> None:
+        super().__init__(target)
+        self._own_numbers = own_numbers
+        self.prepared = False
+
+    def passed_on(self, piece: bytes, *, from_client: bool) -> bytes:
+        if from_client:
+            self.prepared |= PREPARE.search(piece) is not None
+        elif self._own_numbers:
+            return BACKEND.sub(BACKEND_KEY + b"\0\0\0\1", piece)
+        return piece
+
 
 class _Link:
     """One connection, both ways."""
@@ -124,6 +163,7 @@ class _Link:
     def __init__(self, proxy: Proxy, client: socket.socket, server: socket.socket) -> None:
         self._proxy, self._client, self._server = proxy, client, server
         self._wrote = self._is_last = False
+        self._last_words = b""
         self._threads = [
             threading.Thread(target=self._pass, args=ways, daemon=True)
             for ways in ((client, server), (server, client))
@@ -145,9 +185,10 @@ class _Link:
     def _pass(self, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while piece := source.recv(PIECE):
-                if not self._may_pass(piece, from_client=source is self._client):
+                from_client = source is self._client
+                if not self._may_pass(piece, from_client=from_client):
                     break
-                target.sendall(piece)
+                target.sendall(self._proxy.passed_on(piece, from_client=from_client))
         self.cut()
 
     def _may_pass(self, piece: bytes, *, from_client: bool) -> bool:
@@ -156,6 +197,7 @@ class _Link:
         if not from_client:
             # The answer to the COMMIT: now it has happened.
             if self._is_last:
+                self._client.sendall(self._last_words)
                 self._proxy.struck.set()
             return not self._is_last
         if not any(word in piece for word in ENDS):
@@ -165,7 +207,8 @@ class _Link:
         return self._meet(fate)
 
     def _meet(self, fate: Fate | None) -> bool:
-        if fate is Fate.ANSWER_LOST:
+        if fate in (Fate.ANSWER_LOST, Fate.DISK_FULL):
+            self._last_words = self._proxy.disk_full if fate is Fate.DISK_FULL else b""
             self._is_last = True
             return True
         if fate is not None:

@@ -49,6 +49,8 @@ class DatabaseServer:
         self.files = self.directory / "files"
         self.log = Path(tempfile.gettempdir()) / f"nbexchange-log-{os.getpid()}-{id(self):x}"
         self.port = free_port()
+        self.options: tuple[str, ...] = ()
+        """Of its command line, besides those that every test needs."""
 
     def __enter__(self) -> DatabaseServer:
         template = _template(type(self))
@@ -116,6 +118,12 @@ class DatabaseServer:
         self._process.send_signal(self.end)
         self._process.wait(PATIENCE)
 
+    def restart(self, *options: str) -> None:
+        """With other options than before."""
+        self.stop()
+        self.options = options
+        self.start()
+
     def kill(self) -> None:
         """kill -9, with all that it started."""
         self._signal(signal.SIGKILL)
@@ -159,8 +167,8 @@ class DatabaseServer:
 
     @contextlib.contextmanager
     def locked(self, statement: str) -> Iterator[None]:
-        """What a SELECT ... FOR UPDATE locks stays locked."""
-        engine = create_engine(self.url())
+        """What a SELECT ... FOR UPDATE locks stays locked, and no row beside it."""
+        engine = create_engine(self.url(), isolation_level="READ COMMITTED")
         with engine.begin() as connection:
             connection.execute(text(statement))
             yield
@@ -202,7 +210,7 @@ class PostgreSQL(DatabaseServer):
             "max_wal_size": "4MB",
         }
         said = [f"--{name}={value}" for name, value in settings.items()]
-        return [_postgresql("postgres"), "-D", self.files, *said]
+        return [_postgresql("postgres"), "-D", self.files, *said, *self.options]
 
     def engine(self, database: str = "") -> Engine:
         return super().engine(database or "postgres")
@@ -227,7 +235,7 @@ class MariaDB(DatabaseServer):
 
     def command(self) -> list[str | Path]:
         said = [f"--port={self.port}", f"--datadir={self.files}", f"--socket={self.files}/socket"]
-        return [_mariadb("mariadbd"), "--no-defaults", *_MARIADB, *said]
+        return [_mariadb("mariadbd"), "--no-defaults", *_MARIADB, *said, *self.options]
 
     def throw_out(self) -> None:
         with self.engine().connect() as connection:

@@ -9,7 +9,8 @@ students. Nothing else gives a right; an administrator of the hub is nobody spec
 * A write believes only what was asked after it came. A read believes an answer for at most
   `cache_seconds`, and so does everybody what it says of a course: its title and its organisation.
 * The hub answers one after the other. So one token has one question open at a time, one person
-  few, and so have all tokens together that nobody has seen to be good.
+  few, and so have all tokens together that nobody has seen to be good. Those wait for a lottery, in
+  which tokens that look like a hub's come first.
 * Where the hub does not answer, or not with sense, it is a 503 and never a guess.
 
 What the hub needs is in `nbexchange.hub.configure`: users and the tokens of their servers have the
@@ -30,6 +31,7 @@ import json
 import logging
 import math
 import os
+import random
 import re
 import time
 import weakref
@@ -40,9 +42,10 @@ from urllib.parse import quote, urlsplit
 
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.web import RequestHandler
-from traitlets import Dict, Float, Int, List, TraitError, Unicode, default
+from traitlets import Dict, Float, List, TraitError, Unicode, default
 from traitlets.config import Configurable
 
+from nbexchange import timeouts
 from nbexchange.errors import (
     Forbidden,
     Misconfigured,
@@ -54,7 +57,13 @@ from nbexchange.handlers.auth.token_file import bearer_token
 from nbexchange.handlers.auth.user_handler import Answer, BaseUserHandler
 from nbexchange.handlers.limits import soon
 from nbexchange.hub.naming import PREFIXES, courses_of, group_for, parse_group
-from nbexchange.identity import DEFAULT_ORGANISATION, is_name
+from nbexchange.identity import (
+    LARGEST_ORGANISATION,
+    LONGEST_NAME,
+    is_name,
+    parse_organisation,
+)
+from nbexchange.traits import OrganisationNumber
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +77,12 @@ AT_A_TIME = 20
 
 STRANGERS = 5
 """Of these, about tokens that were not good when they came last: anybody can make up tokens."""
+
+ODD_STRANGERS = 1
+"""Of these, about tokens that do not look like a hub's: those of services, set by hand."""
+
+MOST_WAITING = 1000
+"""Strangers of each kind who wait; each more takes the place of one of them."""
 
 OWN = 2
 """Of these, about the tokens of one person, who can have many."""
@@ -91,6 +106,8 @@ ANY_SERVICE: Final = "access:services"
 
 _ACCESS_SCOPE = re.compile(r"access:services(!service=[^!\s]+)?")
 _TOKEN = re.compile(r"[!-~]{1,500}")
+_OF_A_HUB = re.compile(r"[0-9a-f]{12}4[0-9a-f]{3}[89ab][0-9a-f]{15}|[0-9a-f]{64}")
+"""JupyterHub 5 and 6 make all tokens by uuid4; Zero to JupyterHub gives services 64 digits."""
 
 UNKNOWN = (
     "JupyterHub does not know your token (any more); get a new one by stopping and starting your "
@@ -181,15 +198,12 @@ class JupyterHubUserHandler(BaseUserHandler, Configurable):
         """,
     ).tag(config=True)
 
-    org_id = Int(
-        DEFAULT_ORGANISATION,
-        min=1,
-        max=2**31 - 1,
+    org_id = OrganisationNumber(
         help="The organisation of all courses whose groups name none in their properties.",
     ).tag(config=True)
 
     hub_timeout = Float(
-        4.5,
+        timeouts.HUB,
         min=0.1,
         max=60,
         help="""
@@ -207,9 +221,11 @@ class JupyterHubUserHandler(BaseUserHandler, Configurable):
         self._people: Kept[Person] = Kept(self.cache_seconds, clock)
         self._unknown: Kept[bool] = Kept(UNKNOWN_SECONDS, clock)
         self._lines: weakref.WeakValueDictionary[str, Line] = weakref.WeakValueDictionary()
-        self._places: weakref.WeakValueDictionary[str | None, asyncio.Semaphore] = (
+        self._places: weakref.WeakValueDictionary[str, asyncio.Semaphore] = (
             weakref.WeakValueDictionary()
         )
+        self._strangers = Lottery(STRANGERS)
+        self._odd_strangers = Lottery(ODD_STRANGERS)
         self._groups = GroupProperties(self._hub, self.api_token, self.cache_seconds, clock)
 
     def _check_options(self) -> None:
@@ -268,23 +284,29 @@ class JupyterHubUserHandler(BaseUserHandler, Configurable):
         came = line.put
         async with line.turn:
             if line.put == came:
-                place = await self._place(key)
+                if self._unknown.get(key):
+                    raise Unauthenticated(UNKNOWN)
+                place = await self._place(key, token)
                 line.put += 1
                 line.answer = asyncio.create_task(self._ask(key, token))
                 line.answer.add_done_callback(lambda _: place.release())
             return await _undisturbed(line.answer)
 
-    async def _place(self, key: str) -> asyncio.Semaphore:
+    async def _place(self, key: str, token: str) -> asyncio.Semaphore | Lottery:
         """Among the questions that are open; to be released. Raises TooManyRequests."""
-        known = self._people.last(key)
-        whose, most = (None, STRANGERS) if known is None else (known.identity["name"], OWN)
-        places = self._places.setdefault(whose, asyncio.Semaphore(most))
+        places = self._places_for(key, token)
         try:
             async with asyncio.timeout(LONGEST_LINE * self.hub_timeout):
                 await places.acquire()
-        except TimeoutError:
+        except (TimeoutError, Crowded):
             raise TooManyRequests(CROWDED, retry_after=soon()) from None
         return places
+
+    def _places_for(self, key: str, token: str) -> asyncio.Semaphore | Lottery:
+        known = self._people.last(key)
+        if known is not None:
+            return self._places.setdefault(known.identity["name"], asyncio.Semaphore(OWN))
+        return self._strangers if _OF_A_HUB.fullmatch(token) else self._odd_strangers
 
     async def _ask(self, key: str, token: str) -> Person:
         asked = self._clock()
@@ -309,7 +331,10 @@ class JupyterHubUserHandler(BaseUserHandler, Configurable):
         if model.get("kind") != "user" or not _is_list_of_text(groups):
             raise self._hub.away("it does not say in which groups somebody is")
         if not is_name(name):
-            raise Forbidden("the exchange cannot take your name: it is too long or not printable")
+            raise Forbidden(
+                f"the exchange cannot take your name: it has more than {LONGEST_NAME} characters, "
+                "or one that cannot be shown; contact the administrator of the hub"
+            )
         return Person({"name": name, **_user_info(model)}, self._courses(groups))
 
     def _check_scopes(self, scopes: list[str]) -> None:
@@ -372,16 +397,15 @@ class JupyterHubUserHandler(BaseUserHandler, Configurable):
 
     def _organisation(self, course_id: str, properties: Mapping[str, Any]) -> int | None:
         """None where the property is no organisation: which one is meant, nobody can guess."""
-        said = properties.get("org_id", self.org_id)
-        if isinstance(said, str) and said.isascii() and said.isdigit() and len(said) <= 10:
-            said = int(said)
-        if isinstance(said, int) and not isinstance(said, bool) and 1 <= said < 2**31:
-            return said
-        self._seldom.warning(
-            "the course %r is left out: the property org_id of its group is no whole number from 1",
-            course_id,
-        )
-        return None
+        number = parse_organisation(properties.get("org_id", self.org_id))
+        if number is None:
+            self._seldom.warning(
+                "the course %r is left out: the property org_id of its group is not a whole number "
+                "from 1 to %d",
+                course_id,
+                LARGEST_ORGANISATION,
+            )
+        return number
 
 
 class Line:
@@ -393,6 +417,54 @@ class Line:
         self.turn = asyncio.Lock()
         self.put = 0
         """How many questions were; `answer` is that to the last."""
+
+
+class Crowded(Exception):
+    """Another took the place of this one among those who wait."""
+
+
+class Lottery:
+    """A semaphore that wakes a random one of those who wait.
+
+    First come, first served would let a flood decide who is first: with more questions waiting than
+    the hub answers in time, all of them would come too late. Here each has the same chance.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._free = places
+        self._waiting: list[asyncio.Future[None]] = []
+
+    async def acquire(self) -> None:
+        """Raises Crowded where more wait than may."""
+        if self._free:
+            self._free -= 1
+            return
+        if len(self._waiting) >= MOST_WAITING and (drawn := self._draw()):
+            drawn.set_exception(Crowded)
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled() and turn.exception() is None:
+                self.release()  # it was drawn in the same moment
+            raise
+
+    def release(self) -> None:
+        if drawn := self._draw():
+            drawn.set_result(None)
+        else:
+            self._free += 1
+
+    def _draw(self) -> asyncio.Future[None] | None:
+        """One of those who wait, if there are any. Those who gave up are left out."""
+        while self._waiting:
+            at = random.randrange(len(self._waiting))  # noqa: S311 (no secret)
+            self._waiting[at], self._waiting[-1] = self._waiting[-1], self._waiting[at]
+            drawn = self._waiting.pop()
+            if not drawn.done():
+                return drawn
+        return None
 
 
 class HubApi:
@@ -587,15 +659,10 @@ def _user_info(model: Mapping[str, Any]) -> dict[str, str | None]:
 
 
 def _text(value: object) -> str | None:
-    """None for what is no text that a database can carry."""
+    """None for what is not text, which must not keep a person out."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None
-    text = str(value)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return None
-    return None if "\0" in text else text
+    return str(value)
 
 
 def _is_address(text: str) -> bool:

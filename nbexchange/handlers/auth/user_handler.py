@@ -21,6 +21,20 @@ class BaseUserHandler:
     and can be configured like the rest.
     """
 
+    def check_start(self) -> None:
+        """Raise `nbexchange.errors.Misconfigured` where the service must not start.
+
+        Called once, before the service listens.
+        """
+
+    def find_problem(self) -> str | None:
+        """What an administrator should correct although people can still sign in, or None.
+
+        Called in a thread, by readyz, which shows it to every client and stays ready. It must not
+        raise, and must not name a secret.
+        """
+        return None
+
     def get_current_user(self, request: RequestHandler) -> Answer | Awaitable[Answer]:
         """Who asks; plain or async.
 

@@ -1,0 +1,123 @@
+"""Which rows the last check saw: what is gone since, and was not purged, is lost.
+
+Kept in the store, which a reset or a restored backup of the database does not change.
+"""
+
+from __future__ import annotations
+
+import datetime
+import gzip
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from nbexchange.database import Database
+from nbexchange.errors import Misconfigured
+from nbexchange.exchange.erasing import PurgeRecord, purges
+from nbexchange.exchange.inventory import BATCH, Owned, known_keys
+from nbexchange.storage import Storage
+from nbexchange.timestamps import minute
+
+NOTE = "last-check"
+KEY_LENGTH = 32
+PLURALS = {"release": "releases", "submission": "submissions", "feedback": "feedback"}
+
+
+class Owner(NamedTuple):
+    """Whose rows: as much as purges and reports tell apart."""
+
+    org_id: int
+    course_id: str
+    assignment_id: str
+    kind: str
+    person: str
+
+    @classmethod
+    def of(cls, one: Owned) -> Owner:
+        return cls(one.org_id, one.course_id, one.assignment_id, one.kind, one.person)
+
+    def was_purged(self, records: Sequence[PurgeRecord]) -> bool:
+        student = None if self.kind == "release" else self.person
+        return any(
+            record.scope.covers(self.org_id, self.course_id, self.assignment_id, student)
+            for record in records
+        )
+
+
+class Expected:
+    """Rows, by the keys of their blobs."""
+
+    def __init__(self, seen_at: datetime.datetime) -> None:
+        self.seen_at = seen_at
+        """By the database's clock, when the check began."""
+        self._keys: dict[Owner, list[str]] = defaultdict(list)
+
+    def add(self, one: Owned) -> None:
+        if not one.stands_in:
+            self._keys[Owner.of(one)].append(one.blob.key)
+
+    @classmethod
+    async def load(cls, storage: Storage) -> Expected | None:
+        """None before the first check. Raises Misconfigured for what is not ours."""
+        content = await storage.read_note(NOTE)
+        if content is None:
+            return None
+        try:
+            found = json.loads(gzip.decompress(content))
+            expected = cls(datetime.datetime.fromisoformat(found["seen_at"]))
+            for *owner, keys in found["rows"]:
+                expected._keys[Owner(*owner)] = [
+                    keys[start : start + KEY_LENGTH] for start in range(0, len(keys), KEY_LENGTH)
+                ]
+        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+            raise Misconfigured(
+                f"The file {NOTE} of the store cannot be read ({type(error).__name__}), so it is "
+                "not known which rows the last check saw. Restore it from a backup, or delete it "
+                "to begin again."
+            ) from error
+        return expected
+
+    async def save(self, storage: Storage) -> None:
+        rows = [[*owner, "".join(keys)] for owner, keys in self._keys.items()]
+        content = json.dumps({"seen_at": self.seen_at.isoformat(), "rows": rows})
+        await storage.write_note(NOTE, gzip.compress(content.encode(), 6))
+
+    async def gone(self, database: Database) -> Counter[Owner]:
+        """How many of whose rows are not there any more, without those that were purged since."""
+        records = [
+            record
+            for record in await database.read(purges)
+            if record.erased_at is not None and record.erased_at >= self.seen_at
+        ]
+        gone: Counter[Owner] = Counter()
+        for owner, keys in self._keys.items():
+            missing = len(keys) - await _how_many_known(database, keys)
+            if missing and not owner.was_purged(records):
+                gone[owner] += missing
+        return gone
+
+
+async def _how_many_known(database: Database, keys: Sequence[str]) -> int:
+    known = 0
+    for start in range(0, len(keys), BATCH):
+        batch = keys[start : start + BATCH]
+        found = await database.read(known_keys, batch)
+        known += sum(key in found for key in batch)
+    return known
+
+
+def lines(gone: Mapping[Owner, int], seen_at: datetime.datetime) -> list[str]:
+    """For people: how many of each kind of which assignment."""
+    counts: dict[tuple[int, str, str], Counter[str]] = defaultdict(Counter)
+    for owner, number in gone.items():
+        counts[owner.org_id, owner.course_id, owner.assignment_id][owner.kind] += number
+    return [
+        f"GONE: {_words(kinds)} of organisation {org_id}, course {course_id!r}, assignment "
+        f"{assignment_id!r}, which the check of {minute(seen_at)} saw"
+        for (org_id, course_id, assignment_id), kinds in sorted(counts.items())
+    ]
+
+
+def _words(kinds: Mapping[str, int]) -> str:
+    return ", ".join(f"{number:,} {PLURALS[kind]}" for kind, number in sorted(kinds.items()))

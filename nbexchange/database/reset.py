@@ -1,0 +1,198 @@
+"""Erasing every row, as `--reset-db` asks: never by one word, and never beside another process.
+
+An empty database loses nothing, so nothing is done to it. Any other one is erased only with a code,
+which stands for exactly the rows that are there, and only by a process that has it alone:
+
+    SQLite      Leaving the write-ahead log needs a file that no other process has open.
+    PostgreSQL  The server lists the sessions of all accounts. The tables are locked first.
+    MariaDB     The same, but an account without the right PROCESS sees only its own sessions, and a
+    and MySQL   node of a cluster only its own clients. Where that is so, the refusal says it.
+
+A replica that serves always has a session, because it asks the database for readyz and for its own
+periodic work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, MetaData, Table, exc, func, inspect, select, text
+
+from nbexchange.database.failures import says
+from nbexchange.errors import Misconfigured
+
+KEPT = ("alembic_version", "compatibility", "secret")
+"""Tables that migrations fill."""
+
+COUNTED = {"course": "courses", "release": "releases", "submission": "submissions"}
+COUNTED |= {"feedback": "feedback"}
+
+GOING_SECONDS = 5.0
+"""How long sessions may take to end: ours, and those of a service that was just stopped."""
+
+LOCK_SECONDS = 10
+
+_DENIED = (1044, 1142)
+"""MariaDB, MySQL: a database, a command on a table."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a reset would erase."""
+
+    counts: Mapping[str, int]
+    """Rows, by table."""
+    code: str
+    """For exactly these rows."""
+
+    def __str__(self) -> str:
+        return ", ".join(f"{self.counts.get(name, 0):,} {word}" for name, word in COUNTED.items())
+
+    @property
+    def is_nothing(self) -> bool:
+        return not any(self.counts.values())
+
+
+def measure(connection: Connection) -> Loss:
+    """Of whatever tables the schema has."""
+    counts, digest = {}, hashlib.sha256()
+    for table in _tables(connection):
+        # Times and random names, so that other rows in the same number have another code.
+        marks = [table.c[name] for name in ("id", "key", "token", "at") if name in table.c]
+        query = select(func.count(), *map(func.max, marks)).select_from(table)
+        counts[table.name], *found = connection.execute(query).one()
+        digest.update(repr((table.name, counts[table.name], found)).encode())
+    return Loss(counts, digest.hexdigest()[:12])
+
+
+def refuse_without_code(connection: Connection, code: str) -> Loss:
+    """What is erased by this code. Raises Misconfigured for none and for a wrong one."""
+    loss = measure(connection)
+    if loss.is_nothing or code == loss.code:
+        return loss
+    wrong = f"the code {code} is for other rows than are there now; " if code else ""
+    raise Misconfigured(
+        f"Nothing was erased: {wrong}--reset-db (c.NbExchange.reset_db) would erase {loss} for "
+        "good. To start and keep them, remove that option from the command line and from the "
+        "configuration file. To erase them, make a backup, stop every process that uses the "
+        f"database, and start once as usual and with --reset-db --confirm-reset={loss.code}"
+        + _blind_spots(connection)
+    )
+
+
+def leave_the_log(connection: Connection) -> None:
+    """On SQLite, before the transaction. Raises Misconfigured where another process has the file
+    open; the next connection makes a log again."""
+    if connection.dialect.name != "sqlite":
+        return
+    driver: Any = connection.connection.driver_connection
+    driver.execute(f"PRAGMA busy_timeout = {int(1000 * GOING_SECONDS)}")
+    try:
+        (mode,) = driver.execute("PRAGMA journal_mode = DELETE").fetchone()
+    except sqlite3.OperationalError:
+        mode = "wal"
+    if mode != "delete":
+        raise _in_use("another process has the database's file open")
+
+
+@contextlib.contextmanager
+def locked_tables(connection: Connection) -> Iterator[None]:
+    """In the transaction: no other session reads or writes a row, and none of them is counted
+    before that. Raises Misconfigured where one is there."""
+    dialect = connection.dialect.name
+    if dialect != "sqlite":
+        _wait_for_others_to_go(connection)
+    names = [_quoted(connection, table.name) for table in _tables(connection)]
+    if dialect == "postgresql":
+        connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
+        connection.execute(text(f"LOCK TABLE {', '.join(names)} IN ACCESS EXCLUSIVE MODE"))
+    if dialect not in ("mysql", "mariadb"):
+        yield
+        return
+    names += [name for name in KEPT if inspect(connection).has_table(name)]
+    _lock_mysql_tables(connection, names)
+    try:
+        yield
+    finally:
+        connection.execute(text("UNLOCK TABLES"))
+
+
+def _lock_mysql_tables(connection: Connection, names: Sequence[str]) -> None:
+    try:
+        connection.execute(text(f"LOCK TABLES {', '.join(f'{name} WRITE' for name in names)}"))
+    except exc.DBAPIError as error:
+        if not says(error.orig, _DENIED):
+            raise
+        database, account = connection.execute(text("SELECT DATABASE(), CURRENT_USER()")).one()
+        name, _, host = account.rpartition("@")
+        raise Misconfigured(
+            "Nothing was erased: the database's account may not lock its tables. Run as an "
+            f"administrator of the database: GRANT LOCK TABLES ON `{database}`.* TO "
+            f"'{name}'@'{host}'"
+        ) from error
+
+
+def _tables(connection: Connection) -> list[Table]:
+    found = MetaData()
+    found.reflect(connection)
+    return [table for table in found.sorted_tables if table.name not in KEPT]
+
+
+def _quoted(connection: Connection, name: str) -> str:
+    return connection.dialect.identifier_preparer.quote(name)
+
+
+def _wait_for_others_to_go(connection: Connection) -> None:
+    deadline = time.monotonic() + GOING_SECONDS
+    while others := connection.execute(_OTHERS[connection.dialect.name]).scalar_one():
+        if time.monotonic() > deadline:
+            raise _in_use(f"{others:,} other sessions use the database")
+        time.sleep(0.1)
+
+
+def _in_use(why: str) -> Misconfigured:
+    return Misconfigured(
+        f"Nothing was erased: {why}. Stop every service, replica, command and client that uses it, "
+        "then try again."
+    )
+
+
+def _blind_spots(connection: Connection) -> str:
+    """Whose sessions the database does not show."""
+    if connection.dialect.name not in ("mysql", "mariadb"):
+        return ""
+    grants = " ".join(connection.execute(text("SHOW GRANTS")).scalars())
+    said = ""
+    if not re.search(r"\b(PROCESS|ALL PRIVILEGES)\b[^;]*? ON \*\.\*", grants):
+        said += (
+            ". This account does not see other accounts' sessions (it lacks the right PROCESS), so "
+            "make sure yourself that no process uses the database with another account"
+        )
+    size = connection.execute(text("SHOW STATUS LIKE 'wsrep_cluster_size'")).first()
+    if size is not None and size[1] not in ("", "0", "1"):
+        said += (
+            ". The server is one of a cluster and does not see the other nodes' clients, so make "
+            "sure yourself that no process uses the database there"
+        )
+    return said
+
+
+_MYSQL = text(
+    "SELECT COUNT(*) FROM information_schema.processlist"
+    " WHERE db = DATABASE() AND id <> CONNECTION_ID()"
+)
+_OTHERS = {
+    "mysql": _MYSQL,
+    "mariadb": _MYSQL,
+    "postgresql": text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+    ),
+}

@@ -1,0 +1,71 @@
+"""What an account of a database server may not do, and the statement that lets it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from sqlalchemy import Connection, Engine, exc, text
+
+from nbexchange.database.failures import says
+from nbexchange.errors import Misconfigured
+
+_DENIED = (
+    "42501",  # PostgreSQL: insufficient privilege
+    "3F000",  # PostgreSQL: no schema to create in, because the account may use none
+    # MariaDB, MySQL: a database, a command on a table, a column
+    1044,
+    1142,
+    1143,
+)
+
+_MYSQL_RIGHTS = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP, REFERENCES"
+
+
+@contextlib.contextmanager
+def rights_to_migrate(engine: Engine) -> Iterator[None]:
+    """Raises Misconfigured where the account may not change the schema, with what to do."""
+    try:
+        yield
+    except exc.DBAPIError as error:
+        if not says(error.orig, _DENIED):
+            raise
+        with engine.connect() as connection:
+            advice = _advice(connection)
+        raise Misconfigured(
+            f"the database refuses to change the schema ({_first_line(error)}). {advice}"
+        ) from error
+
+
+def _advice(connection: Connection) -> str:
+    if connection.dialect.name != "postgresql":
+        database, account = connection.execute(text("SELECT DATABASE(), CURRENT_USER()")).one()
+        name, _, host = account.rpartition("@")
+        return (
+            "Run as an administrator of the database: "
+            f"GRANT {_MYSQL_RIGHTS} ON `{database}`.* TO '{name}'@'{host}'"
+        )
+    role, database, may_create = connection.execute(
+        text(
+            "SELECT quote_ident(current_user), quote_ident(current_database()),"
+            " coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)"
+        )
+    ).one()
+    if may_create:
+        return (
+            f"Its tables belong to another role than {role}: run `nbexchange upgrade-db` as that "
+            "role, or give them away with ALTER TABLE ... OWNER TO"
+        )
+    schema = connection.execute(
+        text("SELECT quote_ident(coalesce(current_schema(), 'public'))")
+    ).scalar_one()
+    # Since PostgreSQL 15 only the owner of a database may create in `public`.
+    return (
+        f"Run as an administrator, connected to the database {database}: "
+        f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {role}"
+    )
+
+
+def _first_line(error: exc.DBAPIError) -> str:
+    words = getattr(error.orig, "args", ())[-1:]
+    return str(words[0] if words else error.orig).partition("\n")[0].strip()

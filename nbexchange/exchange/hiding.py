@@ -1,0 +1,205 @@
+"""An instructor's purge, in two steps: hidden at once, and erased when its grace is over.
+
+A hidden assignment is moved, with its releases, submissions and feedback, into a course of its own,
+whose id no identity and no request can name. So no verb finds it, in this version and in those
+before it, and a new assignment may have its name. Its bytes still count for the quotas of its
+students and its organisation. Until it is erased it can be restored: it is moved back.
+
+The record of it (table `purge`) is the same as for an administrator's purge.
+"""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+from dataclasses import dataclass
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from nbexchange import models
+from nbexchange.database import DatabaseClock, clock, insert_if_absent
+from nbexchange.errors import Conflict, NotFound
+from nbexchange.exchange.erasing import (
+    PurgeRecord,
+    erase_hidden,
+    hidden_assignment,
+    measure_assignment,
+    record_of,
+)
+from nbexchange.exchange.events import note
+from nbexchange.exchange.locks import Hold, lock_assignment
+from nbexchange.exchange.names import check_folder_name, hidden_course
+from nbexchange.exchange.people import Place, remember
+from nbexchange.exchange.policy import Verb, permit
+from nbexchange.exchange.standing import not_released, standing
+from nbexchange.identity import User
+from nbexchange.models import Action
+from nbexchange.timestamps import minute
+
+MOST_LISTED = 1000
+
+
+@dataclass(frozen=True)
+class Restored:
+    record: PurgeRecord
+    assignment_id: str
+
+
+def purge(
+    session: Session, user: User, course_id: str, assignment_id: str, grace: datetime.timedelta
+) -> PurgeRecord:
+    """Hide an assignment with all that students handed in, and have it erased after `grace`."""
+    permit(user, Verb.PURGE, course_id)
+    known = standing(session, user, course_id, assignment_id)
+    if not lock_assignment(session, known.course_pk, known.assignment_pk, Hold.ALONE):
+        raise not_released(course_id, assignment_id)
+    place = remember(session, user, course_id, known)
+    counts, fingerprint = measure_assignment(session, known.assignment_pk)
+    now = clock(session)
+    row = models.Purge(
+        code=secrets.token_hex(6),
+        org_id=user.org_id,
+        course_id=course_id,
+        assignment_id=assignment_id,
+        counts=counts,
+        fingerprint=fingerprint,
+        requested_at=now,
+        requested_by=user.name,
+        erase_at=now + grace,
+    )
+    session.add(row)
+    # Reports show the title, because the id is not for people.
+    course = models.Course(org_id=user.org_id, course_id=hidden_course(row.code), title=course_id)
+    session.add(course)
+    session.flush()
+    _move(session, known.assignment_pk, known.course_pk, course.id, assignment_id)
+    note(session, place, Action.PURGED, None, detail=assignment_id)
+    return record_of(row)
+
+
+def list_purges(session: Session, user: User, course_id: str) -> list[PurgeRecord]:
+    """Those of the course that can still be taken back, newest first."""
+    permit(user, Verb.LIST_PURGES, course_id)
+    rows = session.execute(
+        select(models.Purge)
+        .where(
+            models.Purge.org_id == user.org_id,
+            models.Purge.course_id == course_id,
+            *_PENDING,
+        )
+        .order_by(models.Purge.id.desc())
+        .limit(MOST_LISTED)
+    ).scalars()
+    return [record_of(row) for row in rows]
+
+
+def restore(
+    session: Session, user: User, course_id: str, code: str, assignment_id: str | None = None
+) -> Restored:
+    """Take a purge back, also under another name where its own was released again."""
+    permit(user, Verb.RESTORE, course_id)
+    row = session.execute(
+        select(models.Purge)
+        .where(
+            models.Purge.code == code,
+            models.Purge.org_id == user.org_id,
+            models.Purge.course_id == course_id,
+        )
+        .with_for_update()
+    ).scalar_one_or_none()
+    if row is None:
+        raise NotFound(f"course {course_id!r} has no purge {code!r}; list them with GET purges")
+    place = remember(session, user, course_id)
+    return _restore(session, row, user.name, assignment_id, place)
+
+
+def restore_as_operator(
+    session: Session, code: str, by: str, assignment_id: str | None = None
+) -> Restored:
+    """The same for an administrator, who is not a member of the course."""
+    row = session.execute(
+        select(models.Purge).where(models.Purge.code == code).with_for_update()
+    ).scalar_one_or_none()
+    if row is None:
+        raise NotFound(f"no purge has the code {code!r}; `nbexchange purge --list` shows them")
+    return _restore(session, row, by, assignment_id, None)
+
+
+def erase_due(session: Session, by: str) -> tuple[PurgeRecord, list[str]] | None:
+    """Erase one hidden assignment whose grace is over, and return the keys of its blobs.
+
+    None where there is none. Replicas that do it at once wait for each other and erase it once.
+    """
+    due = session.execute(
+        select(models.Purge.id)
+        .where(models.Purge.erase_at <= DatabaseClock(), *_PENDING)
+        .order_by(models.Purge.id)
+        .limit(1)
+    ).scalar_one_or_none()
+    row = session.execute(
+        select(models.Purge).where(models.Purge.id == due, *_PENDING).with_for_update()
+    ).scalar_one_or_none()
+    if row is None:
+        return None
+    keys = erase_hidden(session, row, by)
+    return record_of(row), keys
+
+
+_PENDING = (
+    models.Purge.erase_at.is_not(None),
+    models.Purge.erased_at.is_(None),
+    models.Purge.restored_at.is_(None),
+)
+
+
+def _restore(
+    session: Session, row: models.Purge, by: str, assignment_id: str | None, place: Place | None
+) -> Restored:
+    hidden = hidden_assignment(session, row)
+    if hidden is None or row.course_id is None or row.assignment_id is None:
+        raise _gone(row)
+    name = assignment_id or row.assignment_id
+    if name != row.assignment_id:  # which an older version may have taken
+        check_folder_name(name, "an assignment id")
+    insert_if_absent(session, models.Course, org_id=row.org_id, course_id=row.course_id)
+    course_pk = session.execute(
+        select(models.Course.id).filter_by(org_id=row.org_id, course_id=row.course_id)
+    ).scalar_one()
+    lock_assignment(session, hidden.course_pk, hidden.assignment_pk, Hold.ALONE)
+    taken = select(models.Assignment.id).filter_by(course_pk=course_pk, assignment_id=name)
+    if session.execute(taken).first() is not None:
+        raise Conflict(
+            f"course {row.course_id!r} has a new assignment {name!r}; restore the hidden one under "
+            "another name"
+        )
+    _move(session, hidden.assignment_pk, hidden.course_pk, course_pk, name)
+    session.execute(delete(models.Course).where(models.Course.id == hidden.course_pk))
+    row.restored_at, row.restored_by = clock(session), by
+    if place is not None:
+        note(session, place, Action.RESTORED, hidden.assignment_pk)
+    return Restored(record_of(row), name)
+
+
+def _move(
+    session: Session, assignment_pk: int, from_course: int, to_course: int, assignment_id: str
+) -> None:
+    """Locked before; somebody else may have moved it before that."""
+    here = select(models.Assignment.id).filter_by(id=assignment_pk, course_pk=from_course)
+    if session.execute(here).first() is None:
+        raise NotFound(f"assignment {assignment_id!r} was purged or restored meanwhile")
+    session.execute(
+        update(models.Assignment)
+        .where(models.Assignment.id == assignment_pk)
+        .values(course_pk=to_course, assignment_id=assignment_id)
+    )
+
+
+def _gone(row: models.Purge) -> Conflict:
+    if row.restored_at is not None:
+        return Conflict(f"this was restored already, on {minute(row.restored_at)}")
+    if row.erased_at is not None:
+        return Conflict(
+            f"this was erased for good on {minute(row.erased_at)}; only a backup has it"
+        )
+    return Conflict("nothing is hidden by this purge, so there is nothing to restore")

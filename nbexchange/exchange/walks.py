@@ -1,0 +1,88 @@
+"""Long lists, a batch at a time: the keys of all rows first, then the rows of some keys.
+
+So a list is that of one moment, each batch is a look-up by primary key however long the list is,
+and a list in memory is twelve bytes a row and one batch.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import ColumnElement, Select, Text, cast, func
+from sqlalchemy.orm import Session
+
+T = TypeVar("T")
+
+BATCH_ROWS = 500
+BATCH_CHARACTERS = 64 * 1024
+"""Of the rows' long columns together. A row that has more by itself is a batch of its own."""
+
+Query = Select[*tuple[Any, ...]]
+
+
+class Walk(Generic[T]):
+    """The records of a list, in its order. `read` gets some of them by their keys, in any order.
+
+    `read` asks again whether the caller may see them: a reader may take hours, and SQLite gives the
+    keys of erased rows to new ones, also of other organisations.
+    """
+
+    def __init__(
+        self,
+        rows: Iterable[tuple[int, int]],
+        read: Callable[[Session, Sequence[int]], dict[int, T]],
+    ) -> None:
+        """`rows`: of each one its key, and how many characters its long columns have."""
+        self._keys, self._sizes = array("q"), array("l")
+        for key, size in rows:
+            self._keys.append(key)
+            self._sizes.append(size)
+        self._read = read
+        self._position = 0
+
+    @classmethod
+    def over(cls, records: Mapping[int, T]) -> Walk[T]:
+        """Of records that are here already."""
+        return cls(
+            ((key, 0) for key in records), lambda _, keys: {key: records[key] for key in keys}
+        )
+
+    @property
+    def is_over(self) -> bool:
+        return self._position == len(self._keys)
+
+    def take(self, session: Session) -> list[T]:
+        """The next batch, without the rows that were erased since the walk began."""
+        keys = self._next_keys()
+        found = self._read(session, keys) if keys else {}
+        return [found[key] for key in keys if key in found]
+
+    def _next_keys(self) -> Sequence[int]:
+        begin = self._position
+        stop = min(begin + BATCH_ROWS, len(self._keys))
+        size = 0
+        while self._position < stop and (size == 0 or size < BATCH_CHARACTERS):
+            size += self._sizes[self._position]
+            self._position += 1
+        return self._keys[begin : self._position]
+
+
+def keys_of(query: Query, key: Any, long_column: Any) -> Query:
+    """The same rows, as a `Walk` begins with them."""
+    return query.with_only_columns(key, _characters(long_column))
+
+
+def _characters(column: Any) -> ColumnElement[int]:
+    return func.length(cast(column, Text()))
+
+
+def unindexed(number: Any) -> ColumnElement[int]:
+    """The same, where no index shall be used for it.
+
+    SQLite has no statistics. For rows that are known by their keys or tokens it would begin with
+    an organisation or an assignment, and read all that is in it.
+    """
+    expression: ColumnElement[int] = number + 0
+    return expression

@@ -1,0 +1,211 @@
+"""Connections to the service, and how much of an answer is read from them, for how long.
+
+A service, or a proxy before it, may send headers, a body or pages without end, or a byte now and
+then. `requests` only limits the time between two bytes, so the limits are kept where bytes arrive:
+
+* From its first byte on an answer has `Timeouts.silence`, and one second more for each 1,000 bytes.
+  Its headers get no more than that. A slow line that moves is within it.
+* It has at most the bytes, and the seconds, of the `Budget` that its request was made with.
+
+urllib3 sends with the timeout for connecting. A line may stand still for longer than a connection
+may take, so sending has a timeout of its own.
+"""
+
+import functools
+import http.client
+import http.cookiejar
+import io
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from nbexchange import timeouts
+
+SLOWEST = 1_000  # bytes a second; the service asks the same of those who send to it
+_CONNECTIONS = 16
+_OVERHEAD = 1024**2  # bytes of headers, and of what divides a body into chunks
+
+
+class Exceeded(Exception):
+    """An answer is too large or too slow; the text goes on after "The exchange service at …"."""
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """How many seconds one try may wait."""
+
+    connect: float = timeouts.CONNECT
+    send: float = timeouts.SEND
+    """Until the other side takes some of what is sent."""
+    answer: float = timeouts.ANSWER
+    """From then on until the first byte of the answer."""
+    silence: float = timeouts.ANSWER
+    """From one byte of the answer to the next."""
+
+
+class Budget:
+    """What one answer, or all pages of a list, may take: bytes in memory or on disk, and time.
+
+    `patience` is how many seconds the request may be tried again for.
+    """
+
+    timeouts = Timeouts()
+    """Of the try that is under way."""
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        patience: float,
+        seconds: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.size = size
+        self.patience = patience
+        self._seconds = seconds
+        self._clock = clock
+        self._ends = clock() + seconds
+        self._used = 0
+
+    def use(self, size: int) -> None:
+        """Raise Exceeded if there is no room for so many bytes more."""
+        self._used += size
+        self.check(self._used)
+
+    def check(self, size: int) -> None:
+        if size > self.size:
+            raise Exceeded(f"sends more than {self.size:,} bytes at once")
+        if self._clock() > self._ends:
+            raise Exceeded(f"takes more than {self._seconds:.0f} seconds for a list")
+
+    @contextmanager
+    def in_use(self, timeouts: Timeouts) -> Iterator[None]:
+        """Requests of this thread have this budget, and these timeouts."""
+        self.timeouts = timeouts
+        token = _BUDGET.set(self)
+        try:
+            yield
+        finally:
+            _BUDGET.reset(token)
+
+
+_BUDGET: ContextVar[Budget] = ContextVar("budget")
+
+
+class _Reader(io.RawIOBase):
+    """The bytes of one answer as they arrive."""
+
+    def __init__(self, raw: Any, budget: Budget) -> None:
+        self.has_headers = False
+        self._raw = raw
+        self._timeout = budget.timeouts.silence
+        self._budget = budget
+        self._began: float | None = None
+        self._count = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count: int = self._raw.readinto(buffer)
+        self._count += count
+        self._check(time.monotonic())
+        return count
+
+    def _check(self, now: float) -> None:
+        if self._began is None:
+            self._began = now
+        earned = self._count / SLOWEST if self.has_headers else 0
+        if now - self._began > self._timeout + earned:
+            raise Exceeded("sends its answer too slowly")
+        self._budget.check((self._count - _OVERHEAD) // 2)  # a chunk may be a byte, and 5 more
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Socket:
+    """What `http.client` makes a file of, to read an answer."""
+
+    def __init__(self, socket: Any) -> None:
+        self._socket = socket
+        self.reader = _Reader(socket.makefile("rb", buffering=0), _BUDGET.get())
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self.reader)
+
+
+class _Answer(http.client.HTTPResponse):
+    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
+        ours = _Socket(sock)
+        self._sock = sock
+        self._reader = ours.reader
+        super().__init__(ours, *args, **kwargs)  # type: ignore[arg-type]  # all that is asked of a socket
+
+    def begin(self) -> None:
+        super().begin()
+        self._sock.settimeout(_BUDGET.get().timeouts.silence)
+        self._reader.has_headers = True
+
+
+class _SendsPatiently:
+    """A connection that keeps the timeout for connecting to that."""
+
+    sock: Any
+    timeout: float | None
+    connect: Callable[[], None]
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        self.timeout = _BUDGET.get().timeouts.send
+        super().request(*args, **kwargs)  # type: ignore[misc]  # of urllib3's class beside it
+
+
+class _Connection(_SendsPatiently, HTTPConnection):
+    response_class = _Answer
+
+
+class _SecureConnection(_SendsPatiently, HTTPSConnection):
+    response_class = _Answer
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(*args, **kwargs)
+        manager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+        return manager
+
+
+@functools.cache
+def session() -> requests.Session:
+    """The connections of this process, to whatever address; a login goes with each request."""
+    session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _Adapter(pool_connections=4, pool_maxsize=_CONNECTIONS))
+    session.headers["User-Agent"] = "nbexchange-plugin"
+    # Several people's requests may share these connections in a test or a script.
+    session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
+    return session

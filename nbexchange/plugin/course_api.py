@@ -1,0 +1,140 @@
+"""nbgrader's Python interface to one course, made anew for each job of formgrader.
+
+nbgrader has one CourseDirectory in a formgrader, and each call sets its `assignment_id` for a
+while. Two calls at a time would swap their assignments. So a `Course` is what a formgrader knew
+when a request came, and each `Api` has objects of its own.
+"""
+
+import copy
+import logging
+import pickle
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from nbgrader.api import Gradebook
+from nbgrader.apps.api import NbGraderAPI
+from nbgrader.auth import Authenticator
+from nbgrader.coursedir import CourseDirectory
+from nbgrader.exchange import ExchangeFactory
+from traitlets.config import Config, LoggingConfigurable
+
+from nbexchange.plugin import configuration
+
+
+@dataclass(frozen=True)
+class Course:
+    """A course as a formgrader has it now: a value, which threads and processes may share."""
+
+    config: Config
+    config_dir: str
+    folders: tuple[str, ...]
+    root: str
+
+    @classmethod
+    def of(cls, formgrader: Any) -> "Course":
+        """Call this in the event loop: there formgrader may change to another folder."""
+        cwd = (str(configuration.STARTED_IN),) if formgrader.load_cwd_config else ()
+        return cls(
+            copy.deepcopy(formgrader.config),
+            formgrader.config_dir,
+            cwd,
+            formgrader.coursedir.root,
+        )
+
+    @property
+    def course_id(self) -> str:
+        found: str = CourseDirectory(config=self.config).course_id
+        return found
+
+    def load(self, log: Any) -> Config:
+        """The configuration, with what the files say now."""
+        config = copy.deepcopy(self.config)
+        config.merge(configuration.load(log, *self.folders, config_dir=self.config_dir))
+        return config
+
+    def directory(self, config: Config, log: Any) -> Any:
+        """A CourseDirectory that no other job has."""
+        coursedir = CourseDirectory(config=config, log=log)
+        if "root" not in config.CourseDirectory:
+            coursedir.root = self.root
+        return coursedir
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without functions from a configuration file: `load` reads them again."""
+        return {**vars(self), "config": _picklable(self.config)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update({**state, "config": Config(state["config"])})
+
+
+def _picklable(section: Any) -> dict[str, Any]:
+    found = {}
+    for name, value in section.items():
+        if isinstance(value, Config):
+            found[name] = _picklable(value)
+        else:
+            try:
+                pickle.dumps(value)
+            except Exception:  # noqa: BLE001, S112 - whatever a person's own objects raise
+                continue
+            found[name] = value
+    return found
+
+
+class _Nothing:
+    """An exchange's list that is not asked for."""
+
+    root = ""
+
+    def start(self) -> list[Any]:
+        return []
+
+
+class _Exchange(ExchangeFactory):  # type: ignore[misc]  # nbgrader is not typed
+    """nbgrader's API asks for a list whenever it is made, and often needs no answer."""
+
+    is_asked = False
+
+    def List(self, *args: Any, **kwargs: Any) -> Any:  # noqa: N802 - nbgrader's name
+        return super().List(*args, **kwargs) if self.is_asked else _Nothing()
+
+
+class _Job(LoggingConfigurable):
+    """The parent of all objects of one job: its configuration and its logger."""
+
+
+class Api(NbGraderAPI):  # type: ignore[misc]  # nbgrader is not typed
+    """`asks`: whether it is good for anything that needs the exchange; see `exchange_missing`."""
+
+    def __init__(
+        self, course: Course, log: logging.Logger, *, asks: bool, asks_first: bool = False
+    ) -> None:
+        # Before anything else: nbgrader's constructor sets the level of whatever logger is there.
+        self.log = log
+        level = log.level
+        config = course.load(log)
+        job = _Job(config=config, log=log)
+        exchange = _Exchange(parent=job)
+        exchange.is_asked = asks_first
+        super().__init__(
+            coursedir=course.directory(config, log),
+            authenticator=Authenticator(parent=job),
+            exchange=exchange,
+            parent=job,
+        )
+        self.log_level = level
+        exchange.is_asked = asks
+
+    @property
+    def gradebook(self) -> Any:
+        return open_gradebook(self.coursedir)
+
+
+_opening = threading.Lock()
+
+
+def open_gradebook(coursedir: Any) -> Any:
+    """For the caller to close. The first one makes the tables, which only one may do at a time."""
+    with _opening:
+        return Gradebook(coursedir.db_url, coursedir.course_id)

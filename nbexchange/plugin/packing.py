@@ -1,0 +1,479 @@
+"""What of a folder is packed: what nbgrader's options let pass, and the archive can hold.
+
+A file that cannot be sent does not keep the others back: it is left out, with the reason, and the
+caller decides what that means. Sizes are those of the bytes that are sent, so a symbolic link
+counts as what it points to. Collect applies the same rules to what it has unpacked.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import fnmatch
+import math
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from nbexchange import archive
+from nbexchange.archive import Limits, Member, Names, Unsendable, folded, quoted
+from nbexchange.plugin.client import Parcel, ServiceError
+from nbexchange.plugin.disks import naming_temporary
+from nbexchange.plugin.jobs import COMPUTING
+
+_USUAL = Limits()
+_HEADERS = 64 * 1024**2  # bytes; more than the headers of as many files as an archive may hold
+_UNLIMITED = dataclasses.replace(_USUAL, entries=2**62, all_paths_length=2**62)
+_MOST_WALKED = 10 * _USUAL.entries  # links between folders can make a tree without end
+_SHOWN = 10  # names in a message, and a count of the rest
+_LARGEST = 3
+_TRIES = 3  # to read a file that changes meanwhile
+_MOST_TRIES = 20  # to pack a folder whose files change
+_MOST_GROUPS = 50  # left out because there are too many files
+
+
+@dataclass(frozen=True)
+class Rules:
+    """nbgrader's options of a course about files. Sizes are in bytes; there they are in kB."""
+
+    ignore: tuple[str, ...]
+    include: tuple[str, ...]
+    max_file_size: int  # 0: any
+    max_dir_size: int
+
+    @classmethod
+    def of(cls, coursedir: Any) -> "Rules":
+        return cls(
+            ignore=tuple(coursedir.ignore),
+            include=tuple(coursedir.include),
+            max_file_size=1000 * coursedir.max_file_size,
+            max_dir_size=1000 * coursedir.max_dir_size,
+        )
+
+    @property
+    def limits(self) -> Limits:
+        """What an archive may unpack to here: at least all that this course may hold."""
+        return dataclasses.replace(
+            _USUAL,
+            ratio_floor=max(_USUAL.ratio_floor, self.max_dir_size),
+            expanded_size=max(_USUAL.expanded_size, self.max_dir_size + _HEADERS),
+        )
+
+    def leave_out(self, path: Path) -> bool:
+        """Whether a copy has no place for it, as `nbgrader.utils.ignore_patterns` says."""
+        is_folder = path.is_dir()
+        if not self.match(path.name, is_folder=is_folder):
+            return True
+        return not is_folder and self.is_too_large(path.stat().st_size)
+
+    def match(self, name: str, *, is_folder: bool) -> bool:
+        if matches(name, self.ignore):
+            return False
+        return is_folder or not self.include or matches(name, self.include)
+
+    def is_too_large(self, size: int) -> bool:
+        return bool(self.max_file_size) and size > self.max_file_size
+
+
+def matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file or folder that stays behind.
+
+    `path` is relative, as the disk has it: it may hold anything. `shown` is for people.
+    """
+
+    path: str
+    reason: str
+
+    @property
+    def shown(self) -> str:
+        return quoted(self.path)
+
+    def __str__(self) -> str:
+        return f"{self.shown}: {self.reason}"
+
+
+@dataclass
+class Selection:
+    """What of `folder` is packed, and what is not."""
+
+    folder: Path
+    rules: Rules
+    members: list[Member] = field(default_factory=list)
+    sizes: dict[str, int] = field(default_factory=dict)  # of the files in `members`
+    left_out: list[LeftOut] = field(default_factory=list)  # because no archive can hold them
+    too_large: list[LeftOut] = field(default_factory=list)  # because max_file_size is less
+
+    @property
+    def size(self) -> int:
+        return sum(self.sizes.values())
+
+    @property
+    def largest(self) -> str:
+        """The largest files, for a message."""
+        by_size = sorted(self.sizes.items(), key=lambda item: (-item[1], item[0]))
+        return ", ".join(f"{quoted(name)} ({_mb(size)})" for name, size in by_size[:_LARGEST])
+
+    def leave_out(self, path: str, reason: str) -> None:
+        """Leave out a file or folder after all, with everything in it."""
+        self.left_out.append(LeftOut(path, reason))
+        self._drop(name for name in self._names if name == path or name.startswith(f"{path}/"))
+
+    @property
+    def _names(self) -> Iterator[str]:
+        return (member.name for member in self.members)
+
+    def _drop(self, names: Iterable[str]) -> None:
+        dropped = set(names)
+        self.members = [one for one in self.members if one.name not in dropped]
+        for name in dropped:
+            self.sizes.pop(name, None)
+
+    def check_size(self, advice: str) -> None:
+        """ServiceError when this is more than a submission may hold."""
+        most = self.rules.max_dir_size
+        if self.size > most:
+            raise ServiceError(
+                f"Directory size is too big. Size is {self.size:,}, maximum size is {most:,} bytes "
+                f"(CourseDirectory.max_dir_size). The largest files are {self.largest}. {advice}"
+            )
+
+    @contextlib.contextmanager
+    def packed(self, extra: Sequence[Member], most: int) -> Iterator[Parcel]:
+        """An archive in a temporary file, with the `extra` members at its end.
+
+        What cannot be read any more is left out. ServiceError if it is too large to be sent.
+        """
+        with naming_temporary(), tempfile.TemporaryFile() as file:
+            with COMPUTING:
+                self._pack(extra, file)
+            parcel = Parcel(file, "application/gzip")
+            if parcel.size > most:
+                raise ServiceError(
+                    f"This is too large to be sent: {parcel.size} bytes packed, and at most {most} "
+                    f"are allowed (c.Exchange.max_buffer_size). The largest files are "
+                    f"{self.largest}."
+                )
+            yield parcel
+
+    def _pack(self, extra: Sequence[Member], file: BinaryIO) -> None:
+        broken: list[str] = []
+        while len(broken) < _MOST_TRIES:
+            file.seek(0)
+            file.truncate()
+            try:
+                size = archive.pack([*self.members, *extra], file, self._give_up)
+            except archive.BrokenOff as error:
+                broken.append(error.name)
+                if broken.count(error.name) == _TRIES:
+                    self.leave_out(error.name, error.reason)
+            else:
+                self._check_grown(size - sum(len(_content(one)) for one in extra))
+                return
+        raise ServiceError(
+            f"The files in {self.folder} change all the time, so they cannot be packed. Save and "
+            "close them, stop what writes into them, and try again."
+        )
+
+    def _check_grown(self, size: int) -> None:
+        """What is sent counts, also what a program has written since the files were measured."""
+        if size > self.rules.max_dir_size:
+            raise ServiceError(
+                f"A file in {self.folder} grew while it was packed, to {size:,} bytes with the "
+                f"others, and {self.rules.max_dir_size:,} are allowed "
+                "(CourseDirectory.max_dir_size). Stop what writes into it, and try again."
+            )
+
+    def _give_up(self, member: Member, error: Unsendable | OSError) -> None:
+        reason = error.reason if isinstance(error, Unsendable) else _why(error)
+        self.leave_out(member.name, reason)
+
+
+def _content(member: Member) -> bytes:
+    return member.source if isinstance(member.source, bytes) else b""
+
+
+def select(
+    folder: Path, rules: Rules, *, notebooks: Collection[str] = (), ours: Collection[str] = ()
+) -> Selection:
+    """All of `folder` that can be packed, links followed.
+
+    Of two files of which only one can be sent, one of the `notebooks` (of the release) or a folder
+    of one goes first, then the first in the alphabet. What is called like one of `ours` at the top
+    is neither packed nor measured, because the caller has its own. OSError when the folder itself
+    cannot be read.
+    """
+    selection = Selection(folder, rules)
+    _Walk(selection, _with_folders(notebooks), ours).walk(folder, "", ())
+    _leave_out_too_many(selection, set(notebooks), len(ours))
+    return selection
+
+
+class _Walk:
+    def __init__(
+        self, selection: Selection, preferred: Collection[str], ours: Collection[str]
+    ) -> None:
+        self._selection = selection
+        self._preferred = preferred
+        self._ours = ours
+        self._names = Names(_UNLIMITED)
+        for name in ours:
+            self._names.add(name, is_folder=False)
+
+    def walk(self, folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> None:
+        status = folder.stat()
+        here = (status.st_dev, status.st_ino)
+        if here in above:
+            raise Unsendable(prefix, "it is a link to a folder that it is in")
+        names = [path.name for path in folder.iterdir()]
+        if prefix:
+            self._add(prefix.removesuffix("/"), None)
+        for name in sorted(names, key=lambda name: (prefix + name not in self._preferred, name)):
+            if prefix or name not in self._ours:
+                path = f"{prefix}{name}"
+                try:
+                    self._visit(folder / name, path, (*above, here))
+                except Unsendable as error:
+                    self._leave_out(path, error.reason)
+                except OSError as error:
+                    is_folder = os.path.isdir(folder / name)  # noqa: PTH112 - never an OSError
+                    if self._selection.rules.match(name, is_folder=is_folder):
+                        self._leave_out(path, _why(error, folder / name))
+
+    def _leave_out(self, path: str, reason: str) -> None:
+        self._selection.left_out.append(LeftOut(path, reason))
+
+    def _visit(self, file: Path, path: str, above: tuple[tuple[int, int], ...]) -> None:
+        """Add a file or folder; Unsendable or OSError if it stays behind."""
+        status, rules = file.stat(), self._selection.rules
+        is_folder = stat.S_ISDIR(status.st_mode)
+        if not rules.match(file.name, is_folder=is_folder):
+            return
+        if is_folder:
+            self.walk(file, f"{path}/", above)
+            return
+        archive.check_is_file(path, status.st_mode)
+        if rules.is_too_large(status.st_size):
+            reason = (
+                f"it has {status.st_size:,} bytes, and a file may have {rules.max_file_size:,} "
+                "(CourseDirectory.max_file_size)"
+            )
+            self._selection.too_large.append(LeftOut(path, reason))
+            return
+        if not os.access(file, os.R_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        self._add(path, file)
+        self._selection.sizes[path] = status.st_size
+
+    def _add(self, path: str, source: Path | None) -> None:
+        self._names.add(path, is_folder=source is None)
+        self._selection.members.append(Member(path, source))
+        if len(self._selection.members) > _MOST_WALKED:
+            raise ServiceError(
+                f"{self._selection.folder} holds more than {_MOST_WALKED:,} files and folders, and "
+                f"at most {_USUAL.entries:,} can be sent. The largest folders are "
+                f"{_largest_folders(self._selection.members)}. Move them somewhere else."
+            )
+
+
+def _why(error: OSError, path: Path | None = None) -> str:
+    if error.errno == errno.ELOOP:
+        return "it is a link that leads in a circle"
+    if error.errno in (errno.ENOENT, errno.ENOTDIR) and path is not None and path.is_symlink():
+        return "it is a link to nothing"
+    if error.errno == errno.ENOENT:
+        return "it was removed meanwhile"
+    return f"it cannot be read ({error.strerror})"
+
+
+# Too many files
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Members that may stay behind together: a folder, or the loose files in one."""
+
+    folder: str
+    names: tuple[str, ...]  # sorted
+    is_whole: bool
+
+    @property
+    def length(self) -> int:
+        return sum(len(name.encode()) for name in self.names)
+
+
+def _leave_out_too_many(selection: Selection, notebooks: set[str], reserved: int) -> None:
+    """Leave out folders, or loose files, until an archive can hold the rest.
+
+    As little as possible: of the folders without a notebook of the release, the smallest one that
+    is enough. Only where none is enough, others with it.
+    """
+    for _ in range(_MOST_GROUPS):
+        entries = len(selection.members) + reserved - _USUAL.entries
+        length = sum(len(one.name.encode()) + 1 for one in selection.members)
+        length -= _USUAL.all_paths_length - 1024
+        if entries <= 0 and length <= 0:
+            return
+        groups = _groups(selection.members, notebooks)
+        enough = [one for one in groups if len(one.names) >= entries and one.length >= length]
+        if enough:
+            group = min(enough, key=lambda one: (len(one.names), one.folder))
+        elif groups:
+            group = max(groups, key=lambda one: (len(one.names), one.folder))
+        else:
+            break
+        _leave_out_group(selection, group, entries, length)
+    raise ServiceError(
+        f"{selection.folder} holds more than the {_USUAL.entries:,} files and folders that can be "
+        f"sent. The largest folders are {_largest_folders(selection.members)}. Move them somewhere "
+        "else."
+    )
+
+
+def _leave_out_group(selection: Selection, group: _Group, entries: int, length: int) -> None:
+    most = f"at most {_USUAL.entries:,} files and folders can be sent"
+    if entries <= 0:
+        most = "all names together are too long to be sent"
+    count = len(group.names)
+    if group.is_whole:
+        selection.leave_out(group.folder, f"it holds {count - 1:,} files and folders, and {most}")
+        return
+    dropped: list[str] = []
+    for name in reversed(group.names):
+        if len(dropped) >= entries and length <= 0:
+            break
+        dropped.append(name)
+        length -= len(name.encode()) + 1
+    what = f"{len(dropped):,} of the {count:,} files in it, from {quoted(dropped[-1])} on"
+    selection.left_out.append(LeftOut(group.folder or ".", f"{what}, because {most}"))
+    selection._drop(dropped)
+
+
+def _groups(members: list[Member], notebooks: set[str]) -> list[_Group]:
+    kept = {"", *_with_folders(notebooks)}
+    by_folder: dict[str, list[str]] = {}
+    for one in members:
+        if one.name in kept:
+            continue
+        above = list(_folders_of(one.name))
+        for folder in (*above, *([one.name] if one.source is None else ())):
+            if folder not in kept:
+                by_folder.setdefault(folder, []).append(one.name)
+        parent = above[0] if above else ""
+        if one.source is not None and parent in kept:
+            by_folder.setdefault(parent, []).append(one.name)
+    return [
+        _Group(folder, tuple(sorted(names)), is_whole=folder not in kept)
+        for folder, names in by_folder.items()
+    ]
+
+
+def _largest_folders(members: list[Member]) -> str:
+    counts: dict[str, int] = {}
+    for one in members:
+        folder = one.name.rpartition("/")[0]
+        counts[folder] = counts.get(folder, 0) + 1
+    largest = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_LARGEST]
+    return ", ".join(f"{quoted(folder or '.')} ({count:,})" for folder, count in largest)
+
+
+# What people read
+
+
+def check_notebooks(selection: Selection, notebooks: Collection[str]) -> None:
+    """ServiceError when something stays behind that is a notebook of the release, or was to be one.
+
+    Then nothing should be submitted: the rest would be worth little.
+    """
+    names = _with_folders(notebooks)
+    missing = names - {one.name for one in selection.members}
+    advice = _Advice(
+        {folded(name): name for name in names}, {_skeleton(name): name for name in missing}
+    )
+    texts = (
+        *((one, advice.on(one)) for one in selection.left_out),
+        *((one, advice.on(one, is_too_large=True)) for one in selection.too_large),
+    )
+    for one, text in texts:
+        if text is not None:
+            raise ServiceError(
+                f"{one.shown} cannot be submitted, so nothing was: {one.reason}. {text}"
+            )
+
+
+@dataclass(frozen=True)
+class _Advice:
+    names: dict[str, str]  # of the release's notebooks and their folders, by what disks make equal
+    missing: dict[str, str]  # those of them that are not packed, by what they look like
+
+    def on(self, one: LeftOut, *, is_too_large: bool = False) -> str | None:
+        same = self.names.get(folded(one.path))
+        alike = self.missing.get(_skeleton(one.path))
+        if same is not None and same != one.path:
+            return (
+                f"Keep your work in {quoted(same)}, which belongs to the assignment, rename or "
+                f"remove {one.shown}, and submit again."
+            )
+        if alike is None:
+            return None
+        if alike != one.path:
+            return f"Rename it to {quoted(alike)}, which is missing, and submit again."
+        if is_too_large:
+            return "Clear its output, save it, and submit again."
+        return (
+            "It belongs to the assignment: rename what is there, save your work under this name as "
+            "an ordinary file, and submit again."
+        )
+
+
+def _skeleton(path: str) -> str:
+    """What is left of a name when all that can be wrong with it is gone."""
+    return re.sub("[^a-z0-9.]", "", folded(path))
+
+
+def warning(left_out: Sequence[LeftOut], receipt: str) -> str:
+    """To a student, whose other files are submitted; the file `receipt` names all."""
+    lines = "\n\t".join(listed(left_out, f", which are all in {receipt} in the copy that is kept"))
+    if len(left_out) == 1:
+        return (
+            f"A file or folder cannot be sent, so it is left out:\n\t{lines}\nIf it is needed, "
+            "rename it or put a copy in its place, and submit again."
+        )
+    return (
+        f"{len(left_out):,} files or folders cannot be sent, so they are left out:\n\t{lines}\nIf "
+        "they are needed, rename them or put copies in their place, and submit again."
+    )
+
+
+def listed(left_out: Sequence[LeftOut], more: str = "") -> list[str]:
+    """A line for each of the first ones, and one that counts the rest."""
+    lines = [str(one) for one in left_out[:_SHOWN]]
+    rest = len(left_out) - _SHOWN
+    return [*lines, f"and {rest:,} more{more}"] if rest > 0 else lines
+
+
+def _with_folders(names: Collection[str]) -> set[str]:
+    return {part for name in names for part in (name, *_folders_of(name))}
+
+
+def _folders_of(path: str) -> Iterator[str]:
+    """The folders that it is in, the innermost first, without the top."""
+    while path := path.rpartition("/")[0]:
+        yield path
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
+
+
+def kilobytes(size: int) -> int:
+    """As nbgrader's options count."""
+    return math.ceil(size / 1000)

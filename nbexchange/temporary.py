@@ -1,0 +1,83 @@
+"""Temporary folders beside the place that they are for, and the removal of those left behind.
+
+A command that is killed leaves its folder, often with a whole copy of an assignment in it. The next
+command that works in the same place removes it, if all of this is so:
+
+* It has the name that `tempfile` made here, is a real folder, and belongs to this user.
+* It is more than a day old.
+* No process of this machine holds it: each holds its own with a lock on the folder, which the
+  system drops when the process dies. Machines that share a disk do not see each other's locks; for
+  them the day has to be enough.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows: nothing is locked there, so nothing is removed
+    fcntl = None  # type: ignore[assignment]
+
+PREFIX = ".nbexchange-"
+_NAME = re.compile(re.escape(PREFIX) + "[a-z0-9_]{8}")
+_OLD = 24 * 60 * 60  # seconds
+_FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
+
+
+@contextlib.contextmanager
+def temporary_folder(parent: Path) -> Iterator[Path]:
+    """A fresh folder (0700) in `parent` that is gone in the end, with what is in it then."""
+    remove_abandoned(parent)
+    with (
+        tempfile.TemporaryDirectory(
+            prefix=PREFIX, dir=parent, ignore_cleanup_errors=True
+        ) as folder,
+        _held(Path(folder)),
+    ):
+        yield Path(folder)
+
+
+def remove_abandoned(parent: Path) -> None:
+    """Remove the folders in `parent` that killed commands left, as far as the disk lets us."""
+    if fcntl is None:
+        return
+    with contextlib.suppress(OSError), os.scandir(parent) as found:
+        for entry in found:
+            if _NAME.fullmatch(entry.name):
+                _remove_if_abandoned(Path(entry.path))
+
+
+def _remove_if_abandoned(folder: Path) -> None:
+    # Opened, and judged by what was opened: the name may be another folder's a moment later.
+    with contextlib.suppress(OSError), _opened(folder) as descriptor:
+        status = os.fstat(descriptor)
+        is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+        if is_ours and time.time() - status.st_mtime > _OLD:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # a disk without locks
+                descriptor = stack.enter_context(_opened(folder))
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, _FOLDER)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
