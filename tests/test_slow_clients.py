@@ -6,10 +6,10 @@ import contextlib
 import functools
 import os
 import resource
-import select
 import socket
 import sqlite3
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -59,8 +59,7 @@ def bytes_received(service: Service) -> float:
 def drip(connection: RawConnection, what: bytes, every: float) -> float:
     """Send byte by byte until the other side closes; when that was."""
     for byte in what:
-        readable, _, _ = select.select([connection.socket], [], [], every)
-        if readable:
+        if connection.hears_within(every):
             assert _is_closed(connection)
             return time.monotonic()
         with contextlib.suppress(OSError):
@@ -164,7 +163,7 @@ def test_a_refused_body_has_a_deadline_and_then_its_answer(data: Path, name: str
             headers = {"Content-Length": "60000000", **headers}
             connection.send(connection.head("POST", path, headers, **PS1))
             begun = time.monotonic()
-            while not select.select([connection.socket], [], [], 0.05)[0]:
+            while not connection.hears_within(0.05):
                 connection.send(bytes(1000))
             took = time.monotonic() - begun
             connection.send(bytes(1000))
@@ -205,8 +204,7 @@ def test_a_student_on_a_telephone_line_gets_through(data: Path) -> None:
             begun = time.monotonic()
             for start in range(10, len(body), 500):
                 connection.send(body[start : start + 500])
-                readable, _, _ = select.select([connection.socket], [], [], 0.1)
-                assert not readable or start + 500 >= len(body)
+                assert not connection.hears_within(0.1) or start + 500 >= len(body)
             took = time.monotonic() - begun
             answer = connection.answer()
 
@@ -220,7 +218,7 @@ def test_an_upload_on_a_connection_that_was_slow_before_begins_anew(data: Path) 
     with configured(data, silence_timeout=3) as service:
         receipt(release(service.instructor()))
         with half_an_upload(service) as connection:
-            select.select([connection.socket], [], [], 1)
+            connection.hears_within(1)
             connection.send(WORK[10:])
             first = connection.answer().status
             for _ in range(10):
@@ -356,7 +354,7 @@ def test_a_reader_that_is_slow_gets_all_of_it(data: Path) -> None:
             connection.send(connection.head("GET", "assignment", **PS1))
             received = b""
             while not received.endswith(body[-100:]):
-                select.select([], [], [], 0.01)
+                threading.Event().wait(0.01)
                 piece = connection.socket.recv(10_000)
                 assert piece, "it was cut"
                 received += piece

@@ -15,9 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, exc, make_url, select, text, update
+from sqlalchemy import Engine, NullPool, create_engine, exc, make_url, select, text, update
 
 from nbexchange.database import Database
+from nbexchange.database.engines import make_engine
 from nbexchange.models import Base
 from tests.support.parts import missing
 
@@ -117,7 +118,9 @@ def _emptied(url: str) -> str:
 @functools.cache
 def engine_of(url: str) -> Engine:
     """For a look behind the service's back."""
-    return Database(url).engine
+    # Each test has an SQLite file of its own; a pool would keep all of them open.
+    options = {"poolclass": NullPool} if _kind_of(url) == "sqlite" else {}
+    return make_engine(url, **options)
 
 
 def rename(data: Path, table: str, column: str, names: Mapping[str, str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import select
 import socket
 import struct
 from dataclasses import dataclass
@@ -83,6 +84,12 @@ class RawConnection:
             assert piece, "the connection was closed"
             line += piece
         return line.rstrip()
+
+    def hears_within(self, seconds: float) -> bool:
+        """Whether the other side says something, or closes, until then."""
+        poll = select.poll()  # select() takes no number above 1,023
+        poll.register(self.socket, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
     def is_closed(self) -> bool:
         """Wait until the other side closes."""
