@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import datetime
 import functools
 import gc
@@ -66,6 +65,7 @@ from nbexchange.handlers.metrics import ORGANISATIONS, Metrics
 from nbexchange.handlers.readiness import Readiness
 from nbexchange.handlers.upkeep import Upkeep
 from nbexchange.logs import FORMATTERS
+from nbexchange.server import memory
 from nbexchange.storage import CHUNK, Storage
 from nbexchange.storage.disk import DiskStorage, may_be_absent
 from nbexchange.traits import OrganisationNumber
@@ -78,9 +78,6 @@ SWEEP_SECONDS = 3
 
 READ_SIZE = 64 * 1024
 """Bytes asked of a socket at a time."""
-
-M_MMAP_THRESHOLD, LARGE_BUFFER = -3, 128 * 1024
-"""An option of glibc's malloc, and bytes from which on a buffer is a mapping of its own."""
 
 
 class SecretDict(Dict):
@@ -697,7 +694,7 @@ class NbExchange(Application):
 
     async def serve(self) -> None:
         """Serve until SIGTERM or SIGINT."""
-        _return_freed_memory()
+        memory.return_large_buffers()
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -779,6 +776,7 @@ class NbExchange(Application):
             by_itself = [
                 asyncio.create_task(app.settings["metrics"].watch_the_loop()),
                 asyncio.create_task(upkeep.run()),
+                asyncio.create_task(memory.trim_regularly()),
             ]
             try:
                 yield sockets[0].getsockname()[1]
@@ -855,16 +853,6 @@ def _give_everybody_a_turn() -> None:
     sys.setswitchinterval(0.0005)
     gc.collect()
     gc.freeze()
-
-
-def _return_freed_memory() -> None:
-    """Let glibc give large buffers back to the system when they are freed.
-
-    It learns from the first large one that is freed to keep such in its heap, where smaller ones
-    soon lie between them: after 390 uploads were cut, 430 MB were free and none was given back.
-    """
-    with contextlib.suppress(AttributeError, OSError):  # another C library
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BUFFER)
 
 
 def _log_request(handler: RequestHandler) -> None:

@@ -1,0 +1,1 @@
+"""What protects the process: its memory so far. It knows no route and no verb."""
