@@ -51,21 +51,21 @@ from nbexchange.commands.upgrade_db import UpgradeDb
 from nbexchange.database import Database
 from nbexchange.errors import Misconfigured, NbExchangeError
 from nbexchange.exchange.commitments import Commitments
-from nbexchange.exchange.inventory import how_many, owns_any
 from nbexchange.exchange.quotas import Quota, Quotas
+from nbexchange.exchange.upkeep.inventory import how_many, owns_any
 from nbexchange.handlers import machine_paths, rules
 from nbexchange.handlers.auth.jupyterhub import JupyterHubUserHandler
 from nbexchange.handlers.auth.token_file import TokenFileUserHandler
 from nbexchange.handlers.auth.user_handler import BaseUserHandler
 from nbexchange.handlers.base import BaseHandler, NothingHere, Services
-from nbexchange.handlers.connections import LONGEST_READ, Patience, Server, most_connections
 from nbexchange.handlers.health import Healthz, MetricsPage, Readyz
-from nbexchange.handlers.limits import Allowance, Turnstile
-from nbexchange.handlers.metrics import ORGANISATIONS, Metrics
-from nbexchange.handlers.readiness import Readiness
-from nbexchange.handlers.upkeep import Upkeep
 from nbexchange.logs import FORMATTERS
 from nbexchange.server import memory
+from nbexchange.server.connections import LONGEST_READ, Patience, Server, most_connections
+from nbexchange.server.limits import Allowance, Turnstile
+from nbexchange.server.metrics import ORGANISATIONS, Metrics
+from nbexchange.server.readiness import Readiness
+from nbexchange.server.scheduled_erasure import ScheduledErasure
 from nbexchange.storage import CHUNK, Storage
 from nbexchange.storage.disk import DiskStorage, may_be_absent
 from nbexchange.traits import OrganisationNumber
@@ -772,10 +772,12 @@ class NbExchange(Application):
             server.read_chunk_size = READ_SIZE
             sockets = self._listen()
             server.listen_on(sockets)
-            upkeep = Upkeep(database, storage, app.settings["quotas"], app.settings["under_way"])
+            erasure = ScheduledErasure(
+                database, storage, app.settings["quotas"], app.settings["under_way"]
+            )
             by_itself = [
                 asyncio.create_task(app.settings["metrics"].watch_the_loop()),
-                asyncio.create_task(upkeep.run()),
+                asyncio.create_task(erasure.run()),
                 asyncio.create_task(memory.trim_regularly()),
             ]
             try:

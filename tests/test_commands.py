@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from nbexchange.app import NbExchange
 from nbexchange.database import Database
-from nbexchange.exchange import inventory
+from nbexchange.exchange.upkeep import inventory
 from nbexchange.models import Base
 from tests.support import course, databases
 from tests.support.archives import tar_gz
@@ -138,7 +138,7 @@ def test_a_quick_check_sees_what_is_missing_or_cut_but_reads_nothing(
 def test_check_looks_at_more_rows_than_one_batch(
     used: Service, capsys: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nbexchange.exchange.inventory.BATCH", 3)
+    monkeypatch.setattr("nbexchange.exchange.upkeep.inventory.BATCH", 3)
     last = keys(used, "submission")[-1]
     cut(blob(used, last))
 
@@ -152,7 +152,7 @@ def test_a_command_that_goes_through_all_rows_reads_a_batch_of_them_at_a_time(
     used: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many there are, it needs little memory and no long transaction."""
-    monkeypatch.setattr("nbexchange.exchange.inventory.BATCH", 3)
+    monkeypatch.setattr("nbexchange.exchange.upkeep.inventory.BATCH", 3)
     sizes, position = [], inventory.Position()
 
     with Session(databases.engine_of(databases.database_of(used.data))) as session:
@@ -538,7 +538,7 @@ def test_gc_can_be_told_how_old_litter_has_to_be(used: Service, litter: dict[str
 def test_gc_looks_at_more_files_than_one_batch(
     used: Service, litter: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nbexchange.commands.litter.BATCH", 3)
+    monkeypatch.setattr("nbexchange.commands.orphaned_blobs.BATCH", 3)
 
     run("gc", "--delete", "--older-than=0", here(used))
 

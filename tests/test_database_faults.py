@@ -484,7 +484,8 @@ def test_what_is_committed_after_everybody_gave_up_is_what_a_retry_finds(
 
 
 ERASES_ALL_THE_TIME = (
-    "from nbexchange.handlers import upkeep\nupkeep.FIRST_SECONDS = upkeep.PAUSE_SECONDS = 0.1\n"
+    "from nbexchange.server import scheduled_erasure as erasure\n"
+    "erasure.FIRST_SECONDS = erasure.PAUSE_SECONDS = 0.1\n"
     "c.NbExchange.stop_grace = 5\n"  # for what it erases
 )
 

@@ -17,9 +17,9 @@ import pytest
 from nbgrader.utils import notebook_hash
 
 from nbexchange.database import Database
-from nbexchange.exchange import holdings
-from nbexchange.exchange.erasing import Scope
-from nbexchange.exchange.holdings import CourseRow
+from nbexchange.exchange.purge_records import Scope
+from nbexchange.exchange.upkeep import export_queries
+from nbexchange.exchange.upkeep.export_queries import CourseRow
 from tests.support import course, databases
 from tests.support.archives import sha256, tar_gz, tar_gz_of, upload_headers
 from tests.support.commands import run_for
@@ -284,13 +284,13 @@ def test_hostile_names_stay_inside_and_apart_and_the_manifest_tells_them(
 def test_a_number_that_another_course_got_meanwhile_exports_nothing_of_it(used: Service) -> None:
     """SQLite gives the number of a purged course to the next one, of whatever organisation."""
     with contextlib.closing(Database(databases.database_of(used.data))) as database:
-        (ours,) = database.read_now(holdings.courses, Scope(1, "physics"))
+        (ours,) = database.read_now(export_queries.courses, Scope(1, "physics"))
 
         def held(course: CourseRow) -> list[int]:
-            batches = (holdings.submissions, holdings.releases, holdings.events)
-            lists = (holdings.assignments, holdings.people)
+            batches = (export_queries.submissions, export_queries.releases, export_queries.events)
+            lists = (export_queries.assignments, export_queries.people)
             return [
-                database.read_now(holdings.how_many, course),
+                database.read_now(export_queries.how_many, course),
                 *(len(database.read_now(verb, course, 0)) for verb in batches),
                 *(len(database.read_now(verb, course)) for verb in lists),
             ]
@@ -457,7 +457,7 @@ def test_a_terminal_shows_how_far_it_is(
 def test_an_export_takes_more_rows_than_one_batch(
     used: Service, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nbexchange.exchange.holdings.BATCH", 2)
+    monkeypatch.setattr("nbexchange.exchange.upkeep.export_queries.BATCH", 2)
 
     assert export(used, place) == 0
 

@@ -21,9 +21,9 @@ import pytest
 from sqlalchemy.orm import Session
 
 from nbexchange.archive import Contents, Limits, unpack
-from nbexchange.commands.foreign import check_owner, copy_plain
+from nbexchange.commands.untrusted_files import check_owner, copy_plain
 from nbexchange.errors import BadArchive, Forbidden
-from nbexchange.exchange.importing import (
+from nbexchange.exchange.upkeep.importing import (
     Kept,
     OldRelease,
     OldSubmission,

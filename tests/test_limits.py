@@ -18,7 +18,7 @@ import requests
 
 from benchmarks.meters import percentile
 from nbexchange.errors import TooManyRequests, Unavailable
-from nbexchange.handlers.limits import Allowance, Pace, Turnstile
+from nbexchange.server.limits import Allowance, Pace, Turnstile
 from tests.support import course
 from tests.support.archives import sha256, tar_gz_of, upload_headers
 from tests.support.course import PS1, WORK, receipt, release, rows, submit
@@ -561,7 +561,7 @@ def test_a_turn_that_was_given_up_is_free_again() -> None:
 
 
 def test_beyond_so_many_held_refusals_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nbexchange.handlers.limits.MOST_HELD", 2)
+    monkeypatch.setattr("nbexchange.server.limits.MOST_HELD", 2)
 
     async def story() -> list[bool]:
         turnstile = Turnstile(Allowance(refusals=1), stopping := asyncio.Event(), Clock())

@@ -21,8 +21,8 @@ from nbexchange import __version__
 from nbexchange.database import Database
 from nbexchange.exchange.policy import Verb
 from nbexchange.handlers import ROUTES
-from nbexchange.handlers.metrics import SECONDS, Metrics
-from nbexchange.handlers.readiness import READY_SECONDS, Lately, Readiness
+from nbexchange.server.metrics import SECONDS, Metrics
+from nbexchange.server.readiness import READY_SECONDS, Lately, Readiness
 from nbexchange.storage import CHUNK, Room
 from nbexchange.storage.disk import DiskStorage
 from tests.support import databases, places

@@ -251,7 +251,7 @@ def test_a_code_is_good_for_a_day(
 ) -> None:
     before = stored(used)
     code = ask(used, capsys, "--course=physics")
-    monkeypatch.setattr("nbexchange.exchange.erasing.VALID", datetime.timedelta(0))
+    monkeypatch.setattr("nbexchange.exchange.upkeep.purging.VALID", datetime.timedelta(0))
 
     assert "too long ago" in str(confirm(used, code))
     assert stored(used) == before

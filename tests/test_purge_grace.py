@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from nbexchange.exchange.hiding import erase_due
-from nbexchange.handlers import upkeep
+from nbexchange.server import scheduled_erasure
 from tests.support import course, databases
 from tests.support.archives import tar_gz, upload_headers
 from tests.support.commands import run_for
@@ -381,7 +381,7 @@ def test_what_is_hidden_counts_for_quotas_until_it_is_erased(data: Path) -> None
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The service looks all the time for what it has to erase."""
     for name in ("FIRST_SECONDS", "PAUSE_SECONDS"):
-        monkeypatch.setattr(f"nbexchange.handlers.upkeep.{name}", 0.05)
+        monkeypatch.setattr(f"nbexchange.server.scheduled_erasure.{name}", 0.05)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -426,7 +426,7 @@ def test_a_store_that_is_away_is_not_asked_to_delete_every_file(
 ) -> None:
     is_away = threading.Event()
     monkeypatch.setattr(
-        upkeep, "erase_due", lambda *what: erase_due(*what) if is_away.is_set() else None
+        scheduled_erasure, "erase_due", lambda *what: erase_due(*what) if is_away.is_set() else None
     )
     with configured(data, purge_grace=0) as service:
         fill(service)
@@ -445,7 +445,9 @@ def test_a_store_that_is_away_is_not_asked_to_delete_every_file(
 @pytest.mark.usefixtures("impatient")
 def test_before_its_time_nothing_is_erased(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[object] = []
-    monkeypatch.setattr(upkeep, "erase_due", lambda *what: looks.append(what) or erase_due(*what))
+    monkeypatch.setattr(
+        scheduled_erasure, "erase_due", lambda *what: looks.append(what) or erase_due(*what)
+    )
     with configured(data, purge_grace=0.01) as service:
         fill(service)
         purge_id = purge(service)

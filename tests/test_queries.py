@@ -22,14 +22,15 @@ from nbexchange import models
 from nbexchange.archive import Contents
 from nbexchange.database import Database, clock
 from nbexchange.database.schema import Schema
-from nbexchange.exchange import assignments, erasing, feedback, hiding, inventory, submissions
-from nbexchange.exchange.erasing import Scope
+from nbexchange.exchange import assignments, feedback, hiding, submissions
 from nbexchange.exchange.feedback import Target
 from nbexchange.exchange.history import History, history_page
 from nbexchange.exchange.listing import list_assignments
 from nbexchange.exchange.policy import POLICY, Verb
+from nbexchange.exchange.purge_records import Scope
 from nbexchange.exchange.quotas import Quota, Quotas
 from nbexchange.exchange.retries import is_stored
+from nbexchange.exchange.upkeep import inventory, purging
 from nbexchange.identity import User
 from nbexchange.models import Action
 from nbexchange.storage import Blob
@@ -241,8 +242,8 @@ def ready(session: Session) -> Any:
 
 
 def purge_as_operator(session: Session) -> Any:
-    request = erasing.request_purge(session, Scope(1, "physics", student_id=BOB.name), "root")
-    return erasing.confirm_purge(session, request.code, "root")
+    request = purging.request_purge(session, Scope(1, "physics", student_id=BOB.name), "root")
+    return purging.confirm_purge(session, request.code, "root")
 
 
 GRACE = datetime.timedelta(days=14)

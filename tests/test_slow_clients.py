@@ -21,7 +21,7 @@ import pytest
 import requests
 
 from benchmarks.attackers import Attackers
-from nbexchange.handlers.connections import LEAST_CHUNK, REST_SECONDS, SMALL_CHUNKS, Patience
+from nbexchange.server.connections import LEAST_CHUNK, REST_SECONDS, SMALL_CHUNKS, Patience
 from tests.support import course
 from tests.support.archives import sha256, tar_gz_of, upload_headers
 from tests.support.course import PS1, WORK, receipt, release, rows, submit

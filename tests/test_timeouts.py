@@ -13,10 +13,10 @@ from nbexchange.app import NbExchange
 from nbexchange.database import ANSWER_SECONDS
 from nbexchange.database.engines import SQLITE_BUSY_SECONDS
 from nbexchange.handlers.auth.jupyterhub import JupyterHubUserHandler
-from nbexchange.handlers.connections import Patience
-from nbexchange.handlers.limits import LONGEST_REST, Allowance
 from nbexchange.plugin.client import Client
 from nbexchange.plugin.exchange import Exchange
+from nbexchange.server.connections import Patience
+from nbexchange.server.limits import LONGEST_REST, Allowance
 from nbexchange.storage import objects
 
 LONGER = {

@@ -14,10 +14,11 @@ from traitlets import Bool, Unicode
 
 from nbexchange.commands.base import Command, refuse_absence
 from nbexchange.commands.expected import Expected, Owner, lines
-from nbexchange.commands.litter import OLD, litter
+from nbexchange.commands.orphaned_blobs import OLD, litter
 from nbexchange.database import Database, clock
 from nbexchange.errors import Damaged, Malformed, Unavailable
-from nbexchange.exchange.inventory import Owned, Position, how_many, known_keys, owned_blobs
+from nbexchange.exchange.keys import known_keys
+from nbexchange.exchange.upkeep.inventory import Owned, Position, how_many, owned_blobs
 from nbexchange.progress import Progress
 from nbexchange.storage import Storage
 from nbexchange.timestamps import to_text

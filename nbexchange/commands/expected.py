@@ -14,8 +14,10 @@ from typing import NamedTuple
 
 from nbexchange.database import Database
 from nbexchange.errors import Misconfigured
-from nbexchange.exchange.erasing import PurgeRecord, purges
-from nbexchange.exchange.inventory import BATCH, Owned, known_keys
+from nbexchange.exchange.keys import known_keys
+from nbexchange.exchange.purge_records import PurgeRecord
+from nbexchange.exchange.upkeep.inventory import BATCH, Owned
+from nbexchange.exchange.upkeep.purging import purges
 from nbexchange.storage import Storage
 from nbexchange.timestamps import minute
 

@@ -36,16 +36,21 @@ from nbexchange.commands.shared_folder import (
 )
 from nbexchange.database import Database, clock
 from nbexchange.errors import BadArchive, Damaged, Malformed, Misconfigured, Unavailable
-from nbexchange.exchange import holdings
-from nbexchange.exchange.erasing import Scope
-from nbexchange.exchange.holdings import CourseRow, FeedbackRow, ReleaseRow, SubmissionRow
-from nbexchange.exchange.inventory import known_keys
+from nbexchange.exchange.keys import known_keys
+from nbexchange.exchange.purge_records import Scope
+from nbexchange.exchange.upkeep import export_queries
+from nbexchange.exchange.upkeep.export_queries import (
+    CourseRow,
+    FeedbackRow,
+    ReleaseRow,
+    SubmissionRow,
+)
 from nbexchange.progress import Progress
 from nbexchange.storage import Blob, Storage
 from nbexchange.temporary import temporary_folder
 from nbexchange.timestamps import to_text
 
-Row = TypeVar("Row", holdings.EventRow, ReleaseRow, SubmissionRow)
+Row = TypeVar("Row", export_queries.EventRow, ReleaseRow, SubmissionRow)
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -75,7 +80,7 @@ class Export(CourseCommand):
         destination = self._destination()
         scope = Scope(self.org_id, self.course_id)
         with self.parts() as (database, storage):
-            found = database.read_now(holdings.courses, scope)
+            found = database.read_now(export_queries.courses, scope)
             with _appearing(destination) as folder:
                 exporter = _Exporter(database, storage, self.org_id, self.limits)
                 problems = asyncio.run(exporter.export(found, folder))
@@ -147,7 +152,7 @@ class _Exporter:
     async def export(self, courses: Sequence[CourseRow], folder: Path) -> int:
         """How many problems there were."""
         names = FolderNames()
-        counts = [await self.database.read(holdings.how_many, course) for course in courses]
+        counts = [await self.database.read(export_queries.how_many, course) for course in courses]
         with Progress("Exporting", sum(counts)) as progress:
             copies = [
                 _Copy(self, course, folder / names.of(course.course_id), progress)
@@ -189,7 +194,7 @@ class _Copy:
         """Submissions before releases, so that every release that one answers is there."""
         visible = {
             row.assignment_id
-            for row in await self._database.read(holdings.assignments, self._course)
+            for row in await self._database.read(export_queries.assignments, self._course)
             if row.released
         }
         manifest.say("format", FORMAT)
@@ -198,19 +203,19 @@ class _Copy:
         manifest.say("course_id", self._course.course_id)
         manifest.say("title", self._course.title)
         with manifest.list("submissions") as add:
-            async for handed_in in self._all(holdings.submissions):
+            async for handed_in in self._all(export_queries.submissions):
                 add(await self._submission(handed_in))
         with manifest.list("releases") as add:
-            async for release in self._all(holdings.releases):
+            async for release in self._all(export_queries.releases):
                 add(await self._release(release, release.assignment_id in visible))
         with manifest.list("assignments") as add:
-            for assignment in await self._database.read(holdings.assignments, self._course):
+            for assignment in await self._database.read(export_queries.assignments, self._course):
                 add(assignment._asdict())
         with manifest.list("people") as add:
-            for person in await self._database.read(holdings.people, self._course):
+            for person in await self._database.read(export_queries.people, self._course):
                 add(_plain(person._asdict()))
         with manifest.list("events") as add:
-            async for event in self._all(holdings.events):
+            async for event in self._all(export_queries.events):
                 add(_plain(event._asdict()))
         manifest.say("renamed_assignments", self._assignments.changed)
         manifest.say("renamed_students", self._students.changed)

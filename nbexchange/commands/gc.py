@@ -9,7 +9,7 @@ from traitlets import Bool, Float
 
 from nbexchange.commands.base import Command
 from nbexchange.commands.expected import Expected
-from nbexchange.commands.litter import OLD, are_strangers, litter
+from nbexchange.commands.orphaned_blobs import OLD, are_strangers, litter
 from nbexchange.database import Database
 from nbexchange.errors import Malformed
 from nbexchange.progress import Progress

@@ -17,10 +17,11 @@ from traitlets import Bool, List, Unicode
 
 from nbexchange import archive
 from nbexchange.archive import Limits
-from nbexchange.commands import old_exchange
+from nbexchange.commands import source_exchange
 from nbexchange.commands.base import CourseCommand
 from nbexchange.commands.check import writable, write_report
-from nbexchange.commands.old_exchange import (
+from nbexchange.commands.shared_folder import MANIFEST
+from nbexchange.commands.source_exchange import (
     KINDS,
     BadCourse,
     Course,
@@ -29,10 +30,9 @@ from nbexchange.commands.old_exchange import (
     Reading,
     check_digest,
 )
-from nbexchange.commands.shared_folder import MANIFEST
 from nbexchange.database import Database
 from nbexchange.errors import Malformed, NbExchangeError, NotFound, StoreFull, TooLarge, Unavailable
-from nbexchange.exchange.importing import (
+from nbexchange.exchange.upkeep.importing import (
     PEOPLE,
     OldFeedback,
     OldPerson,
@@ -117,7 +117,7 @@ class ImportFolder(CourseCommand):
         if not self.instructor:
             raise Malformed("say with --instructor who released the assignments and the feedback")
         exchange = Path(self.extra_args[0]).absolute()
-        found = old_exchange.courses(exchange, self._reading(exchange))
+        found = source_exchange.courses(exchange, self._reading(exchange))
         wanted = [one for one in found if self.course_id in (None, one.course_id)]
         # One that cannot be read may be it: folders of an export are not always called as courses.
         wanted = wanted or [one for one in found if isinstance(one, BadCourse)]

@@ -13,14 +13,9 @@ from traitlets import Bool, Unicode
 from nbexchange.commands.base import CourseCommand, operator
 from nbexchange.database import Database
 from nbexchange.errors import Malformed
-from nbexchange.exchange.erasing import (
-    PurgeRecord,
-    Scope,
-    confirm_purge,
-    purges,
-    request_purge,
-)
 from nbexchange.exchange.hiding import restore_as_operator
+from nbexchange.exchange.purge_records import PurgeRecord, Scope
+from nbexchange.exchange.upkeep.purging import confirm_purge, purges, request_purge
 from nbexchange.progress import Progress
 from nbexchange.storage import Storage, delete_all
 from nbexchange.timestamps import minute

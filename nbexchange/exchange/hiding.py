@@ -20,18 +20,13 @@ from sqlalchemy.orm import Session
 from nbexchange import models
 from nbexchange.database import DatabaseClock, clock, insert_if_absent
 from nbexchange.errors import Conflict, NotFound
-from nbexchange.exchange.erasing import (
-    PurgeRecord,
-    erase_hidden,
-    hidden_assignment,
-    measure_assignment,
-    record_of,
-)
+from nbexchange.exchange.erasing import erase_hidden, hidden_assignment, measure_assignment
 from nbexchange.exchange.events import note
 from nbexchange.exchange.locks import Hold, lock_assignment
 from nbexchange.exchange.names import check_folder_name, hidden_course
 from nbexchange.exchange.people import Place, remember
 from nbexchange.exchange.policy import Verb, permit
+from nbexchange.exchange.purge_records import PurgeRecord, record_of
 from nbexchange.exchange.standing import not_released, standing
 from nbexchange.identity import User
 from nbexchange.models import Action

@@ -38,15 +38,15 @@ from nbexchange.errors import (
     Unavailable,
 )
 from nbexchange.exchange.commitments import Commitments
-from nbexchange.exchange.inventory import known_keys
+from nbexchange.exchange.keys import known_keys
 from nbexchange.exchange.policy import Verb
 from nbexchange.exchange.quotas import Quotas
 from nbexchange.handlers.auth.user_handler import BaseUserHandler
-from nbexchange.handlers.connections import Line
-from nbexchange.handlers.limits import Person, Turnstile
-from nbexchange.handlers.metrics import Metrics, reason
-from nbexchange.handlers.readiness import Readiness
 from nbexchange.identity import User
+from nbexchange.server.connections import Line
+from nbexchange.server.limits import Person, Turnstile
+from nbexchange.server.metrics import Metrics, reason
+from nbexchange.server.readiness import Readiness
 from nbexchange.storage import Blob, Storage
 
 log = logging.getLogger(__name__)

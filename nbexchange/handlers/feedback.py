@@ -16,10 +16,10 @@ from nbexchange.exchange.policy import Verb
 from nbexchange.exchange.records import FeedbackReceipt, NotebookFeedback
 from nbexchange.handlers import shapes
 from nbexchange.handlers.base import to_json
-from nbexchange.handlers.limits import Lease
-from nbexchange.handlers.metrics import reason
 from nbexchange.handlers.transfer import UploadHandler
 from nbexchange.identity import User
+from nbexchange.server.limits import Lease
+from nbexchange.server.metrics import reason
 from nbexchange.storage import Blob, Steps
 from nbexchange.timestamps import normal_claim, to_text
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from nbexchange.exchange.walks import Walk
 from nbexchange.handlers.base import BaseHandler
-from nbexchange.handlers.limits import Lease
+from nbexchange.server.limits import Lease
 
 PIECE = 256 * 1024
 """Bytes after which a piece is sent; it is longer by one batch at most."""

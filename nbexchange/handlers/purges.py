@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 
 from nbexchange.exchange import hiding
-from nbexchange.exchange.erasing import PurgeRecord
 from nbexchange.exchange.policy import Verb
+from nbexchange.exchange.purge_records import PurgeRecord
 from nbexchange.handlers.base import BaseHandler, to_json
 from nbexchange.timestamps import to_text
 

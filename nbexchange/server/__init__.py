@@ -1,1 +1,3 @@
-"""What protects the process: its memory so far. It knows no route and no verb."""
+"""What protects the process. It knows no route: connections, rate limits, metrics, readiness,
+memory, and the erasure of what was hidden long enough.
+"""

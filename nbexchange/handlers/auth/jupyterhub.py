@@ -55,7 +55,6 @@ from nbexchange.errors import (
 )
 from nbexchange.handlers.auth.token_file import bearer_token
 from nbexchange.handlers.auth.user_handler import Answer, BaseUserHandler
-from nbexchange.handlers.limits import soon
 from nbexchange.hub.naming import PREFIXES, courses_of, group_for, parse_group
 from nbexchange.identity import (
     LARGEST_ORGANISATION,
@@ -63,6 +62,7 @@ from nbexchange.identity import (
     is_name,
     parse_organisation,
 )
+from nbexchange.server.limits import soon
 from nbexchange.traits import OrganisationNumber
 
 log = logging.getLogger(__name__)

@@ -25,15 +25,6 @@ from sqlalchemy.orm import Session
 
 from nbexchange import archive
 from nbexchange.archive import Limits
-from nbexchange.commands.foreign import (
-    check_owner,
-    copy_plain,
-    is_utf8,
-    login,
-    members,
-    open_plain,
-    who,
-)
 from nbexchange.commands.shared_folder import (
     ARCHIVES,
     FEEDBACK,
@@ -43,9 +34,24 @@ from nbexchange.commands.shared_folder import (
     OUTBOUND,
     feedback_names,
 )
+from nbexchange.commands.untrusted_files import (
+    check_owner,
+    copy_plain,
+    is_utf8,
+    login,
+    members,
+    open_plain,
+    who,
+)
 from nbexchange.errors import BadArchive, DigestMismatch, Forbidden, Malformed, NbExchangeError
-from nbexchange.exchange import importing
-from nbexchange.exchange.importing import Kept, OldFeedback, OldPerson, OldRelease, OldSubmission
+from nbexchange.exchange.upkeep import importing
+from nbexchange.exchange.upkeep.importing import (
+    Kept,
+    OldFeedback,
+    OldPerson,
+    OldRelease,
+    OldSubmission,
+)
 from nbexchange.identity import Role, is_name
 from nbexchange.storage import Blob
 from nbexchange.temporary import temporary_folder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -90,14 +89,6 @@ def _owned(
 def owns_any(session: Session) -> bool:
     """Whether any row owns a blob."""
     return any(session.execute(select(table.id).limit(1)).first() for table in STORED)
-
-
-def known_keys(session: Session, keys: Collection[str]) -> set[str]:
-    """Those of at most BATCH `keys` that some row owns."""
-    known: set[str] = set()
-    for table in STORED:
-        known.update(session.execute(select(table.key).where(table.key.in_(keys))).scalars())
-    return known
 
 
 def how_many(session: Session) -> int:

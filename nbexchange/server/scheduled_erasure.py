@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 
 from nbexchange.database import Database
 from nbexchange.errors import NbExchangeError
-from nbexchange.exchange.erasing import PurgeRecord
 from nbexchange.exchange.hiding import erase_due
+from nbexchange.exchange.purge_records import PurgeRecord
 from nbexchange.exchange.quotas import Quotas
 from nbexchange.storage import Storage, delete_all
 
@@ -38,7 +38,7 @@ def _erase_one(session: Session) -> tuple[PurgeRecord, list[str]] | None:
     return erase_due(session, ERASER)
 
 
-class Upkeep:
+class ScheduledErasure:
     def __init__(
         self,
         database: Database,

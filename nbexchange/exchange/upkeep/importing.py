@@ -19,11 +19,11 @@ from nbexchange.archive import Contents
 from nbexchange.database import clock, insert_if_absent
 from nbexchange.errors import Conflict, Malformed, NotFound
 from nbexchange.exchange.events import note
-from nbexchange.exchange.inventory import STAND_INS
 from nbexchange.exchange.locks import Hold, lock_assignment, made_assignment
 from nbexchange.exchange.names import check_file_name
 from nbexchange.exchange.people import Place
 from nbexchange.exchange.submissions import listable
+from nbexchange.exchange.upkeep.inventory import STAND_INS
 from nbexchange.identity import LONGEST_NAME, Role, is_name
 from nbexchange.models import Action
 from nbexchange.storage import Blob, new_key

@@ -31,7 +31,7 @@ from nbexchange import __version__
 from nbexchange.database import Database
 from nbexchange.errors import NbExchangeError
 from nbexchange.exchange.policy import Verb
-from nbexchange.handlers.readiness import Lately, Readiness
+from nbexchange.server.readiness import Lately, Readiness
 from nbexchange.storage import Room, Storage
 
 # Otherwise each counter has a second series, with the time of its birth.

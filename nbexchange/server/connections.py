@@ -43,7 +43,7 @@ from tornado.iostream import IOStream
 
 from nbexchange import timeouts
 from nbexchange.errors import Misconfigured
-from nbexchange.handlers.metrics import Metrics
+from nbexchange.server.metrics import Metrics
 
 log = logging.getLogger(__name__)
 

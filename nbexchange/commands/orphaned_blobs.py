@@ -6,7 +6,8 @@ import datetime
 from collections.abc import AsyncIterator
 
 from nbexchange.database import Database
-from nbexchange.exchange.inventory import BATCH, known_keys
+from nbexchange.exchange.keys import known_keys
+from nbexchange.exchange.upkeep.inventory import BATCH
 from nbexchange.progress import Progress
 from nbexchange.storage import Entry, Storage
 

@@ -18,8 +18,8 @@ from sqlalchemy.orm import Session
 
 from nbexchange import models
 from nbexchange.errors import NotFound
-from nbexchange.exchange.erasing import Scope
 from nbexchange.exchange.names import is_hidden
+from nbexchange.exchange.purge_records import Scope
 from nbexchange.storage import Blob
 
 BATCH = 500

@@ -1,0 +1,18 @@
+"""Keys of blobs that rows own."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from nbexchange.models import STORED
+
+
+def known_keys(session: Session, keys: Collection[str]) -> set[str]:
+    """Those of `keys` that a row owns. At most 500: databases limit the number of parameters."""
+    known: set[str] = set()
+    for table in STORED:
+        known.update(session.execute(select(table.key).where(table.key.in_(keys))).scalars())
+    return known

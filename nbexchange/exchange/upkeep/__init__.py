@@ -1,0 +1,1 @@
+"""What only administrators' commands use: import, export, erase, inventory. No verb needs it."""

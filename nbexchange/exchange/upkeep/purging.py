@@ -1,0 +1,250 @@
+"""An administrator's purge, in two steps: a request that tells what would be erased, and a
+confirmation that erases exactly that. Both are recorded.
+"""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Select, delete, select, update
+from sqlalchemy.orm import Session
+
+from nbexchange import models
+from nbexchange.database import DatabaseClock, clock, queue_up
+from nbexchange.errors import Conflict, NotFound
+from nbexchange.exchange.erasing import (
+    LOOKUP_SIZE,
+    Work,
+    erase_assignment,
+    erase_course,
+    erase_hidden,
+    erase_rows,
+    erase_unused_people,
+    measure,
+    rows_of,
+)
+from nbexchange.exchange.names import hidden_course
+from nbexchange.exchange.purge_records import PurgeRecord, Scope, record_of
+from nbexchange.timestamps import minute
+
+VALID = datetime.timedelta(hours=24)
+"""How long a request may be confirmed."""
+
+
+def request_purge(session: Session, scope: Scope, by: str) -> PurgeRecord:
+    """Tell what would be erased, and keep the request. Raises NotFound for what is not there."""
+    found = _find(session, scope)
+    counts, fingerprint = measure(session, _all_work(found))
+    row = models.Purge(
+        code=secrets.token_hex(6),
+        org_id=scope.org_id,
+        course_id=scope.course_id,
+        assignment_id=scope.assignment_id,
+        student_id=scope.student_id,
+        counts=counts,
+        fingerprint=fingerprint,
+        requested_at=clock(session),
+        requested_by=by,
+    )
+    session.add(row)
+    return record_of(row)
+
+
+def confirm_purge(session: Session, code: str, by: str) -> tuple[PurgeRecord, list[str]]:
+    """Erase what was told, and only that. Also returns the keys of the blobs that have to go.
+
+    What an instructor hid is erased before its time.
+
+    Raises NotFound for a code that was never given out, and Conflict when it was used, is too old,
+    or something has come or gone since.
+    """
+    row = session.execute(
+        select(models.Purge).where(models.Purge.code == code).with_for_update()
+    ).scalar_one_or_none()
+    if row is None:
+        raise NotFound(f"no purge has the code {code!r}; `nbexchange purge --list` shows them")
+    if row.erase_at is not None:
+        if row.restored_at is not None:
+            raise Conflict(f"this was restored on {minute(row.restored_at)}")
+        _refuse_again(row)
+        keys = erase_hidden(session, row, by)
+        return record_of(row), keys
+    now = clock(session)
+    _refuse_late(row, now)
+    scope = record_of(row).scope
+    found = _find(session, scope, lock=True)
+    counts, fingerprint = measure(session, _all_work(found))
+    if fingerprint != row.fingerprint:
+        changed = _difference(row.counts, counts)
+        raise Conflict(
+            f"something has come or gone since this was asked for ({changed}), so nothing was "
+            "erased; ask again, and look at what would be erased"
+        )
+    keys = _erase(session, found, by)
+    row.counts = counts
+    row.erased_at, row.erased_by = now, by
+    return record_of(row), keys
+
+
+def purges(session: Session) -> list[PurgeRecord]:
+    """All requests, oldest first."""
+    rows = session.execute(select(models.Purge).order_by(models.Purge.id)).scalars()
+    return [record_of(row) for row in rows]
+
+
+# -- what there is
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The rows that a scope covers. Without `user_pk` it is everybody's, and whole."""
+
+    scope: Scope
+    course_pks: Sequence[int]
+    assignment_pks: Sequence[int]
+    user_pk: int | None
+
+
+def _find(session: Session, scope: Scope, *, lock: bool = False) -> _Found:
+    """Locked, as locks.py says, nobody can add anything to it until the transaction ends."""
+    courses = select(models.Course.id).where(models.Course.org_id == scope.org_id)
+    if scope.course_id is not None:
+        courses = courses.where(models.Course.course_id.in_(_courses_of(session, scope)))
+    assignments = select(models.Assignment.id).where(models.Assignment.course_pk.in_(courses))
+    if scope.assignment_id is not None:
+        assignments = assignments.where(models.Assignment.assignment_id == scope.assignment_id)
+    if lock:
+        for assignment_pk in session.execute(assignments.order_by(models.Assignment.id)).scalars():
+            queue_up(session, assignment_pk, alone=True)
+        courses = courses.with_for_update()
+        assignments = assignments.with_for_update()
+    found = _Found(
+        scope,
+        session.execute(courses.order_by(models.Course.id)).scalars().all(),
+        session.execute(assignments.order_by(models.Assignment.id)).scalars().all(),
+        _user_pk(session, scope),
+    )
+    if not found.course_pks or (scope.assignment_id is not None and not found.assignment_pks):
+        raise NotFound(f"there is nothing of {scope}")
+    return found
+
+
+def _courses_of(session: Session, scope: Scope) -> list[str]:
+    """Ids: of the course, and of those that hold what was hidden in it. Who names one assignment
+    means the one that is in use."""
+    assert scope.course_id is not None
+    if scope.assignment_id is not None:
+        return [scope.course_id]
+    codes = session.execute(_hidden_in(scope)).scalars()
+    return [scope.course_id, *map(hidden_course, codes)]
+
+
+def _hidden_in(scope: Scope) -> Select[str]:
+    query = select(models.Purge.code).where(
+        models.Purge.org_id == scope.org_id,
+        models.Purge.erase_at.is_not(None),
+        models.Purge.erased_at.is_(None),
+        models.Purge.restored_at.is_(None),
+    )
+    if scope.course_id is not None:
+        query = query.where(models.Purge.course_id == scope.course_id)
+    return query
+
+
+def _user_pk(session: Session, scope: Scope) -> int | None:
+    if scope.student_id is None:
+        return None
+    user_pk = session.execute(
+        select(models.User.id).where(
+            models.User.org_id == scope.org_id, models.User.name == scope.student_id
+        )
+    ).scalar_one_or_none()
+    if user_pk is None:
+        raise NotFound(f"there is nothing of {scope}")
+    return user_pk
+
+
+def _all_work(found: _Found) -> Work:
+    for assignment_pk in found.assignment_pks:
+        yield from rows_of(assignment_pk, found.user_pk)
+
+
+# -- erase it
+
+
+def _erase(session: Session, found: _Found, by: str) -> list[str]:
+    if found.user_pk is not None:
+        return _erase_student(session, found, found.user_pk)
+    keys = [key for pk in found.assignment_pks for key in erase_assignment(session, pk)]
+    if found.scope.assignment_id is None:
+        codes = session.execute(_hidden_in(found.scope)).scalars().all()
+        session.execute(
+            update(models.Purge)
+            .where(models.Purge.code.in_(codes))
+            .values(erased_at=DatabaseClock(), erased_by=by)
+        )
+        for course_pk in found.course_pks:
+            erase_course(session, course_pk)
+    return keys
+
+
+def _erase_student(session: Session, found: _Found, user_pk: int) -> list[str]:
+    """The work, the feedback on it, and every trace of the person; releases stay."""
+    keys = []
+    for assignment_pk in found.assignment_pks:
+        _erase_events(session, assignment_pk, user_pk)
+        keys += erase_rows(session, rows_of(assignment_pk, user_pk))
+    if found.scope.assignment_id is None:
+        for table in (models.Event, models.Subscription):
+            for course_pk in found.course_pks:
+                session.execute(
+                    delete(table).where(table.user_pk == user_pk, table.course_pk == course_pk)
+                )
+    erase_unused_people(session, [user_pk])
+    return keys
+
+
+def _erase_events(session: Session, assignment_pk: int, user_pk: int) -> None:
+    """What a student did, and what others did with the student's submissions.
+
+    By constants, each found in an index: with OR or a subquery, MariaDB reads and locks all events
+    of the assignment.
+    """
+    handed_in = select(models.Submission.token).where(
+        models.Submission.assignment_pk == assignment_pk, models.Submission.user_pk == user_pk
+    )
+    tokens = session.execute(handed_in).scalars().all()
+    session.execute(
+        delete(models.Event).where(
+            models.Event.assignment_pk == assignment_pk, models.Event.user_pk == user_pk
+        )
+    )
+    for start in range(0, len(tokens), LOOKUP_SIZE):
+        chosen = tokens[start : start + LOOKUP_SIZE]
+        session.execute(delete(models.Event).where(models.Event.token.in_(chosen)))
+
+
+# -- refusals
+
+
+def _refuse_again(row: models.Purge) -> None:
+    if row.erased_at is not None:
+        raise Conflict(f"this was carried out already, on {minute(row.erased_at)}")
+
+
+def _refuse_late(row: models.Purge, now: datetime.datetime) -> None:
+    _refuse_again(row)
+    if now - row.requested_at > VALID:
+        raise Conflict(
+            f"this was asked for on {minute(row.requested_at)}, which is too long ago; "
+            "ask again, and look at what would be erased"
+        )
+
+
+def _difference(before: Mapping[str, int], after: Mapping[str, int]) -> str:
+    changed = [name for name in after if before[name] != after[name]]
+    said = [f"{name} {before[name]:,}, now {after[name]:,}" for name in changed]
+    return "; ".join(said) or "as many, but others"
