@@ -57,13 +57,13 @@ from nbexchange.handlers import machine_paths, rules
 from nbexchange.handlers.auth.jupyterhub import JupyterHubUserHandler
 from nbexchange.handlers.auth.token_file import TokenFileUserHandler
 from nbexchange.handlers.auth.user_handler import BaseUserHandler
-from nbexchange.handlers.base import BaseHandler, NothingHere, Services
-from nbexchange.handlers.health import Healthz, MetricsPage, Readyz
+from nbexchange.handlers.base import BaseHandler, NothingHereHandler, Services
+from nbexchange.handlers.health import HealthzHandler, MetricsPageHandler, ReadyzHandler
 from nbexchange.logs import FORMATTERS
 from nbexchange.server import memory
-from nbexchange.server.connections import LONGEST_READ, Patience, Server, most_connections
-from nbexchange.server.limits import Allowance, Turnstile
+from nbexchange.server.connections import LONGEST_READ, ConnectionLimits, Server, most_connections
 from nbexchange.server.metrics import ORGANISATIONS, Metrics
+from nbexchange.server.rate_limits import RateLimiter, RequestLimits
 from nbexchange.server.readiness import Readiness
 from nbexchange.server.scheduled_erasure import ScheduledErasure
 from nbexchange.storage import CHUNK, Storage
@@ -353,13 +353,13 @@ class NbExchange(Application):
     ).tag(config=True)
 
     max_requests_per_person = Integer(
-        Allowance().requests,
+        RequestLimits().requests,
         min=0,
         help="Requests of one person under way at a time; more are answered 429. 0: any number.",
     ).tag(config=True)
 
     max_rate_per_person = Float(
-        Allowance().rate,
+        RequestLimits().rate,
         min=0,
         help="""
         Requests a second that one person may go on with, after a burst of max_burst_per_person.
@@ -369,11 +369,11 @@ class NbExchange(Application):
     ).tag(config=True)
 
     max_burst_per_person = Integer(
-        Allowance().burst, min=1, help="Requests that one person may send at once after a rest."
+        RequestLimits().burst, min=1, help="Requests that one person may send at once after a rest."
     ).tag(config=True)
 
     max_transfers_per_person = Integer(
-        Allowance().transfers,
+        RequestLimits().transfers,
         min=0,
         help="""
         Files that one person may send at a time, and as many that the person may fetch. The next
@@ -382,7 +382,7 @@ class NbExchange(Application):
     ).tag(config=True)
 
     max_transfers = Integer(
-        Allowance().all_transfers,
+        RequestLimits().all_transfers,
         min=0,
         help="""
         Files that all may send at a time to this process, and as many that all may fetch from it;
@@ -392,7 +392,7 @@ class NbExchange(Application):
     ).tag(config=True)
 
     turn_timeout = Float(
-        Allowance().patience,
+        RequestLimits().patience,
         min=0,
         help="""
         Seconds that a request waits for its turn before it is answered 429 or 503. Clients of
@@ -401,7 +401,7 @@ class NbExchange(Application):
     ).tag(config=True)
 
     max_refusals_per_second = Float(
-        Allowance().refusals,
+        RequestLimits().refusals,
         min=0,
         help="""
         Refused requests (400 to 499) that are answered a second: of one person, and of all who
@@ -421,13 +421,13 @@ class NbExchange(Application):
     ).tag(config=True)
 
     header_timeout = Float(
-        Patience().header,
+        ConnectionLimits().header,
         min=0,
         help="Seconds from the first byte of a request's header to its last. 0: 75.",
     ).tag(config=True)
 
     silence_timeout = Float(
-        Patience().silence,
+        ConnectionLimits().silence,
         min=0,
         help="""
         Seconds without a byte of a body, or of an answer that is read, after which a connection
@@ -437,7 +437,7 @@ class NbExchange(Application):
     ).tag(config=True)
 
     min_transfer_rate = Float(
-        Patience().rate,
+        ConnectionLimits().rate,
         min=0,
         help="""
         Bytes a second that a body, or an answer, has to move over any stretch of twice
@@ -631,25 +631,25 @@ class NbExchange(Application):
                 ratio=self.max_ratio,
                 ratio_floor=self.ratio_floor,
             ),
-            turnstile=Turnstile(self._allowance(database), stopping),
+            rate_limiter=RateLimiter(self._request_limits(database), stopping),
             quotas=self._make_quotas(database),
             commitments=Commitments(),
             purge_grace=datetime.timedelta(days=self.purge_grace),
         )
         return TornadoApplication(
             rules(self.base_url, services),
-            default_handler_class=NothingHere,
+            default_handler_class=NothingHereHandler,
             default_handler_args={"services": services},
             log_function=_log_request,
             metrics=services.metrics,
             stopping=stopping,
-            turnstile=services.turnstile,
+            rate_limiter=services.rate_limiter,
             quotas=services.quotas,
             under_way=set(),
         )
 
-    def _allowance(self, database: Database) -> Allowance:
-        return Allowance(
+    def _request_limits(self, database: Database) -> RequestLimits:
+        return RequestLimits(
             requests=self.max_requests_per_person,
             rate=self.max_rate_per_person,
             burst=self.max_burst_per_person,
@@ -658,8 +658,8 @@ class NbExchange(Application):
             patience=self.turn_timeout,
             refusals=self.max_refusals_per_second,
             # SQLite has one writer at a time, who waits for none of ours.
-            writes=0 if database.is_sqlite else Allowance().writes,
-            course_writes=0 if database.is_sqlite else Allowance().course_writes,
+            writes=0 if database.is_sqlite else RequestLimits().writes,
+            course_writes=0 if database.is_sqlite else RequestLimits().course_writes,
         )
 
     def _make_quotas(self, database: Database) -> Quotas:
@@ -670,8 +670,8 @@ class NbExchange(Application):
             disks.append(Path(database.engine.url.database or "").absolute().parent)
         return Quotas(usual, special, disks, self.min_free_space)
 
-    def _patience(self) -> Patience:
-        return Patience(
+    def _connection_limits(self) -> ConnectionLimits:
+        return ConnectionLimits(
             header=self.header_timeout,
             silence=self.silence_timeout,
             rate=self.min_transfer_rate,
@@ -761,9 +761,9 @@ class NbExchange(Application):
                 max_header_size=LONGEST_READ,
                 idle_connection_timeout=IDLE_SECONDS,
             )
-            hold_unknown = functools.partial(app.settings["turnstile"].hold, None)
+            hold_unknown = functools.partial(app.settings["rate_limiter"].hold, None)
             server.limit(
-                self._patience(),
+                self._connection_limits(),
                 hold_unknown,
                 app.settings["metrics"],
                 machine_paths(self.base_url),
@@ -862,7 +862,10 @@ def _log_request(handler: RequestHandler) -> None:
     assert isinstance(handler, BaseHandler)
     if handler.told:
         return
-    is_usual = isinstance(handler, Healthz | Readyz | MetricsPage) and handler.get_status() == 200
+    is_usual = (
+        isinstance(handler, HealthzHandler | ReadyzHandler | MetricsPageHandler)
+        and handler.get_status() == 200
+    )
     access_log.log(
         logging.DEBUG if is_usual else logging.INFO, "request", extra={"facts": handler.facts()}
     )

@@ -18,7 +18,7 @@ import requests
 
 from benchmarks.meters import percentile
 from nbexchange.errors import TooManyRequests, Unavailable
-from nbexchange.server.limits import Allowance, Pace, Turnstile
+from nbexchange.server.rate_limits import RateLimiter, RequestLimits, TokenBucket
 from tests.support import course
 from tests.support.archives import sha256, tar_gz_of, upload_headers
 from tests.support.course import PS1, WORK, receipt, release, rows, submit
@@ -205,7 +205,7 @@ def test_lists_that_nobody_reads_keep_only_their_owner_waiting(data: Path, path:
         bob, eve = service.wire(token), service.student(name="eve")
         for _ in range(50):
             receipt(submit(bob, many))
-        for _ in range(Allowance.lists):
+        for _ in range(RequestLimits.lists):
             reader = stack.enter_context(RawConnection(service.url, token))
             reader.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             reader.send(reader.head("GET", path, **PS1))
@@ -229,7 +229,7 @@ def test_who_leaves_before_a_list_has_come_is_no_fault_of_ours(data: Path) -> No
         bob = service.wire(token)
         for _ in range(50):
             receipt(submit(bob, many))
-        for _ in range(2 * Allowance.lists):
+        for _ in range(2 * RequestLimits.lists):
             with RawConnection(service.url, token) as reader:
                 reader.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                 reader.send(reader.head("GET", "assignments", **PS1))
@@ -317,7 +317,7 @@ def test_an_instructor_who_collects_a_thousand_is_not_paced(data: Path) -> None:
     """Eight at a time, as the plugin does: as fast as where there are no limits."""
     without, limited = [], []
     for _ in range(2):
-        for rate, took in ((0, without), (Allowance().rate, limited)):
+        for rate, took in ((0, without), (RequestLimits().rate, limited)):
             with configured(data, max_rate_per_person=rate) as service:
                 took.append(_collecting_a_thousand(service))
 
@@ -494,7 +494,7 @@ class Clock:
 
 def test_a_pace_lets_a_burst_through_and_then_one_at_a_time() -> None:
     clock = Clock()
-    pace = Pace(10, 5, clock)
+    pace = TokenBucket(10, 5, clock)
 
     delays = [pace.delay("bob", 60) for _ in range(8)]
 
@@ -503,7 +503,7 @@ def test_a_pace_lets_a_burst_through_and_then_one_at_a_time() -> None:
 
 
 def test_a_turn_that_is_not_taken_delays_nobody() -> None:
-    pace = Pace(1, 1, Clock())
+    pace = TokenBucket(1, 1, Clock())
 
     delays = [pace.delay("bob", 1) for _ in range(6)]
 
@@ -512,7 +512,7 @@ def test_a_turn_that_is_not_taken_delays_nobody() -> None:
 
 def test_after_a_rest_there_is_a_burst_again() -> None:
     clock = Clock()
-    pace = Pace(10, 5, clock)
+    pace = TokenBucket(10, 5, clock)
     for _ in range(20):
         pace.delay("bob", 60)
 
@@ -524,7 +524,7 @@ def test_after_a_rest_there_is_a_burst_again() -> None:
 
 def test_a_pace_forgets_who_has_rested() -> None:
     clock = Clock()
-    pace = Pace(10, 5, clock)
+    pace = TokenBucket(10, 5, clock)
     for number in range(1000):
         pace.delay(f"nobody-{number}", 60)
         clock.now += 1
@@ -533,15 +533,15 @@ def test_a_pace_forgets_who_has_rested() -> None:
 
 
 def test_a_pace_of_zero_is_no_limit() -> None:
-    pace = Pace(0, 0, Clock())
+    pace = TokenBucket(0, 0, Clock())
 
     assert {pace.delay("bob", 0) for _ in range(1000)} == {0}
 
 
 def test_a_turn_that_was_given_up_is_free_again() -> None:
     async def story() -> list[str]:
-        allowance = Allowance(transfers=1, all_transfers=1, patience=0.01)
-        turns = Turnstile(allowance, asyncio.Event()).uploads
+        limits = RequestLimits(transfers=1, all_transfers=1, patience=0.01)
+        turns = RateLimiter(limits, asyncio.Event()).uploads
         bob, eve = (1, "bob"), (1, "eve")
         leave = await turns.take(bob)
         said = []
@@ -561,13 +561,13 @@ def test_a_turn_that_was_given_up_is_free_again() -> None:
 
 
 def test_beyond_so_many_held_refusals_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nbexchange.server.limits.MOST_HELD", 2)
+    monkeypatch.setattr("nbexchange.server.rate_limits.MOST_HELD", 2)
 
     async def story() -> list[bool]:
-        turnstile = Turnstile(Allowance(refusals=1), stopping := asyncio.Event(), Clock())
+        rate_limiter = RateLimiter(RequestLimits(refusals=1), stopping := asyncio.Event(), Clock())
         for _ in range(5):
-            await turnstile.hold(None)
-        held = [asyncio.create_task(turnstile.hold(None)) for _ in range(4)]
+            await rate_limiter.hold(None)
+        held = [asyncio.create_task(rate_limiter.hold(None)) for _ in range(4)]
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         stopping.set()

@@ -22,8 +22,8 @@ from nbexchange.database import Database
 from nbexchange.exchange.policy import Verb
 from nbexchange.handlers import ROUTES
 from nbexchange.server.metrics import SECONDS, Metrics
-from nbexchange.server.readiness import READY_SECONDS, Lately, Readiness
-from nbexchange.storage import CHUNK, Room
+from nbexchange.server.readiness import READY_SECONDS, Readiness, SharedCall
+from nbexchange.storage import CHUNK, DiskSpace
 from nbexchange.storage.disk import DiskStorage
 from tests.support import databases, places
 from tests.support.archives import tar_gz, upload_headers
@@ -259,7 +259,7 @@ def test_a_loop_that_stood_still_is_told_of(service: Service):
 class Stuck(DiskStorage):
     """A disk that says nothing."""
 
-    async def room(self) -> Room:
+    async def room(self) -> DiskSpace:
         return await asyncio.get_running_loop().create_future()
 
 
@@ -367,7 +367,7 @@ class Asked:
 
 def test_those_who_ask_at_once_get_one_answer():
     async def ask() -> tuple[list[int], int]:
-        lately = Lately(Asked(), 0)
+        lately = SharedCall(Asked(), 0)
         return await asyncio.gather(*[lately.get() for _ in range(9)]), await lately.get()
 
     assert asyncio.run(ask()) == ([1] * 9, 2)
@@ -376,7 +376,7 @@ def test_those_who_ask_at_once_get_one_answer():
 def test_an_error_counts_for_as_long_as_an_answer():
     async def ask() -> tuple[list[Any], int]:
         asked = Asked(ValueError("away"))
-        lately = Lately(asked, 600)
+        lately = SharedCall(asked, 600)
         errors = [(await asyncio.gather(lately.get(), return_exceptions=True))[0] for _ in "abc"]
         return errors, asked.times
 
@@ -388,7 +388,7 @@ def test_an_error_counts_for_as_long_as_an_answer():
 
 def test_one_who_goes_away_takes_nothing_from_the_others():
     async def ask() -> int:
-        lately = Lately(Asked(), 600)
+        lately = SharedCall(Asked(), 600)
         gone, stays = (asyncio.create_task(lately.get()) for _ in "ab")
         await asyncio.sleep(0)
         gone.cancel()

@@ -21,7 +21,7 @@ import pytest
 import requests
 
 from benchmarks.attackers import Attackers
-from nbexchange.server.connections import LEAST_CHUNK, REST_SECONDS, SMALL_CHUNKS, Patience
+from nbexchange.server.connections import LEAST_CHUNK, REST_SECONDS, SMALL_CHUNKS, ConnectionLimits
 from tests.support import course
 from tests.support.archives import sha256, tar_gz_of, upload_headers
 from tests.support.course import PS1, WORK, receipt, release, rows, submit
@@ -616,7 +616,7 @@ def assert_nothing_of_the_slow_is_left(service: Service) -> None:
 
 def test_the_usual_deadlines_are_those_that_are_promised() -> None:
     """R8: ten seconds for a header, thirty without a byte; and 56 kbit/s are enough."""
-    usual = Patience()
+    usual = ConnectionLimits()
 
     assert (usual.header, usual.silence) == (10, 30)
     assert usual.rate * 4 <= 56_000 / 10

@@ -15,8 +15,8 @@ from nbexchange.database.engines import SQLITE_BUSY_SECONDS
 from nbexchange.handlers.auth.jupyterhub import JupyterHubUserHandler
 from nbexchange.plugin.client import Client
 from nbexchange.plugin.exchange import Exchange
-from nbexchange.server.connections import Patience
-from nbexchange.server.limits import LONGEST_REST, Allowance
+from nbexchange.server.connections import ConnectionLimits
+from nbexchange.server.rate_limits import LONGEST_REST, RequestLimits
 from nbexchange.storage import objects
 
 LONGER = {
@@ -68,7 +68,10 @@ def test_what_cannot_be_configured_is_the_tables_too() -> None:
     assert (objects.TURN_SECONDS, LONGEST_REST) == (timeouts.STORE_TURN, timeouts.REST)
     assert objects.CLIENT["read_timeout"] == f"{timeouts.STORE_ANSWER:g}s"
     assert objects.RETRY["retry_timeout"].total_seconds() == timeouts.STORE_RETRIES
-    assert (Patience().silence, Allowance().patience) == (timeouts.SILENCE, timeouts.TURN)
+    assert (ConnectionLimits().silence, RequestLimits().patience) == (
+        timeouts.SILENCE,
+        timeouts.TURN,
+    )
     fields = Client.__dataclass_fields__
     assert fields["send_timeout"].default == timeouts.SEND
     assert fields["transfer_timeout"].default == timeouts.TRANSFER
@@ -77,7 +80,7 @@ def test_what_cannot_be_configured_is_the_tables_too() -> None:
 def test_the_service_bears_three_stalls_of_twenty_seconds() -> None:
     """And the plugin's sender does, and an answer of 300 bytes a second for a minute between."""
     assert 20 < timeouts.SILENCE < timeouts.SEND
-    assert Patience().longest_lead >= 3 * 20
+    assert ConnectionLimits().longest_lead >= 3 * 20
 
 
 @pytest.mark.parametrize("name", ["BEFORE_BODY", "BEFORE_LIST", "BEFORE_RECEIPT", "BEFORE_FILE"])

@@ -26,8 +26,8 @@ from nbexchange.commands.source_exchange import (
     BadCourse,
     Course,
     Item,
-    Mystery,
     Reading,
+    Unreadable,
     check_digest,
 )
 from nbexchange.database import Database
@@ -201,7 +201,7 @@ class _Importer:
             if reason in outcome:
                 self._progress.print(f"{head}: {outcome['place']}: {outcome[reason]}")
 
-    def _remember(self, course: Course, item: Item | Mystery, outcome: dict[str, Any]) -> None:
+    def _remember(self, course: Course, item: Item | Unreadable, outcome: dict[str, Any]) -> None:
         old = item.old if isinstance(item, Item) else None
         if isinstance(old, OldRelease) and outcome["outcome"] != REFUSED:
             course.released.add(old.assignment_id)
@@ -211,7 +211,7 @@ class _Importer:
     async def _introduce(self, course: Course) -> None:
         people: list[OldPerson] = []
         for one in course.people():
-            if isinstance(one, Mystery):
+            if isinstance(one, Unreadable):
                 self._say(course, _refused({"what": one.what, "place": str(one.place)}, one.reason))
             else:
                 people.append(one)
@@ -228,8 +228,8 @@ class _Importer:
             )
             await self._database.write(verb)
 
-    async def _outcome(self, item: Item | Mystery) -> dict[str, Any]:
-        if isinstance(item, Mystery):
+    async def _outcome(self, item: Item | Unreadable) -> dict[str, Any]:
+        if isinstance(item, Unreadable):
             return _refused({"what": item.what, "place": str(item.place)}, item.reason)
         said = _described(item)
         try:

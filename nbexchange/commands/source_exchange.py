@@ -90,7 +90,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Mystery:
+class Unreadable:
     """Something that cannot even be understood."""
 
     what: str
@@ -228,11 +228,11 @@ class Course:
         """Whether it may be an export, and nobody said so."""
         return not self._is_export_said and (self.place / MANIFEST).is_file()
 
-    def people(self) -> Iterator[OldPerson | Mystery]:
+    def people(self) -> Iterator[OldPerson | Unreadable]:
         """The roster of an export."""
         yield from self._each("person", self._rows("people"), _person)
 
-    def items(self) -> Iterator[Item | Mystery]:
+    def items(self) -> Iterator[Item | Unreadable]:
         yield from self._each("release", self._rows("releases"), self._told_release)
         yield from self._each("release", self._untold(OUTBOUND), self._release)
         yield from self._stand_ins()
@@ -245,16 +245,16 @@ class Course:
 
     def _each(
         self, what: str, things: Any, make: Callable[[Any], Thing]
-    ) -> Iterator[Thing | Mystery]:
+    ) -> Iterator[Thing | Unreadable]:
         for thing in things:
             try:
-                item: Thing | Mystery = make(thing)
+                item: Thing | Unreadable = make(thing)
             except (Refused, Forbidden) as error:
-                item = Mystery(what, self._shown(thing), str(error))
+                item = Unreadable(what, self._shown(thing), str(error))
             except OSError as error:
-                item = Mystery(what, self._shown(thing), f"it cannot be read: {error.strerror}")
+                item = Unreadable(what, self._shown(thing), f"it cannot be read: {error.strerror}")
             except _NONSENSE:
-                item = Mystery(what, self._shown(thing), f"{MANIFEST} makes no sense there")
+                item = Unreadable(what, self._shown(thing), f"{MANIFEST} makes no sense there")
             yield item
 
     def _shown(self, thing: Any) -> Path:

@@ -10,14 +10,19 @@ from sqlalchemy.orm import Session
 from nbexchange import models
 from nbexchange.database import clock
 from nbexchange.errors import AlreadyReleased, NotFound
+from nbexchange.exchange.assignment_state import (
+    AssignmentState,
+    assignment_state,
+    not_released,
+    released,
+)
 from nbexchange.exchange.events import note, note_download
 from nbexchange.exchange.locks import Hold, lock_assignment, made_assignment
 from nbexchange.exchange.names import check_folder_name
-from nbexchange.exchange.people import Place, remember
+from nbexchange.exchange.people import MembershipKeys, upsert_member
 from nbexchange.exchange.policy import Verb, permit
 from nbexchange.exchange.records import Handout, ReleaseRecord
 from nbexchange.exchange.retries import earlier, used_before
-from nbexchange.exchange.standing import Standing, not_released, released, standing
 from nbexchange.exchange.submissions import fits_in_lists, listable
 from nbexchange.identity import User
 from nbexchange.models import Action
@@ -32,7 +37,7 @@ def fetch(
     known = released(session, user, course_id, assignment_id)
     note_download(
         session,
-        remember(session, user, course_id, known),
+        upsert_member(session, user, course_id, known),
         Action.FETCHED,
         known.assignment_pk,
         known.release_token,
@@ -77,7 +82,7 @@ def release(
     Raises AlreadyReleased when it is visible and the caller asked for the first time only.
     """
     permit(user, Verb.RELEASE, course_id)
-    place = remember(session, user, course_id, _known(session, user, course_id, assignment_id))
+    place = upsert_member(session, user, course_id, _known(session, user, course_id, assignment_id))
     assignment = made_assignment(session, place.course_pk, assignment_id)
     row = earlier(session, models.Release, user, idempotency_key, blob)
     if row is not None and row.assignment_pk != assignment.id:
@@ -102,7 +107,7 @@ def remove(session: Session, user: User, course_id: str, assignment_id: str) -> 
         .where(models.Assignment.id == known.assignment_pk)
         .values(released=False)
     )
-    place = remember(session, user, course_id, known)
+    place = upsert_member(session, user, course_id, known)
     note(session, place, Action.REMOVED, known.assignment_pk)
 
 
@@ -131,10 +136,12 @@ def _refuse_released(session: Session, user: User, course_id: str, assignment_id
         raise _already_released(course_id, assignment_id)
 
 
-def _known(session: Session, user: User, course_id: str, assignment_id: str) -> Standing | None:
+def _known(
+    session: Session, user: User, course_id: str, assignment_id: str
+) -> AssignmentState | None:
     """None before the first release."""
     try:
-        return standing(session, user, course_id, assignment_id)
+        return assignment_state(session, user, course_id, assignment_id)
     except NotFound:
         return None
 
@@ -154,7 +161,7 @@ def _listed(notebooks: Sequence[str]) -> list[str]:
 
 def _add_version(
     session: Session,
-    place: Place,
+    place: MembershipKeys,
     assignment: models.Assignment,
     blob: Blob,
     notebooks: list[str],

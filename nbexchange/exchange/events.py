@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from nbexchange import models
 from nbexchange.database import DatabaseClock
-from nbexchange.exchange.people import Place
+from nbexchange.exchange.people import MembershipKeys
 from nbexchange.exchange.records import ActionRecord
 from nbexchange.exchange.walks import unindexed
 from nbexchange.identity import User
@@ -31,7 +31,7 @@ REPEAT_AFTER = datetime.timedelta(minutes=1)
 
 def note(
     session: Session,
-    place: Place,
+    place: MembershipKeys,
     action: Action,
     assignment_pk: int | None,
     token: str | None = None,
@@ -52,7 +52,7 @@ def note(
 
 def note_download(
     session: Session,
-    place: Place,
+    place: MembershipKeys,
     action: Action,
     assignment_pk: int,
     token: str | None,

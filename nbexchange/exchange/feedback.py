@@ -18,14 +18,14 @@ from sqlalchemy.orm import Session
 from nbexchange import models
 from nbexchange.database import clock
 from nbexchange.errors import Conflict, Malformed, NotFound, TooLarge
+from nbexchange.exchange.assignment_state import assignment_state
 from nbexchange.exchange.events import note, note_download
 from nbexchange.exchange.locks import Hold, lock_assignment
 from nbexchange.exchange.names import check_file_name
-from nbexchange.exchange.people import Place, remember
+from nbexchange.exchange.people import MembershipKeys, upsert_member
 from nbexchange.exchange.policy import Verb, permit
 from nbexchange.exchange.records import FeedbackReceipt, NotebookFeedback
 from nbexchange.exchange.retries import earlier, used_before
-from nbexchange.exchange.standing import standing
 from nbexchange.identity import User
 from nbexchange.models import Action
 from nbexchange.storage import Blob
@@ -81,7 +81,7 @@ def admit_feedback(
     """
     permit(user, Verb.RELEASE_FEEDBACK, course_id)
     check_file_name(notebook_id, "a notebook")
-    known = standing(session, user, course_id, assignment_id)
+    known = assignment_state(session, user, course_id, assignment_id)
     submission = _find_submission(session, user.org_id, known.assignment_pk, target)
     newest = _newest(session, submission, notebook_id)
     is_retry = earlier(session, models.Feedback, user, idempotency_key) is not None
@@ -109,10 +109,10 @@ def release_feedback(
     no need of these bytes.
     """
     permit(user, Verb.RELEASE_FEEDBACK, course_id)
-    known = standing(session, user, course_id, assignment_id)
+    known = assignment_state(session, user, course_id, assignment_id)
     lock_assignment(session, known.course_pk, known.assignment_pk, Hold.SHARED)
     submission = _find_submission(session, user.org_id, known.assignment_pk, target)
-    place = remember(session, user, course_id, known)
+    place = upsert_member(session, user, course_id, known)
     row = earlier(session, models.Feedback, user, idempotency_key, blob)
     if row is not None and (row.submission_pk, row.notebook_id) != (submission.id, notebook_id):
         raise used_before()
@@ -143,7 +143,7 @@ def fetch_feedback(
     before the first byte leaves.
     """
     permit(user, Verb.FETCH_FEEDBACK, course_id)
-    known = standing(session, user, course_id, assignment_id)
+    known = assignment_state(session, user, course_id, assignment_id)
     query = (
         select(
             models.Submission.id,
@@ -177,8 +177,8 @@ def note_fetch(
 ) -> None:
     """Write the event of a fetch that found something."""
     permit(user, Verb.FETCH_FEEDBACK, course_id)
-    known = standing(session, user, course_id, assignment_id)
-    place = remember(session, user, course_id, known)
+    known = assignment_state(session, user, course_id, assignment_id)
+    place = upsert_member(session, user, course_id, known)
     note_download(
         session,
         place,
@@ -308,7 +308,7 @@ def _newest(
 
 def _add_version(
     session: Session,
-    place: Place,
+    place: MembershipKeys,
     submission: models.Submission,
     notebook_id: str,
     blob: Blob,

@@ -20,14 +20,14 @@ from sqlalchemy.orm import Session
 from nbexchange import models
 from nbexchange.database import DatabaseClock, clock, insert_if_absent
 from nbexchange.errors import Conflict, NotFound
+from nbexchange.exchange.assignment_state import assignment_state, not_released
 from nbexchange.exchange.erasing import erase_hidden, hidden_assignment, measure_assignment
 from nbexchange.exchange.events import note
 from nbexchange.exchange.locks import Hold, lock_assignment
 from nbexchange.exchange.names import check_folder_name, hidden_course
-from nbexchange.exchange.people import Place, remember
+from nbexchange.exchange.people import MembershipKeys, upsert_member
 from nbexchange.exchange.policy import Verb, permit
 from nbexchange.exchange.purge_records import PurgeRecord, record_of
-from nbexchange.exchange.standing import not_released, standing
 from nbexchange.identity import User
 from nbexchange.models import Action
 from nbexchange.timestamps import minute
@@ -46,10 +46,10 @@ def purge(
 ) -> PurgeRecord:
     """Hide an assignment with all that students handed in, and have it erased after `grace`."""
     permit(user, Verb.PURGE, course_id)
-    known = standing(session, user, course_id, assignment_id)
+    known = assignment_state(session, user, course_id, assignment_id)
     if not lock_assignment(session, known.course_pk, known.assignment_pk, Hold.ALONE):
         raise not_released(course_id, assignment_id)
-    place = remember(session, user, course_id, known)
+    place = upsert_member(session, user, course_id, known)
     counts, fingerprint = measure_assignment(session, known.assignment_pk)
     now = clock(session)
     row = models.Purge(
@@ -105,7 +105,7 @@ def restore(
     ).scalar_one_or_none()
     if row is None:
         raise NotFound(f"course {course_id!r} has no purge {code!r}; list them with GET purges")
-    place = remember(session, user, course_id)
+    place = upsert_member(session, user, course_id)
     return _restore(session, row, user.name, assignment_id, place)
 
 
@@ -149,7 +149,11 @@ _PENDING = (
 
 
 def _restore(
-    session: Session, row: models.Purge, by: str, assignment_id: str | None, place: Place | None
+    session: Session,
+    row: models.Purge,
+    by: str,
+    assignment_id: str | None,
+    place: MembershipKeys | None,
 ) -> Restored:
     hidden = hidden_assignment(session, row)
     if hidden is None or row.course_id is None or row.assignment_id is None:

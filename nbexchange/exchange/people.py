@@ -11,31 +11,33 @@ from sqlalchemy.orm import Session
 from nbexchange import models
 from nbexchange.database import clock, insert_if_absent
 from nbexchange.errors import NotFound
-from nbexchange.exchange.standing import Standing
+from nbexchange.exchange.assignment_state import AssignmentState
 from nbexchange.identity import User
 
 SEEN_AGAIN = datetime.timedelta(days=1)
 """How stale `last_seen` may get: a write for each request would buy nobody anything."""
 
 
-class Place(NamedTuple):
+class MembershipKeys(NamedTuple):
     """Somebody in a course: the keys of their rows."""
 
     user_pk: int
     course_pk: int
 
 
-def remember(session: Session, user: User, course_id: str, known: Standing | None = None) -> Place:
+def upsert_member(
+    session: Session, user: User, course_id: str, known: AssignmentState | None = None
+) -> MembershipKeys:
     """The rows of the caller and the course, made or brought up to date where they have to be."""
     if known is not None and known.user_pk is not None and _is_fresh(known, user, course_id):
-        return Place(known.user_pk, known.course_pk)
+        return MembershipKeys(known.user_pk, known.course_pk)
     _note_user(session, user)
     _note_course(session, user, course_id)
     session.flush()
     person = find_user(session, user.org_id, user.name)
     course = session.execute(_course(user.org_id, course_id)).scalar_one()
-    _note_role(session, user, course_id, Place(person.id, course.id))
-    return Place(person.id, course.id)
+    _note_role(session, user, course_id, MembershipKeys(person.id, course.id))
+    return MembershipKeys(person.id, course.id)
 
 
 def find_user(session: Session, org_id: int, name: str) -> models.User:
@@ -45,7 +47,7 @@ def find_user(session: Session, org_id: int, name: str) -> models.User:
     return person
 
 
-def _is_fresh(known: Standing, user: User, course_id: str) -> bool:
+def _is_fresh(known: AssignmentState, user: User, course_id: str) -> bool:
     membership = user.courses[course_id]
     return (
         all(getattr(known, key) == value for key, value in _said(user).items())
@@ -80,7 +82,7 @@ def _note_course(session: Session, user: User, course_id: str) -> None:
         session.execute(_course(user.org_id, course_id)).scalar_one().title = title
 
 
-def _note_role(session: Session, user: User, course_id: str, place: Place) -> None:
+def _note_role(session: Session, user: User, course_id: str, place: MembershipKeys) -> None:
     role, now = user.courses[course_id].role.value, clock(session)
     keys = {"course_pk": place.course_pk, "user_pk": place.user_pk}
     query = select(models.Subscription).filter_by(**keys)

@@ -46,7 +46,7 @@ PART_OF_DISK = 20
 LOG_SECONDS = 60.0
 
 LEAST_AHEAD, MOST_AHEAD = 4 * 1024 * 1024, 16 * 1024 * 1024
-"""Bytes held for what may come soon: as many as came already, within these."""
+"""Bytes reserved for what may come soon: as many as came already, within these."""
 
 IN_MEMORY = 2 * CHUNK
 """Bytes of an upload that came last, of which the disk may not know yet."""
@@ -82,7 +82,7 @@ class Sum:
 
 
 @dataclass
-class Coming:
+class InFlight:
     """Bytes that have been let in and are not stored yet."""
 
     acts: dict[Hashable, list[Reservation]] = field(default_factory=dict)
@@ -94,12 +94,12 @@ class Coming:
 
     def largest(self, of: int | None) -> str:
         """Who holds the most, in an organisation or in all, and how much."""
-        held: Counter[tuple[int, str]] = Counter()
+        reserved: Counter[tuple[int, str]] = Counter()
         for tries in self.acts.values():
             person = tries[0].person
             if of in (None, person[0]):
-                held[person] += max(one.held for one in tries)
-        (((org_id, name), size),) = held.most_common(1)
+                reserved[person] += max(one.reserved for one in tries)
+        (((org_id, name), size),) = reserved.most_common(1)
         return f"{name} in organisation {org_id} holds {size:,} bytes"
 
 
@@ -119,7 +119,7 @@ class Quotas:
         self._least_free = least_free
         self._sums: dict[int, Sum] = {}
         self._written: Counter[int] = Counter()
-        self.coming = Coming()
+        self.in_flight = InFlight()
         self._said_at = -LOG_SECONDS
 
     def of(self, org_id: int) -> Quota:
@@ -189,11 +189,11 @@ class Quotas:
         """
         if time.monotonic() - self._said_at >= LOG_SECONDS:
             self._said_at = time.monotonic()
-            log.warning("%s; of what is on its way, %s, the most", text, self.coming.largest(of))
+            log.warning("%s; of what is on its way, %s, the most", text, self.in_flight.largest(of))
 
 
 class Reservation:
-    """Room for one upload, from its header until its row is written or it is given up."""
+    """Disk space for one upload, from its header until its row is written or it is given up."""
 
     def __init__(
         self, quotas: Quotas, user: User, act: Hashable, declared: int, *, is_instructor: bool
@@ -204,15 +204,15 @@ class Reservation:
         self._declared = declared
         self._is_instructor = is_instructor
         self._usage: Usage | None = None
-        self.held = 0
+        self.reserved = 0
         self._arrived = 0
-        quotas.coming.acts.setdefault(self._act, []).append(self)
+        quotas.in_flight.acts.setdefault(self._act, []).append(self)
 
     def grow(self, size: int, usage: Usage) -> None:
         """Make it so many bytes at least, and some ahead, by what there is now.
 
-        At the header, `size` is 0: all that was declared has to fit, and is not held yet. Raises
-        TooLarge and StoreFull in words for the caller.
+        At the header, `size` is 0: all that was declared has to fit, and is not reserved yet.
+        Raises TooLarge and StoreFull in words for the caller.
         """
         if self not in self._tries:
             return  # given up meanwhile
@@ -220,10 +220,10 @@ class Reservation:
             most = self._most(size or self._declared or 1, usage)
             ahead = min(max(size, LEAST_AHEAD), MOST_AHEAD)
             if self._declared:
-                self.held = min(size + ahead, self._declared, most)
+                self.reserved = min(size + ahead, self._declared, most)
             else:
                 # It may need much less, so the others get as much.
-                self.held = size + min(ahead, (most - size) // 2)
+                self.reserved = size + min(ahead, (most - size) // 2)
             self._usage = usage
 
     def arrive(self, size: int) -> None:
@@ -236,11 +236,11 @@ class Reservation:
             if self in self._tries:
                 self._tries.remove(self)
         if not self._tries:
-            self._quotas.coming.acts.pop(self._act, None)
+            self._quotas.in_flight.acts.pop(self._act, None)
 
     @property
     def _tries(self) -> list[Reservation]:
-        return self._quotas.coming.acts.get(self._act, [])
+        return self._quotas.in_flight.acts.get(self._act, [])
 
     @contextmanager
     def _apart(self) -> Iterator[None]:
@@ -252,31 +252,31 @@ class Reservation:
             self._count(1)
 
     def _count(self, sign: int) -> None:
-        coming, tries = self._quotas.coming, self._tries
-        coming.disk += sign * max((one._of_disk for one in tries), default=0)
+        in_flight, tries = self._quotas.in_flight, self._tries
+        in_flight.disk += sign * max((one._of_disk for one in tries), default=0)
         org_id = self.person[0]
-        coming.organisations[org_id] += sign * max((one._of_org for one in tries), default=0)
-        coming.students[self.person] += sign * max((one._of_student for one in tries), default=0)
-        if not coming.students[self.person]:
-            del coming.students[self.person]
+        in_flight.organisations[org_id] += sign * max((one._of_org for one in tries), default=0)
+        in_flight.students[self.person] += sign * max((one._of_student for one in tries), default=0)
+        if not in_flight.students[self.person]:
+            del in_flight.students[self.person]
 
     @property
     def _of_student(self) -> int:
         if self._usage is None or self._usage.student is None:
             return 0
-        return max(self._declared, self.held)
+        return max(self._declared, self.reserved)
 
     @property
     def _of_org(self) -> int:
-        return self.held if self._usage is not None and self._usage.organisation else 0
+        return self.reserved if self._usage is not None and self._usage.organisation else 0
 
     @property
     def _of_disk(self) -> int:
-        return self.held - self._on_disk
+        return self.reserved - self._on_disk
 
     @property
     def _on_disk(self) -> int:
-        return max(0, min(self._arrived, self.held) - IN_MEMORY)
+        return max(0, min(self._arrived, self.reserved) - IN_MEMORY)
 
     def _most(self, size: int, usage: Usage) -> int:
         """How many bytes it could have in all. Raises where `size` is more."""
@@ -289,7 +289,7 @@ class Reservation:
     def _most_of_student(self, size: int, usage: Usage) -> int:
         if usage.student is None:
             return sys.maxsize
-        used = usage.student + self._quotas.coming.students[self.person]
+        used = usage.student + self._quotas.in_flight.students[self.person]
         quota = self._quotas.of(self.person[0]).student
         check(used, max(size, self._declared), quota)
         return quota - used
@@ -298,7 +298,7 @@ class Reservation:
         if not usage.organisation:
             return sys.maxsize
         org_id = self.person[0]
-        used = self._quotas.kept(org_id) + self._quotas.coming.organisations[org_id]
+        used = self._quotas.kept(org_id) + self._quotas.in_flight.organisations[org_id]
         quota = self._quotas.of(org_id).organisation
         if used + size > quota:
             self._quotas.warn(f"organisation {org_id} has no room left", org_id)
@@ -308,7 +308,7 @@ class Reservation:
     def _most_of_disk(self, size: int, usage: Usage) -> int:
         if usage.free is None:
             return sys.maxsize
-        most = usage.free - self._quotas.coming.disk + self._on_disk
+        most = usage.free - self._quotas.in_flight.disk + self._on_disk
         if size > most:
             self._quotas.warn("the disk is full but for what has to stay free")
             raise _disk_full(is_instructor=self._is_instructor)

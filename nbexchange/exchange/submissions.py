@@ -13,17 +13,17 @@ from sqlalchemy.orm import Session, aliased
 from nbexchange import models
 from nbexchange.archive import Contents
 from nbexchange.errors import BadArchive, NotFound, TooLarge
+from nbexchange.exchange.assignment_state import assignment_state, not_released, released
 from nbexchange.exchange.cursors import no_such_page
 from nbexchange.exchange.events import note, note_download
 from nbexchange.exchange.feedback import MOST_NOTEBOOKS, newest_feedback
 from nbexchange.exchange.locks import Hold, lock_assignment
 from nbexchange.exchange.names import check_student_name
-from nbexchange.exchange.people import Place, remember
+from nbexchange.exchange.people import MembershipKeys, upsert_member
 from nbexchange.exchange.policy import Reach, Verb, permit
 from nbexchange.exchange.quotas import check_student, wait_for_others_of
 from nbexchange.exchange.records import Handout, SubmissionReceipt, SubmissionRecord
 from nbexchange.exchange.retries import earlier, used_before
-from nbexchange.exchange.standing import not_released, released, standing
 from nbexchange.exchange.walks import Query, Walk, keys_of, unindexed
 from nbexchange.identity import User
 from nbexchange.models import Action
@@ -126,10 +126,10 @@ def submit(
     permit(user, Verb.SUBMIT, course_id)
     session.connection()  # SQLite waits here until nobody else writes
     ago = since()  # before the clock is asked, as above
-    known = standing(session, user, course_id, assignment_id)
+    known = assignment_state(session, user, course_id, assignment_id)
     if not lock_assignment(session, known.course_pk, known.assignment_pk, Hold.SHARED):
         raise not_released(course_id, assignment_id)
-    place = remember(session, user, course_id, known)
+    place = upsert_member(session, user, course_id, known)
     if quota:
         wait_for_others_of(session, place.user_pk)
     row = earlier(session, models.Submission, user, idempotency_key, blob)
@@ -278,7 +278,7 @@ def collect(
     `is_part` where the caller asks for a range of it.
     """
     reach = permit(user, Verb.COLLECT, course_id)
-    known = standing(session, user, course_id, assignment_id)
+    known = assignment_state(session, user, course_id, assignment_id)
     query = (
         select(
             models.Submission.key,
@@ -299,7 +299,7 @@ def collect(
         raise NotFound("there is no such submission; list the submissions again")
     note_download(
         session,
-        remember(session, user, course_id, known),
+        upsert_member(session, user, course_id, known),
         Action.COLLECTED,
         known.assignment_pk,
         token,
@@ -347,7 +347,7 @@ def fits_in_lists(paths: Collection[str]) -> bool:
 
 
 def _official_time(
-    session: Session, place: Place, assignment_pk: int, admission: Admission
+    session: Session, place: MembershipKeys, assignment_pk: int, admission: Admission
 ) -> datetime.datetime:
     time = admission.arrived_at
     if admission.after is not None:
@@ -357,7 +357,9 @@ def _official_time(
     return time
 
 
-def _is_taken(session: Session, assignment_pk: int, place: Place, time: datetime.datetime) -> bool:
+def _is_taken(
+    session: Session, assignment_pk: int, place: MembershipKeys, time: datetime.datetime
+) -> bool:
     taken = select(models.Submission.id).where(
         models.Submission.assignment_pk == assignment_pk,
         models.Submission.user_pk == place.user_pk,

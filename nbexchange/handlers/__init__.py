@@ -10,35 +10,35 @@ from tornado.web import RequestHandler
 
 from nbexchange.errors import Misconfigured
 from nbexchange.exchange.policy import POLICY
-from nbexchange.handlers.assignments import Assignment, Assignments
+from nbexchange.handlers.assignments import AssignmentHandler, AssignmentsHandler
 from nbexchange.handlers.base import PUBLIC, BaseHandler, Services
-from nbexchange.handlers.feedback import Feedback
-from nbexchange.handlers.health import Healthz, MetricsPage, Readyz
-from nbexchange.handlers.history import History
-from nbexchange.handlers.pages import Home, OpenApi
-from nbexchange.handlers.purges import Purges
-from nbexchange.handlers.submissions import Collection, Collections, Submission
+from nbexchange.handlers.feedback import FeedbackHandler
+from nbexchange.handlers.health import HealthzHandler, MetricsPageHandler, ReadyzHandler
+from nbexchange.handlers.history import HistoryHandler
+from nbexchange.handlers.pages import HomeHandler, OpenApiHandler
+from nbexchange.handlers.purges import PurgesHandler
+from nbexchange.handlers.submissions import CollectionHandler, CollectionsHandler, SubmissionHandler
 
 ROUTES: tuple[tuple[str, type[BaseHandler]], ...] = (
-    ("", Home),
-    ("assignments", Assignments),
-    ("assignment", Assignment),
-    ("purges", Purges),
-    ("submission", Submission),
-    ("collections", Collections),
-    ("collection", Collection),
-    ("feedback", Feedback),
-    ("history", History),
-    ("openapi.yaml", OpenApi),
-    ("healthz", Healthz),
-    ("readyz", Readyz),
+    ("", HomeHandler),
+    ("assignments", AssignmentsHandler),
+    ("assignment", AssignmentHandler),
+    ("purges", PurgesHandler),
+    ("submission", SubmissionHandler),
+    ("collections", CollectionsHandler),
+    ("collection", CollectionHandler),
+    ("feedback", FeedbackHandler),
+    ("history", HistoryHandler),
+    ("openapi.yaml", OpenApiHandler),
+    ("healthz", HealthzHandler),
+    ("readyz", ReadyzHandler),
 )
 """Every address below the base URL."""
 
 MACHINES: tuple[tuple[str, type[BaseHandler]], ...] = (
-    ("/healthz", Healthz),
-    ("/readyz", Readyz),
-    ("/metrics", MetricsPage),
+    ("/healthz", HealthzHandler),
+    ("/readyz", ReadyzHandler),
+    ("/metrics", MetricsPageHandler),
 )
 """For probes and scrapers, which reach the port but do not know the base URL. `metrics` is here
 alone: what is below the base URL a hub's proxy passes on for everybody."""

@@ -23,7 +23,7 @@ from nbexchange.timestamps import minute
 log = logging.getLogger(__name__)
 
 
-class Assignments(ListHandler):
+class AssignmentsHandler(ListHandler):
     verbs = {"GET": Verb.LIST}
 
     async def get(self) -> None:
@@ -36,7 +36,7 @@ class Assignments(ListHandler):
         await self.answer(begin)
 
 
-class Assignment(UploadHandler, DownloadHandler):
+class AssignmentHandler(UploadHandler, DownloadHandler):
     verbs = {"GET": Verb.FETCH, "POST": Verb.RELEASE, "DELETE": Verb.REMOVE}
     form_file = "assignment"
 

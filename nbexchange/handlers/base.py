@@ -43,9 +43,9 @@ from nbexchange.exchange.policy import Verb
 from nbexchange.exchange.quotas import Quotas
 from nbexchange.handlers.auth.user_handler import BaseUserHandler
 from nbexchange.identity import User
-from nbexchange.server.connections import Line
-from nbexchange.server.limits import Person, Turnstile
+from nbexchange.server.connections import ClientConnection
 from nbexchange.server.metrics import Metrics, reason
+from nbexchange.server.rate_limits import Person, RateLimiter
 from nbexchange.server.readiness import Readiness
 from nbexchange.storage import Blob, Storage
 
@@ -91,7 +91,7 @@ class Services:
     metrics_token: str
     max_buffer_size: int
     limits: Limits
-    turnstile: Turnstile
+    rate_limiter: RateLimiter
     quotas: Quotas
     commitments: Commitments
     purge_grace: datetime.timedelta
@@ -190,8 +190,8 @@ class BaseHandler(RequestHandler):
         self.verb = self.verbs[method]
         if self.verb is not PUBLIC:
             self.user = await self._who_asks()
-            self.leases.enter_context(self.services.turnstile.one_of(self.person))
-            await self.services.turnstile.pace(self.person)
+            self.leases.enter_context(self.services.rate_limiter.one_of(self.person))
+            await self.services.rate_limiter.pace(self.person)
 
     @property
     def person(self) -> Person:
@@ -204,7 +204,7 @@ class BaseHandler(RequestHandler):
             return
         self._held = True
         person = self.person if hasattr(self, "user") else None
-        if not await self.services.turnstile.hold(person):
+        if not await self.services.rate_limiter.hold(person):
             self._connection.close()
 
     def hold_the_end(self, work: asyncio.Future[Any]) -> None:
@@ -272,9 +272,9 @@ class BaseHandler(RequestHandler):
         return self.request.connection
 
     @property
-    def _line(self) -> Line:
+    def _line(self) -> ClientConnection:
         stream = self._connection.stream
-        assert isinstance(stream, Line)
+        assert isinstance(stream, ClientConnection)
         return stream
 
     def data_received(self, chunk: bytes) -> None:
@@ -353,7 +353,7 @@ class BaseHandler(RequestHandler):
 
     async def transact(self, course_id: str, verb: Callable[[Session], T]) -> T:
         """One transaction, at this person's turn and this course's."""
-        over = await self.services.turnstile.writes.take(self.person, course_id)
+        over = await self.services.rate_limiter.writes.take(self.person, course_id)
         return await self.services.database.write(verb, over)
 
     async def read_blob(
@@ -460,7 +460,12 @@ class BaseHandler(RequestHandler):
         metrics, status = self.services.metrics, self.get_status()
         # A client may call its method anything; a label for each would never end.
         method = self.request.method if self.request.method in self.verbs else "other"
-        metrics.count(type(self).__name__, method or "", status, self.request.request_time())
+        metrics.count(
+            type(self).__name__.removesuffix("Handler"),
+            method or "",
+            status,
+            self.request.request_time(),
+        )
         if why := self._why_not():
             metrics.count_refusal(why)
         elif self.verb is not None and self.wants_first_part:
@@ -509,7 +514,7 @@ class BaseHandler(RequestHandler):
         return self.bytes_sent or int(self._headers.get("Content-Length", 0))
 
 
-class NothingHere(BaseHandler):
+class NothingHereHandler(BaseHandler):
     """Every address that is not in the table."""
 
     async def judge(self) -> None:

@@ -18,8 +18,8 @@ from nbexchange.handlers import shapes
 from nbexchange.handlers.base import to_json
 from nbexchange.handlers.transfer import UploadHandler
 from nbexchange.identity import User
-from nbexchange.server.limits import Lease
 from nbexchange.server.metrics import reason
+from nbexchange.server.rate_limits import Lease
 from nbexchange.storage import Blob, Steps
 from nbexchange.timestamps import normal_claim, to_text
 
@@ -27,7 +27,7 @@ BASE64_UNIT = 3
 """Bytes that base64 turns into four characters; only whole units can be joined."""
 
 
-class Feedback(UploadHandler):
+class FeedbackHandler(UploadHandler):
     verbs = {"GET": Verb.FETCH_FEEDBACK, "POST": Verb.RELEASE_FEEDBACK}
     form_file = "feedback"
 
@@ -108,7 +108,7 @@ class Feedback(UploadHandler):
         """fetch_feedback: all of the caller's own, or that of one submission."""
         course_id, assignment_id = self.required("course_id", "assignment_id")
         which = course_id, assignment_id, self.parameter("submission_id")
-        turn = Lease(await self.services.turnstile.downloads.take(self.person))
+        turn = Lease(await self.services.rate_limiter.downloads.take(self.person))
         self.leases.callback(turn.hold())
         find = functools.partial(_found, self.user, *which)
         found = await self.services.database.scan(find, turn.hold())

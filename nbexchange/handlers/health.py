@@ -8,7 +8,7 @@ from nbexchange.errors import Unauthenticated, Unavailable
 from nbexchange.handlers.base import PUBLIC, BaseHandler, to_json
 
 
-class Healthz(BaseHandler):
+class HealthzHandler(BaseHandler):
     verbs = {"GET": PUBLIC}
 
     async def get(self) -> None:
@@ -16,7 +16,7 @@ class Healthz(BaseHandler):
         self.finish(to_json({"success": True}))
 
 
-class Readyz(BaseHandler):
+class ReadyzHandler(BaseHandler):
     verbs = {"GET": PUBLIC}
 
     async def get(self) -> None:
@@ -31,7 +31,7 @@ class Readyz(BaseHandler):
         self.finish(to_json({"success": True, "warnings": [problem] if problem else []}))
 
 
-class MetricsPage(BaseHandler):
+class MetricsPageHandler(BaseHandler):
     verbs = {"GET": PUBLIC}
 
     async def get(self) -> None:

@@ -20,7 +20,7 @@ from nbexchange.models import Action
 from nbexchange.timestamps import to_text
 
 
-class History(ListHandler):
+class HistoryHandler(ListHandler):
     verbs = {"GET": Verb.HISTORY}
 
     async def get(self) -> None:

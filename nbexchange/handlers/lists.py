@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from nbexchange.exchange.walks import Walk
 from nbexchange.handlers.base import BaseHandler
-from nbexchange.server.limits import Lease
+from nbexchange.server.rate_limits import Lease
 
 PIECE = 256 * 1024
 """Bytes after which a piece is sent; it is longer by one batch at most."""
@@ -44,7 +44,7 @@ class ListHandler(BaseHandler):
         It is the person's turn until the answer has left and the last thread has ended: a list that
         nobody reads stays in memory, and a statement may go on when its request was refused.
         """
-        turn = Lease(await self.services.turnstile.lists.take(self.person))
+        turn = Lease(await self.services.rate_limiter.lists.take(self.person))
         self.leases.callback(turn.hold())
 
         def read_first(session: Session) -> tuple[Pieces, Piece]:

@@ -9,7 +9,7 @@ from nbexchange import __version__
 from nbexchange.handlers.base import PUBLIC, BaseHandler
 
 
-class Home(BaseHandler):
+class HomeHandler(BaseHandler):
     verbs = {"GET": PUBLIC}
 
     async def get(self) -> None:
@@ -18,7 +18,7 @@ class Home(BaseHandler):
         self.finish(f"NbExchange {__version__}")
 
 
-class OpenApi(BaseHandler):
+class OpenApiHandler(BaseHandler):
     verbs = {"GET": PUBLIC}
 
     async def get(self) -> None:

@@ -13,7 +13,7 @@ from nbexchange.timestamps import to_text
 log = logging.getLogger(__name__)
 
 
-class Purges(BaseHandler):
+class PurgesHandler(BaseHandler):
     verbs = {"GET": Verb.LIST_PURGES, "DELETE": Verb.RESTORE}
 
     async def get(self) -> None:

@@ -21,7 +21,7 @@ from nbexchange.handlers.transfer import GZIP, DownloadHandler, UploadHandler
 from nbexchange.storage import Blob
 
 
-class Submission(UploadHandler):
+class SubmissionHandler(UploadHandler):
     verbs = {"POST": Verb.SUBMIT}
     form_file = "assignment"
     is_personal = True
@@ -89,7 +89,7 @@ class Submission(UploadHandler):
         )
 
 
-class Collections(ListHandler):
+class CollectionsHandler(ListHandler):
     verbs = {"GET": Verb.LIST_SUBMISSIONS}
 
     async def get(self) -> None:
@@ -113,7 +113,7 @@ class Collections(ListHandler):
         await self.answer(begin)
 
 
-class Collection(DownloadHandler):
+class CollectionHandler(DownloadHandler):
     verbs = {"GET": Verb.COLLECT}
 
     async def get(self) -> None:

@@ -88,7 +88,7 @@ class UploadHandler(BaseHandler):
             self._judge_headers()
             await self.admit()
             await self._find_room()
-            self.leases.callback(await self.services.turnstile.uploads.take(self.person))
+            self.leases.callback(await self.services.rate_limiter.uploads.take(self.person))
             self._open_upload()
 
     async def data_received(self, chunk: bytes) -> None:  # type: ignore[override]
@@ -119,7 +119,7 @@ class UploadHandler(BaseHandler):
         task = asyncio.current_task()
         assert task is not None
         self.hold_the_end(task)
-        async with self.services.turnstile.checks.turn(self.person):
+        async with self.services.rate_limiter.checks.turn(self.person):
             blob, found = await upload.seal(functools.partial(self._judge, check))
         await self._ask_again()
         await self.compare(blob)
@@ -197,7 +197,7 @@ class UploadHandler(BaseHandler):
     async def _keep_room(self) -> None:
         """A body takes its room as it comes."""
         assert self._room is not None
-        if self._received > self._room.held:
+        if self._received > self._room.reserved:
             await self._take_room(
                 self._received, await self.services.database.read(self._look_again)
             )
@@ -336,7 +336,7 @@ class DownloadHandler(BaseHandler):
         else:
             self.set_status(206)
             self.set_header("Content-Range", f"bytes {start}-{stop - 1}/{blob.size}")
-        self.leases.callback(await self.services.turnstile.downloads.take(self.person))
+        self.leases.callback(await self.services.rate_limiter.downloads.take(self.person))
         await self._stream(blob, start, stop)
 
     async def _stream(self, blob: Blob, start: int, stop: int) -> None:

@@ -1,4 +1,4 @@
-"""What the service says, checked: a value of ours, or `Nonsense`.
+"""What the service says, checked: a value of ours, or `ProtocolError`.
 
 Whoever answers at the configured address may be something else altogether, or an older or newer
 service. Here is the one place that looks into its JSON; everybody else works with these values.
@@ -26,7 +26,7 @@ _SHA256 = re.compile("[0-9a-f]{64}")
 _Value = TypeVar("_Value")
 
 
-class Nonsense(ValueError):
+class ProtocolError(ValueError):
     """The answer is not what an exchange service says; the text names the part that is wrong."""
 
 
@@ -211,13 +211,13 @@ def is_visible_name(name: str) -> bool:
 def items(said: Any, key: str) -> list[Any]:
     found = _get(said, key)
     if not isinstance(found, list):
-        raise Nonsense(f"{key!r} is not a list")
+        raise ProtocolError(f"{key!r} is not a list")
     return found
 
 
 def _get(said: Any, key: str) -> Any:
     if not isinstance(said, Mapping) or key not in said:
-        raise Nonsense(f"{key!r} is missing")
+        raise ProtocolError(f"{key!r} is missing")
     return said[key]
 
 
@@ -227,11 +227,11 @@ def _text(said: Any, key: str) -> str:
 
 def _is_text(value: Any, key: str = "a name") -> str:
     if not isinstance(value, str) or not value:
-        raise Nonsense(f"{key!r} is not text")
+        raise ProtocolError(f"{key!r} is not text")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise Nonsense(f"{key!r} is not text") from None
+        raise ProtocolError(f"{key!r} is not text") from None
     shown = escaped(value, _LONGEST_TEXT)
     return value if shown == value else _Altered(shown)
 
@@ -247,7 +247,7 @@ def _or_none(read: Callable[[Any, str], _Value], said: Any, key: str) -> _Value 
 def _number(said: Any, key: str) -> int:
     value = _get(said, key)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise Nonsense(f"{key!r} is not a whole number")
+        raise ProtocolError(f"{key!r} is not a whole number")
     return value
 
 
@@ -264,14 +264,14 @@ def _timestamp(said: Any, key: str) -> str:
             raise ValueError
         datetime.datetime.strptime(value, "%Y-%m-%d %H:%M:%S.%f UTC")  # noqa: DTZ007
     except ValueError:
-        raise Nonsense(f"{key!r} is not a timestamp") from None
+        raise ProtocolError(f"{key!r} is not a timestamp") from None
     return value
 
 
 def _sha256(said: Any, key: str) -> str:
     value = _text(said, key)
     if not _SHA256.fullmatch(value):
-        raise Nonsense(f"{key!r} is not a sha256")
+        raise ProtocolError(f"{key!r} is not a sha256")
     return value
 
 
@@ -279,7 +279,7 @@ def _bytes(said: Any, key: str) -> bytes:
     try:
         return base64.b64decode(_get(said, key), validate=True)
     except (TypeError, ValueError, binascii.Error):
-        raise Nonsense(f"{key!r} is not base64") from None
+        raise ProtocolError(f"{key!r} is not base64") from None
 
 
 def _notebooks(said: Any) -> tuple[Notebook, ...]:

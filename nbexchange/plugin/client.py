@@ -40,7 +40,7 @@ from nbexchange import timeouts
 from nbexchange.plugin.answers import (
     Feedback,
     FeedbackReceipt,
-    Nonsense,
+    ProtocolError,
     Receipt,
     Released,
     Submission,
@@ -175,7 +175,7 @@ class Login(AuthBase):
             ) from None
 
 
-class Parcel:
+class Payload:
     """Bytes to send, with their digest, and one key for as often as they are sent."""
 
     def __init__(self, file: BinaryIO, content_type: str) -> None:
@@ -265,7 +265,7 @@ class Client:
             )
 
     def release(
-        self, course_id: str, assignment_id: str, parcel: Parcel, *, overwrite: bool
+        self, course_id: str, assignment_id: str, parcel: Payload, *, overwrite: bool
     ) -> Receipt:
         """Refused with 412 when it is released already and may not be overwritten."""
         condition = {} if overwrite else {"If-None-Match": "*"}
@@ -289,7 +289,7 @@ class Client:
             if refusal.status != requests.codes.not_found:
                 raise
 
-    def submit(self, course_id: str, assignment_id: str, parcel: Parcel) -> SubmissionReceipt:
+    def submit(self, course_id: str, assignment_id: str, parcel: Payload) -> SubmissionReceipt:
         params = {"course_id": course_id, "assignment_id": assignment_id}
         receipt = self._send("submission", params, parcel, SubmissionReceipt.of)
         if (receipt.course_id, receipt.assignment_id) != (course_id, assignment_id):
@@ -333,7 +333,7 @@ class Client:
             "notebook": notebook_id,
             **whose,
         }
-        parcel = Parcel(io.BytesIO(html), "text/html")
+        parcel = Payload(io.BytesIO(html), "text/html")
         return self._send("feedback", params, parcel, FeedbackReceipt.of)
 
     def fetch_feedback(self, course_id: str, assignment_id: str) -> list[Feedback]:
@@ -371,7 +371,7 @@ class Client:
         self,
         path: str,
         params: _Params,
-        parcel: Parcel,
+        parcel: Payload,
         read: Callable[[Any], _Sent],
         headers: Mapping[str, str] | None = None,
     ) -> _Sent:
@@ -517,7 +517,7 @@ class Client:
             raise _Again(self._unreachable("broke off in the middle of its answer.")) from None
         except Exceeded as exceeded:
             raise self._unreachable(f"{exceeded}.") from None
-        except Nonsense as nonsense:
+        except ProtocolError as nonsense:
             raise self._not_an_exchange(str(nonsense)) from None
         except requests.RequestException as error:
             raise self._unreachable(f"cannot be asked ({type(error).__name__}).") from None
@@ -548,7 +548,7 @@ class Client:
         try:
             budget = self._budget(self.limits.receipt, _QUICK)
             note = self._json(budget, answer, success=False)["note"]
-        except (Nonsense, KeyError, requests.RequestException):
+        except (ProtocolError, KeyError, requests.RequestException):
             note = None
         if not isinstance(note, str) or not note:
             note = attempt.page(answer.status_code) + proxy_in_environment(self.url)
@@ -560,16 +560,16 @@ class Client:
         self, budget: Budget, answer: requests.Response, *, success: bool = True
     ) -> Mapping[str, Any]:
         if _content_type(answer) != "application/json":
-            raise Nonsense(_what_is_sent(answer))
+            raise ProtocolError(_what_is_sent(answer))
         body = _body(budget, answer)
         if sum(map(body.count, (b",", b"[", b"{"))) > self.limits.values:
-            raise Nonsense(f"it sends more than {self.limits.values:,} values")
+            raise ProtocolError(f"it sends more than {self.limits.values:,} values")
         try:
             said = json.loads(body)
         except (ValueError, RecursionError):
-            raise Nonsense("it sends broken JSON") from None
+            raise ProtocolError("it sends broken JSON") from None
         if not isinstance(said, Mapping) or said.get("success") is not success:
-            raise Nonsense("'success' is missing")
+            raise ProtocolError("'success' is missing")
         return said
 
     def _budget(self, size: int, patience: float) -> Budget:
@@ -640,7 +640,7 @@ class _Sense:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, Nonsense):
+        if isinstance(error, ProtocolError):
             raise self._client._not_an_exchange(str(error)) from None
 
 
@@ -696,7 +696,7 @@ class _Download:
 
     def take(self, answer: requests.Response) -> None:
         if _content_type(answer) != "application/gzip":
-            raise Nonsense(f"it does not send an archive; {_what_is_sent(answer)}")
+            raise ProtocolError(f"it does not send an archive; {_what_is_sent(answer)}")
         if not self._continues(answer):
             self._restart()
         self._etag = answer.headers.get("ETag")
@@ -732,9 +732,9 @@ class _Download:
 
     def _verify(self, announced: str | None) -> None:
         if announced is None:
-            raise Nonsense("it sends an archive without its digest")
+            raise ProtocolError("it sends an archive without its digest")
         self.file.seek(0)
-        sha256 = hashlib.file_digest(self.file, "sha256").hexdigest()  # type: ignore[arg-type]  # see Parcel
+        sha256 = hashlib.file_digest(self.file, "sha256").hexdigest()  # type: ignore[arg-type]  # see Payload
         if sha256 != announced or sha256 != (self._expected or sha256):
             self._restart()
             raise _Again(

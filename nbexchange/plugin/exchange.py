@@ -23,7 +23,7 @@ from nbexchange.plugin.client import BearerToken, Client, Login, ServiceError, U
 from nbexchange.plugin.jobs import Lane
 from nbexchange.text import escaped
 
-MISHAPS = (ServiceError, NbExchangeError, OSError)
+EXPECTED_ERRORS = (ServiceError, NbExchangeError, OSError)
 """What can go wrong without being a mistake in the program: service, archive and disk."""
 
 RESET = (
@@ -364,7 +364,7 @@ def sentence(error: Exception) -> str:
         )
     if isinstance(error, OSError):
         return disks.problem(error)
-    if not isinstance(error, MISHAPS):
+    if not isinstance(error, EXPECTED_ERRORS):
         return (
             f"Unexpected {type(error).__name__}: {error}. Run the command again with --debug and "
             "send its output to your administrator."

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 from nbexchange import archive
 from nbexchange.archive import Limits, Member, Names, Unsendable, folded, quoted
-from nbexchange.plugin.client import Parcel, ServiceError
+from nbexchange.plugin.client import Payload, ServiceError
 from nbexchange.plugin.disks import naming_temporary
 from nbexchange.plugin.jobs import COMPUTING
 
@@ -147,7 +147,7 @@ class Selection:
             )
 
     @contextlib.contextmanager
-    def packed(self, extra: Sequence[Member], most: int) -> Iterator[Parcel]:
+    def packed(self, extra: Sequence[Member], most: int) -> Iterator[Payload]:
         """An archive in a temporary file, with the `extra` members at its end.
 
         What cannot be read any more is left out. ServiceError if it is too large to be sent.
@@ -155,7 +155,7 @@ class Selection:
         with naming_temporary(), tempfile.TemporaryFile() as file:
             with COMPUTING:
                 self._pack(extra, file)
-            parcel = Parcel(file, "application/gzip")
+            parcel = Payload(file, "application/gzip")
             if parcel.size > most:
                 raise ServiceError(
                     f"This is too large to be sent: {parcel.size} bytes packed, and at most {most} "

@@ -47,7 +47,7 @@ from nbexchange.plugin.answers import is_visible_name
 from nbexchange.plugin.assignment_list import AssignmentList
 from nbexchange.plugin.client import ServiceError
 from nbexchange.plugin.coursework import Coursework
-from nbexchange.plugin.exchange import MISHAPS, sentence
+from nbexchange.plugin.exchange import EXPECTED_ERRORS, sentence
 from nbexchange.plugin.formgraders import adapted, late
 from nbexchange.plugin.jobs import Jobs, Lane, answer_after
 from nbexchange.plugin.list import ExchangeList
@@ -72,7 +72,7 @@ def _load_jupyter_server_extension(server: Any) -> None:
         for course_id in taught:
             try:
                 pages.open_course(course_id)
-            except MISHAPS as error:  # the other courses and JupyterLab itself go on
+            except EXPECTED_ERRORS as error:  # the other courses and JupyterLab itself go on
                 server.log.error("The course %r cannot be opened. %s", course_id, sentence(error))
         pages.add("formgrader/?", _Formgrader, pages=pages)
         pages.add("formgraders", _CourseList, pages=pages)
@@ -273,7 +273,7 @@ class _Formgrader(_AnyFolder):
         path = self.get_argument("path", "")
         try:
             links = await self._pages.meant_by(path)
-        except MISHAPS as error:
+        except EXPECTED_ERRORS as error:
             self.set_status(404 if isinstance(error, ServiceError) else 500)
             self.finish(page(f"<p>{escape(sentence(error))}</p>"))
             return

@@ -15,7 +15,7 @@ from nbexchange import archive
 from nbexchange.archive import Member
 from nbexchange.plugin import files, gradebook, packing
 from nbexchange.plugin.answers import Released, Submission, SubmissionReceipt, is_folder_name
-from nbexchange.plugin.client import Parcel, Refused, ServiceError
+from nbexchange.plugin.client import Payload, Refused, ServiceError
 from nbexchange.plugin.disks import naming
 from nbexchange.plugin.exchange import Exchange, is_glob, is_wanted, sentence
 from nbexchange.plugin.jobs import COMPUTING
@@ -169,7 +169,7 @@ class ExchangeSubmit(Exchange, abc.ExchangeSubmit):  # type: ignore[misc]  # nbg
             Member(SECRET, secrets.token_hex(64).encode()),
         ]
 
-    def _keep(self, parcel: Parcel, receipt: SubmissionReceipt) -> None:
+    def _keep(self, parcel: Payload, receipt: SubmissionReceipt) -> None:
         """A copy here, with the receipt. The work is submitted, whether this succeeds or not."""
         names = (receipt.course_id, receipt.student)
         copy = self.cached_copy(

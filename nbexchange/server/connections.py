@@ -120,7 +120,7 @@ _MALFORMED = b"HTTP/1.1 400 Bad Request\r\n\r\n"
 
 
 @dataclass(frozen=True)
-class Patience:
+class ConnectionLimits:
     """In seconds and bytes; 0 for no limit."""
 
     header: float = timeouts.HEADER
@@ -167,14 +167,14 @@ class SlowLane:
             self._queue.popleft()()
 
 
-class Line(IOStream):
+class ClientConnection(IOStream):
     """One client's connection, which counts what moves, and knows whether we wait for it."""
 
     def __init__(self, connection: socket.socket, server: Server, **kwargs: Any) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         super().__init__(connection, **kwargs)
         self._server = server
-        self._patience = server.patience
+        self._limits = server.limits
         self._moved = self._seen = 0
         self._asks = False
         self.is_new = True
@@ -184,7 +184,7 @@ class Line(IOStream):
         self._header_for: float | None = None
         """Seconds that a header has been on its way; at first less by what one look may add."""
         self._silent = 0.0
-        self._lead = self._patience.longest_lead
+        self._lead = self._limits.longest_lead
         self._credit = CREDIT
         """Below 0 it goes on in the slow lane."""
         self._rests = False
@@ -341,7 +341,7 @@ class Line(IOStream):
         """A request is over; another may come."""
         self.spare_since = time.monotonic()
         self._asks = self._is_refused = False
-        self._header_for = -self._patience.longest_look if self.is_new else None
+        self._header_for = -self._limits.longest_look if self.is_new else None
         self.is_new = False
         self._seen = self._moved
 
@@ -350,7 +350,7 @@ class Line(IOStream):
         self._asks = True
         self._seen = self._moved
         self._silent = 0.0
-        self._lead = self._patience.longest_lead
+        self._lead = self._limits.longest_lead
         self._chunks = 0
         self._body_start = self._taken
         self._pay(REQUEST_PAYS)
@@ -368,7 +368,7 @@ class Line(IOStream):
     @property
     def longest_refusal(self) -> float:
         """Seconds that a refused body may take before it is answered; 0 for no limit."""
-        return self._patience.silence
+        return self._limits.silence
 
     def answers_early(self) -> None:
         """The client gets an answer while it still sends. After that the connection is closed."""
@@ -386,18 +386,18 @@ class Line(IOStream):
             self._header_for += seconds
         elif moved:
             self._header_for = 0.0
-        return self._header_for is not None and self._header_for > self._patience.header > 0
+        return self._header_for is not None and self._header_for > self._limits.header > 0
 
     def _stands_still(self, moved: int, seconds: float) -> bool:
         if not (self.reading() or self.writing()):
             return False  # it waits for us
-        patience = self._patience
-        if self._is_refused and time.monotonic() - self.spare_since > patience.longest_lead:
+        limits = self._limits
+        if self._is_refused and time.monotonic() - self.spare_since > limits.longest_lead:
             return True
         self._silent = 0.0 if moved else self._silent + seconds
-        if patience.rate:
-            self._lead = min(patience.longest_lead, self._lead + moved / patience.rate) - seconds
-        return self._silent > patience.silence > 0 or self._lead < 0
+        if limits.rate:
+            self._lead = min(limits.longest_lead, self._lead + moved / limits.rate) - seconds
+        return self._silent > limits.silence > 0 or self._lead < 0
 
 
 class _Request(HTTPMessageDelegate):
@@ -438,7 +438,7 @@ class Server(HTTPServer):
 
     def limit(
         self,
-        patience: Patience,
+        limits: ConnectionLimits,
         hold: Callable[[], Awaitable[bool]],
         metrics: Metrics,
         machines: Collection[str],
@@ -447,15 +447,15 @@ class Server(HTTPServer):
 
         `machines` are the paths for which there is always a connection.
         """
-        self.patience = patience
+        self.limits = limits
         self.hold = hold
         self.lane = SlowLane()
         self._metrics = metrics
         self._machines = machines
-        self._lines: set[Line] = set()
-        metrics.connections.set_function(lambda: len(self._lines) - len(self._reserved))
-        self._spare: dict[Line, None] = {}  # in the order in which they became so
-        self._reserved: dict[Line, None] = {}  # those of `_lines` beyond the limit, oldest first
+        self._open: set[ClientConnection] = set()
+        metrics.connections.set_function(lambda: len(self._open) - len(self._reserved))
+        self._spare: dict[ClientConnection, None] = {}  # in the order in which they became so
+        self._reserved: dict[ClientConnection, None] = {}  # those beyond the limit, oldest first
         self._listening: list[socket.socket] = []
         self._leaving: deque[socket.socket] = deque(maxlen=MOST_LEAVING)
         self._watch: asyncio.Task[None] | None = None
@@ -513,8 +513,8 @@ class Server(HTTPServer):
 
     def _take(self, connection: socket.socket, address: Any) -> bool:
         """False where it is one beyond the limit."""
-        used = len(self._lines) - len(self._reserved)
-        if used < self.patience.connections or self._make_room():
+        used = len(self._open) - len(self._reserved)
+        if used < self.limits.connections or self._make_room():
             self._serve(connection, address)
             return True
         if len(self._reserved) < RESERVED or self._make_reserved_room():
@@ -523,16 +523,16 @@ class Server(HTTPServer):
             self._turn_away(connection)
         return False
 
-    def _serve(self, connection: socket.socket, address: Any) -> Line:
-        line = Line(
-            connection,
+    def _serve(self, client: socket.socket, address: Any) -> ClientConnection:
+        connection = ClientConnection(
+            client,
             self,
             max_buffer_size=self.max_buffer_size,
             read_chunk_size=self.read_chunk_size,
         )
-        self._lines.add(line)
-        self.handle_stream(line, address)
-        return line
+        self._open.add(connection)
+        self.handle_stream(connection, address)
+        return connection
 
     def _turn_away(self, connection: socket.socket) -> None:
         self._metrics.count_closed("full")
@@ -541,12 +541,12 @@ class Server(HTTPServer):
             connection.send(_FULL)
         self.see_off(connection)
 
-    def _turn_out(self, line: Line) -> None:
+    def _turn_out(self, connection: ClientConnection) -> None:
         """The same for one that was let in."""
-        self._forget(line)
+        self._forget(connection)
         with contextlib.suppress(OSError):
-            self._turn_away(line.socket.dup())
-        line.close()
+            self._turn_away(connection.socket.dup())
+        connection.close()
 
     def see_off(self, connection: socket.socket) -> None:
         """Let a client read its answer. Closed at once, the connection would break under what is
@@ -559,7 +559,7 @@ class Server(HTTPServer):
         asyncio.get_running_loop().call_later(LEAVING_SECONDS, connection.close)
 
     def _make_room(self) -> bool:
-        oldest = next((line for line in self._spare if line not in self._reserved), None)
+        oldest = next((one for one in self._spare if one not in self._reserved), None)
         if oldest is None or time.monotonic() - oldest.spare_since < YOUNG_SECONDS:
             return False
         self._metrics.count_closed("idle")
@@ -568,7 +568,7 @@ class Server(HTTPServer):
         return True
 
     def _make_reserved_room(self) -> bool:
-        oldest = next((line for line in self._reserved if line in self._spare), None)
+        oldest = next((one for one in self._reserved if one in self._spare), None)
         if oldest is None:
             return False
         self._turn_out(oldest)
@@ -579,27 +579,29 @@ class Server(HTTPServer):
     def start_request(
         self, server_conn: object, request_conn: HTTPConnection
     ) -> HTTPMessageDelegate:
-        line = _line_of(server_conn)
-        if line in self._reserved and not line.is_new:
-            line.close()  # one request each
-        line.wait_for_request()
-        self.spare(line)
-        is_let_in = functools.partial(self._begin, line)
+        connection = _connection_of(server_conn)
+        if connection in self._reserved and not connection.is_new:
+            connection.close()  # one request each
+        connection.wait_for_request()
+        self.spare(connection)
+        is_let_in = functools.partial(self._begin, connection)
         return _Request(super().start_request(server_conn, request_conn), is_let_in)
 
-    def spare(self, line: Line) -> None:
+    def spare(self, connection: ClientConnection) -> None:
         """It can be closed when another needs its place."""
-        self._spare.pop(line, None)
-        if not line.closed():
-            self._spare[line] = None
+        self._spare.pop(connection, None)
+        if not connection.closed():
+            self._spare[connection] = None
 
-    def _begin(self, line: Line, start_line: RequestStartLine, headers: HTTPHeaders) -> bool:
+    def _begin(
+        self, connection: ClientConnection, start_line: RequestStartLine, headers: HTTPHeaders
+    ) -> bool:
         """A header is here; whether its request is let in."""
-        self._spare.pop(line, None)
-        line.begin_request()
-        if line not in self._reserved or self._is_of_machine(start_line, headers):
+        self._spare.pop(connection, None)
+        connection.begin_request()
+        if connection not in self._reserved or self._is_of_machine(start_line, headers):
             return True
-        self._turn_out(line)
+        self._turn_out(connection)
         return False
 
     def _is_of_machine(self, start_line: RequestStartLine, headers: HTTPHeaders) -> bool:
@@ -608,23 +610,23 @@ class Server(HTTPServer):
 
     def on_close(self, server_conn: object) -> None:
         super().on_close(server_conn)
-        self._forget(_line_of(server_conn))
+        self._forget(_connection_of(server_conn))
 
-    def _forget(self, line: Line) -> None:
-        self._spare.pop(line, None)
-        self._reserved.pop(line, None)
-        self._lines.discard(line)
+    def _forget(self, connection: ClientConnection) -> None:
+        self._spare.pop(connection, None)
+        self._reserved.pop(connection, None)
+        self._open.discard(connection)
 
     async def _look(self) -> None:
         while True:
             begun = time.monotonic()
-            await asyncio.sleep(self.patience.tick)
+            await asyncio.sleep(self.limits.tick)
             # If the loop was held up, nobody has read what they sent meanwhile.
-            seconds = min(time.monotonic() - begun, self.patience.longest_look)
-            for line in [line for line in self._lines if line.is_too_slow(seconds)]:
+            seconds = min(time.monotonic() - begun, self.limits.longest_look)
+            for connection in [one for one in self._open if one.is_too_slow(seconds)]:
                 log.debug("a connection is closed: it stands still")
                 self._metrics.count_closed("slow")
-                line.close()
+                connection.close()
 
 
 def most_connections(wanted: int) -> int:
@@ -660,8 +662,8 @@ def _files(wanted: int) -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def _line_of(server_conn: object) -> Line:
-    return cast(Line, cast(HTTP1ServerConnection, server_conn).stream)
+def _connection_of(server_conn: object) -> ClientConnection:
+    return cast(ClientConnection, cast(HTTP1ServerConnection, server_conn).stream)
 
 
 def _answer(status: str, note: str, *headers: str) -> bytes:

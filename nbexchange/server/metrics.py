@@ -31,8 +31,8 @@ from nbexchange import __version__
 from nbexchange.database import Database
 from nbexchange.errors import NbExchangeError
 from nbexchange.exchange.policy import Verb
-from nbexchange.server.readiness import Lately, Readiness
-from nbexchange.storage import Room, Storage
+from nbexchange.server.readiness import Readiness, SharedCall
+from nbexchange.storage import DiskSpace, Storage
 
 # Otherwise each counter has a second series, with the time of its birth.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # theirs has no types
@@ -140,8 +140,8 @@ class Metrics:
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
-        self._room = Lately(storage.room, ROOM_SECONDS)
-        self._page = Lately(self._make_page, 0)
+        self._room = SharedCall(storage.room, ROOM_SECONDS)
+        self._page = SharedCall(self._make_page, 0)
         self._most = organisations
         self._organisations: set[int] = set()
 
@@ -186,7 +186,7 @@ class Metrics:
         # Thousands of lines take tens of milliseconds.
         return await asyncio.to_thread(generate_latest, self._registry)
 
-    async def _look_at_the_disk(self) -> Room | None:
+    async def _look_at_the_disk(self) -> DiskSpace | None:
         with contextlib.suppress(TimeoutError, OSError, NbExchangeError):
             async with asyncio.timeout(ROOM_PATIENCE):
                 return await self._room.get()
@@ -216,7 +216,7 @@ class _Parts(Collector):
     def __init__(self, database: Database, readiness: Readiness) -> None:
         self._database = database
         self._readiness = readiness
-        self.room: Room | None = None
+        self.room: DiskSpace | None = None
 
     def collect(self) -> Iterator[Metric]:
         yield from self._of_readiness()

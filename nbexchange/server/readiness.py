@@ -27,7 +27,7 @@ MOST_SKEW = 2.0
 """Seconds between two clocks of machines that keep the time."""
 
 
-class Lately(Generic[T]):
+class SharedCall(Generic[T]):
     """An answer that one asks for at a time, and that counts for some seconds, as errors do."""
 
     def __init__(self, ask: Callable[[], Coroutine[Any, Any, T]], seconds: float) -> None:
@@ -66,7 +66,7 @@ class Readiness:
         self._database = database
         self._storage = storage
         self._find_problem_of_people = find_problem_of_people
-        self._found = Lately(self._look, READY_SECONDS)
+        self._found = SharedCall(self._look, READY_SECONDS)
         self.ready: bool | None = None
         self.schema: str | None = None
         """As `Schema.state` says; the last that could be read."""

@@ -53,7 +53,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Room:
+class DiskSpace:
     """The disk on which uploads gather; sizes in bytes."""
 
     place: str
@@ -142,7 +142,7 @@ class Storage:
         """Raise Unavailable unless blobs can be written now."""
         raise NotImplementedError
 
-    async def room(self) -> Room:
+    async def room(self) -> DiskSpace:
         """How full the disk is. Looks at no blob. Raises OSError."""
         raise NotImplementedError
 

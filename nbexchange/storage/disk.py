@@ -26,7 +26,7 @@ import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from nbexchange.storage import CHUNK, Blob, Entry, Room, Storage, Upload, new_key, unchecked
+from nbexchange.storage import CHUNK, Blob, DiskSpace, Entry, Storage, Upload, new_key, unchecked
 from nbexchange.storage.spool import SpooledUpload, Threads, cannot_make, damaged
 
 LOST = "all-files-are-lost"
@@ -135,13 +135,13 @@ class DiskStorage(Storage):
         finally:
             await probe.abort()
 
-    async def room(self) -> Room:
+    async def room(self) -> DiskSpace:
         return await self.threads.work(self._room)
 
-    def _room(self) -> Room:
+    def _room(self) -> DiskSpace:
         usage = shutil.disk_usage(self.uploads)
         unfinished = [entry.modified.timestamp() for entry in _entries(self.uploads, True)]
-        return Room("files", usage.free, usage.total, min(unfinished, default=None))
+        return DiskSpace("files", usage.free, usage.total, min(unfinished, default=None))
 
     def close(self) -> None:
         self.threads.close()

@@ -52,7 +52,7 @@ from obstore.store import ObjectStore, from_url
 
 from nbexchange import timeouts
 from nbexchange.errors import Damaged, Misconfigured, NbExchangeError, Unavailable
-from nbexchange.storage import CHUNK, Blob, Entry, Room, Storage, Upload, new_key
+from nbexchange.storage import CHUNK, Blob, DiskSpace, Entry, Storage, Upload, new_key
 from nbexchange.storage.spool import (
     SpooledUpload,
     Threads,
@@ -222,10 +222,10 @@ class ObjectStorage(Storage):
             await obstore.put_async(self.store, PROBE, b"nbexchange", mode="overwrite")
         await self._delete(PROBE)
 
-    async def room(self) -> Room:
+    async def room(self) -> DiskSpace:
         """Of the spool. Its files have no names, so none is left behind."""
         usage = await self.threads.work(shutil.disk_usage, self.spool)
-        return Room("spool", usage.free, usage.total, None)
+        return DiskSpace("spool", usage.free, usage.total, None)
 
     def forget(self, key: str) -> None:
         """Delete what may have arrived all the same. Nobody waits for it: `gc` finds the rest."""

@@ -19,7 +19,7 @@ from nbexchange.plugin.client import (
     Client,
     Limits,
     NotAnExchange,
-    Parcel,
+    Payload,
     Refused,
     ServiceError,
     Unreachable,
@@ -75,7 +75,7 @@ def later(seconds: str) -> Answer:
 
 
 def released(client: Client) -> object:
-    return client.release("c", "a", Parcel(io.BytesIO(b"x"), "application/gzip"), overwrite=True)
+    return client.release("c", "a", Payload(io.BytesIO(b"x"), "application/gzip"), overwrite=True)
 
 
 def test_pauses_grow_and_are_spread(server, client, time):
@@ -544,7 +544,7 @@ def test_long_transfers_show_how_far_they_are(server, client, monkeypatch):
 
     fetched(client)
     with pytest.raises(Refused):
-        client.release("c", "a", Parcel(io.BytesIO(long), "application/gzip"), overwrite=True)
+        client.release("c", "a", Payload(io.BytesIO(long), "application/gzip"), overwrite=True)
 
     for label in ("Fetching a", "Sending"):
         assert re.search(f"{label}: [0-9]+ % of 6 MB", terminal.getvalue())

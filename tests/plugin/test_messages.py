@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 
-from nbexchange.plugin.client import BearerToken, Client, Parcel, Refused, ServiceError, Unreachable
+from nbexchange.plugin.client import (
+    BearerToken,
+    Client,
+    Payload,
+    Refused,
+    ServiceError,
+    Unreachable,
+)
 from nbexchange.plugin.connections import session
 from tests.plugin.middleman import Answer, Middleman, drop, middleman, say
 from tests.plugin.test_bad_service import complaint
@@ -116,7 +123,7 @@ def client(server: Middleman, clock: Clock | None = None, **options: Any) -> Cli
 
 
 def send(asked: Client, size: int = 2_500_000) -> object:
-    parcel = Parcel(io.BytesIO(os.urandom(size)), "application/gzip")
+    parcel = Payload(io.BytesIO(os.urandom(size)), "application/gzip")
     return asked.submit("physics", "ps1", parcel)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from nbexchange.handlers.auth.token_file import TokenFileUserHandler
-from nbexchange.plugin.client import BearerToken, Client, Parcel, Unreachable
+from nbexchange.plugin.client import BearerToken, Client, Payload, Unreachable
 from nbexchange.plugin.connections import session
 from tests.plugin.conftest import ran_well
 from tests.plugin.middleman import Answer, Middleman, drop, hang, lose, say
@@ -123,9 +123,9 @@ def token(service: Service, released: str) -> str:
     return service.enrol("bob", {"physics": "Student"})
 
 
-def parcel(size: int = 1000) -> Parcel:
+def parcel(size: int = 1000) -> Payload:
     body = tar_gz_of({"p1.ipynb": b"{}", "data.bin": os.urandom(size)})
-    return Parcel(io.BytesIO(body), "application/gzip")
+    return Payload(io.BytesIO(body), "application/gzip")
 
 
 def test_each_try_lets_the_line_stand_still_for_longer(service, token):

@@ -21,7 +21,7 @@ from nbexchange.errors import Conflict, Malformed, NotFound
 from nbexchange.exchange.events import note
 from nbexchange.exchange.locks import Hold, lock_assignment, made_assignment
 from nbexchange.exchange.names import check_file_name
-from nbexchange.exchange.people import Place
+from nbexchange.exchange.people import MembershipKeys
 from nbexchange.exchange.submissions import listable
 from nbexchange.exchange.upkeep.inventory import STAND_INS
 from nbexchange.identity import LONGEST_NAME, Role, is_name
@@ -275,13 +275,15 @@ def _place(
     name: str,
     role: Role,
     last_seen: datetime.datetime | None = None,
-) -> Place:
+) -> MembershipKeys:
     """Made if they are new. What is known of a person is newer than what is imported."""
     insert_if_absent(session, models.User, org_id=org_id, name=name)
     insert_if_absent(session, models.Course, org_id=org_id, course_id=course_id)
     person = select(models.User.id).filter_by(org_id=org_id, name=name)
     course = select(models.Course.id).filter_by(org_id=org_id, course_id=course_id)
-    place = Place(session.execute(person).scalar_one(), session.execute(course).scalar_one())
+    place = MembershipKeys(
+        session.execute(person).scalar_one(), session.execute(course).scalar_one()
+    )
     insert_if_absent(
         session,
         models.Subscription,
@@ -423,7 +425,7 @@ def _key(origin: str, sha256: str = "") -> str:
     return f"{_KEYS}{origin}:{sha256}"
 
 
-def _unused(session: Session, table: type[Imported], place: Place, key: str) -> str:
+def _unused(session: Session, table: type[Imported], place: MembershipKeys, key: str) -> str:
     """The key. An exchange that gives one id to two things is refused, not believed."""
     query = select(table.id).filter_by(user_pk=place.user_pk, idempotency_key=key)
     if session.execute(query).first() is not None:

@@ -62,7 +62,7 @@ from nbexchange.identity import (
     is_name,
     parse_organisation,
 )
-from nbexchange.server.limits import soon
+from nbexchange.server.rate_limits import soon
 from nbexchange.traits import OrganisationNumber
 
 log = logging.getLogger(__name__)
@@ -216,11 +216,13 @@ class JupyterHubUserHandler(BaseUserHandler, Configurable):
         super().__init__(**kwargs)
         self._check_options()
         self._clock = clock
-        self._seldom = Seldom(clock)
+        self._seldom = ThrottledLog(clock)
         self._hub = HubApi(self.api_url, self.hub_timeout, self._seldom)
         self._people: Kept[Person] = Kept(self.cache_seconds, clock)
         self._unknown: Kept[bool] = Kept(UNKNOWN_SECONDS, clock)
-        self._lines: weakref.WeakValueDictionary[str, Line] = weakref.WeakValueDictionary()
+        self._lines: weakref.WeakValueDictionary[str, PendingLookups] = (
+            weakref.WeakValueDictionary()
+        )
         self._places: weakref.WeakValueDictionary[str, asyncio.Semaphore] = (
             weakref.WeakValueDictionary()
         )
@@ -280,7 +282,7 @@ class JupyterHubUserHandler(BaseUserHandler, Configurable):
 
     async def _told(self, key: str, token: str) -> Person:
         """The answer to a question that is put from now on. All who came before it share it."""
-        line = self._lines.setdefault(key, Line())
+        line = self._lines.setdefault(key, PendingLookups())
         came = line.put
         async with line.turn:
             if line.put == came:
@@ -408,7 +410,7 @@ class JupyterHubUserHandler(BaseUserHandler, Configurable):
         return number
 
 
-class Line:
+class PendingLookups:
     """Those who want to know whose one token is."""
 
     answer: asyncio.Task[Person]
@@ -470,7 +472,7 @@ class Lottery:
 class HubApi:
     """The hub's REST API: its answers where they make sense, and Unavailable for all else."""
 
-    def __init__(self, api_url: str, timeout: float, seldom: Seldom) -> None:
+    def __init__(self, api_url: str, timeout: float, seldom: ThrottledLog) -> None:
         self._url = api_url.rstrip("/")
         self._timeout = timeout
         self._seldom = seldom
@@ -622,7 +624,7 @@ class Kept(Generic[T]):
         self._answers.pop(key, None)
 
 
-class Seldom:
+class ThrottledLog:
     """Log lines for the operator, each at most once a minute, whoever runs into it."""
 
     def __init__(self, clock: Callable[[], float]) -> None:

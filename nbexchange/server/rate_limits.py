@@ -1,11 +1,11 @@
 """How much one person may ask for, and how much all may at once: the one place of these rules.
 
 A person is a name in an organisation, never an address: a whole university may come from one. Who
-is not known yet shares one allowance with all who are not known.
+is not known yet shares one limits with all who are not known.
 
 Whoever asks too fast waits first, which costs us nothing and paces a client that asks again only
 when it has its answer; a 429 or 503 comes where waiting would take too long. The same goes for
-refusals: a client that sends nonsense is slowed down to what its allowance is.
+refusals: a client that sends nonsense is slowed down to what its limits is.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Person = tuple[int, str]
 
 
 @dataclass(frozen=True)
-class Allowance:
+class RequestLimits:
     """0 for no limit."""
 
     requests: int = 64
@@ -66,32 +66,32 @@ class Allowance:
     """A second, of one person and of all unknown together; more wait before they are said."""
 
 
-class Turnstile:
+class RateLimiter:
     """Lets people in, one by one. `stopping` is set when nobody shall wait any more."""
 
     def __init__(
         self,
-        allowance: Allowance,
+        limits: RequestLimits,
         stopping: asyncio.Event,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._allowance = allowance
+        self._limits = limits
         self._stopping = stopping
         self._here: Counter[Person] = Counter()
-        self._requests = Pace(allowance.rate, allowance.burst, clock)
-        self._refusals = Pace(allowance.refusals, REFUSALS_AT_ONCE * allowance.refusals, clock)
+        self._requests = TokenBucket(limits.rate, limits.burst, clock)
+        self._refusals = TokenBucket(limits.refusals, REFUSALS_AT_ONCE * limits.refusals, clock)
         self._held = 0
-        self.checks = Checks(self._wait)
-        self.writes = Writes(allowance.writes, allowance.course_writes)
-        files = allowance.transfers
-        self.uploads = Turns(
-            allowance, files, "sending", "takes", "files", "so this one was not stored; send it"
+        self.checks = CheckLimiter(self._wait)
+        self.writes = WriteLimiter(limits.writes, limits.course_writes)
+        files = limits.transfers
+        self.uploads = ConcurrencyLimiter(
+            limits, files, "sending", "takes", "files", "so this one was not stored; send it"
         )
-        self.downloads = Turns(
-            allowance, files, "fetching", "sends", "files", "so this one has to wait; ask for it"
+        self.downloads = ConcurrencyLimiter(
+            limits, files, "fetching", "sends", "files", "so this one has to wait; ask for it"
         )
-        self.lists = Turns(
-            allowance, allowance.lists, "fetching", "sends", "lists", "so ask for this one"
+        self.lists = ConcurrencyLimiter(
+            limits, limits.lists, "fetching", "sends", "lists", "so ask for this one"
         )
 
     # -- requests
@@ -99,7 +99,7 @@ class Turnstile:
     @contextlib.contextmanager
     def one_of(self, person: Person) -> Iterator[None]:
         """Counts as one of the person's requests. Raises TooManyRequests beyond the limit."""
-        if 0 < self._allowance.requests <= self._here[person]:
+        if 0 < self._limits.requests <= self._here[person]:
             raise TooManyRequests(
                 f"you have {self._here[person]} requests under way, which is as many as one person "
                 "may; wait until some are answered",
@@ -115,10 +115,10 @@ class Turnstile:
 
     async def pace(self, person: Person) -> None:
         """Wait where somebody asks too fast. Raises TooManyRequests where that takes too long."""
-        delay = self._requests.delay(person, self._allowance.patience)
-        if delay > self._allowance.patience:
+        delay = self._requests.delay(person, self._limits.patience)
+        if delay > self._limits.patience:
             raise TooManyRequests(
-                f"you ask for more than {self._allowance.rate:g} things a second; try again soon",
+                f"you ask for more than {self._limits.rate:g} things a second; try again soon",
                 retry_after=soon(),
             )
         await self._wait(delay)
@@ -145,14 +145,14 @@ class Turnstile:
                     await self._stopping.wait()
 
 
-class Turns:
+class ConcurrencyLimiter:
     """What is on its way in one direction: so much of one person, and so much of all, at a time."""
 
     def __init__(
-        self, allowance: Allowance, most: int, person_is: str, we_do: str, what: str, outcome: str
+        self, limits: RequestLimits, most: int, person_is: str, we_do: str, what: str, outcome: str
     ) -> None:
-        self._patience = allowance.patience
-        self._all = asyncio.Semaphore(allowance.all_transfers or sys.maxsize)
+        self._patience = limits.patience
+        self._all = asyncio.Semaphore(limits.all_transfers or sys.maxsize)
         self._own = _Semaphores(most)
         self._too_many = (
             f"you are {person_is} as many {what} as one person may at a time, {outcome} again when "
@@ -184,7 +184,7 @@ class Turns:
         return end
 
 
-class Writes:
+class WriteLimiter:
     """Transactions that write: so many of one person, and of one course, at a time.
 
     A transaction that waits for a lock keeps one of the few threads that write. While a purge
@@ -248,7 +248,7 @@ async def _taken(turns: asyncio.Semaphore, patience: float) -> bool:
         return False
 
 
-class Checks:
+class CheckLimiter:
     """One check of a person at a time. After one that was refused, the next has to wait.
 
     A bad archive may cost a thousand times more to check than to send, so it counts by the time
@@ -304,7 +304,7 @@ class Lease:
             self._end()
 
 
-class Pace:
+class TokenBucket:
     """`rate` a second for each key, and `burst` at once after a rest. A rate of 0 is no limit."""
 
     def __init__(self, rate: float, burst: float, clock: Callable[[], float]) -> None:

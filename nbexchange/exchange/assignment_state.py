@@ -18,7 +18,7 @@ from nbexchange.errors import NotFound
 from nbexchange.identity import User
 
 
-class Standing(NamedTuple):
+class AssignmentState(NamedTuple):
     """The columns of `_QUESTION`, in its order; what is not there is None."""
 
     now: datetime.datetime
@@ -108,7 +108,9 @@ _QUESTION = (
 )
 
 
-def standing(session: Session, user: User, course_id: str, assignment_id: str) -> Standing:
+def assignment_state(
+    session: Session, user: User, course_id: str, assignment_id: str
+) -> AssignmentState:
     """Raises NotFound for an assignment that never was released."""
     row = session.execute(
         _QUESTION,
@@ -121,12 +123,12 @@ def standing(session: Session, user: User, course_id: str, assignment_id: str) -
     ).one_or_none()
     if row is None:
         raise not_released(course_id, assignment_id)
-    return Standing._make(row)
+    return AssignmentState._make(row)
 
 
-def released(session: Session, user: User, course_id: str, assignment_id: str) -> Standing:
+def released(session: Session, user: User, course_id: str, assignment_id: str) -> AssignmentState:
     """Raises NotFound for an assignment that is not released now."""
-    found = standing(session, user, course_id, assignment_id)
+    found = assignment_state(session, user, course_id, assignment_id)
     if not found.released:
         raise not_released(course_id, assignment_id)
     return found
