@@ -39,7 +39,7 @@ from traitlets import (
 from traitlets.config import Application, Configurable, catch_config_error
 
 from nbexchange import __version__
-from nbexchange.archive import Limits
+from nbexchange.archive import ArchiveLimits
 from nbexchange.commands.base import only_options, wrong_use
 from nbexchange.commands.check import Check
 from nbexchange.commands.demo import Demo
@@ -279,21 +279,23 @@ class NbExchange(Application):
     ).tag(config=True)
 
     max_entries = Integer(
-        Limits().entries, help="The most files and folders in one archive.", min=1
+        ArchiveLimits().entries, help="The most files and folders in one archive.", min=1
     ).tag(config=True)
 
     max_expanded_size = Integer(
-        Limits().expanded_size, help="The most that one archive may unpack to, in bytes.", min=1
+        ArchiveLimits().expanded_size,
+        help="The most that one archive may unpack to, in bytes.",
+        min=1,
     ).tag(config=True)
 
     max_ratio = Integer(
-        Limits().ratio,
+        ArchiveLimits().ratio,
         help="The most bytes that one compressed byte may become, beyond `ratio_floor`.",
         min=1,
     ).tag(config=True)
 
     ratio_floor = Integer(
-        Limits().ratio_floor,
+        ArchiveLimits().ratio_floor,
         help="""
         Bytes that one archive may unpack to whatever `max_ratio` is: a notebook that printed one
         line too often is ordinary work. The default is that of nbgrader's
@@ -625,7 +627,7 @@ class NbExchange(Application):
             metrics=Metrics(database, storage, readiness, self.metrics_organisations),
             metrics_token=self.metrics_token,
             max_buffer_size=self.max_buffer_size,
-            limits=Limits(
+            limits=ArchiveLimits(
                 entries=self.max_entries,
                 expanded_size=self.max_expanded_size,
                 ratio=self.max_ratio,

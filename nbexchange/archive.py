@@ -8,7 +8,7 @@ What is promised, on the server and on other people's machines alike:
   an earlier file of the same archive is read as a copy of that file and counts as one; and
   `timestamp.txt` at the top may occur again, because they append theirs. The last one counts.
 * An archive is believed only when it was read to its last byte: cut or altered, it is refused.
-* Memory is bounded by the constants below and by `Limits`, never by a number in the archive.
+* Memory is bounded by the constants below and by `ArchiveLimits`, never by a number in the archive.
 * Every refusal is a `BadArchive` with a sentence for the person who sent it. An error of the disk
   flies as the `OSError` that it is.
 * What is unpacked appears whole or not at all.
@@ -81,7 +81,7 @@ _REFUSED = {
 
 
 @dataclass(frozen=True)
-class Limits:
+class ArchiveLimits:
     """How much an archive may ask of whoever reads it; sizes and lengths are in bytes."""
 
     entries: int = 10_000  # files and folders, those included that only occur in a path
@@ -141,18 +141,18 @@ class BrokenOff(BadArchive):
         self.reason = f"it {reason} while it was read"
 
 
-_USUAL = Limits()
+_USUAL = ArchiveLimits()
 _Put = Callable[[_Entry, Iterable[bytes]], None]
 _Steps = Generator[int, None, Contents]
 """Reading, a little at a time: each step yields how many bytes it has expanded, about."""
 
 
-def inspect(file: BinaryIO, limits: Limits = _USUAL) -> Contents:
+def inspect(file: BinaryIO, limits: ArchiveLimits = _USUAL) -> Contents:
     """What the archive holds, read from where `file` stands to its end; else BadArchive."""
     return _at_once(inspect_in_steps(file, limits))
 
 
-def inspect_in_steps(file: BinaryIO, limits: Limits = _USUAL) -> _Steps:
+def inspect_in_steps(file: BinaryIO, limits: ArchiveLimits = _USUAL) -> _Steps:
     """`inspect` for a thread that has others to serve: a step expands 64 kB or little more."""
 
     def leave_it(_entry: _Entry, _pieces: Iterable[bytes]) -> None:
@@ -173,7 +173,7 @@ def _at_once(steps: _Steps) -> Contents:
 def unpack(
     file: BinaryIO,
     destination: Path,
-    limits: Limits = _USUAL,
+    limits: ArchiveLimits = _USUAL,
     extra: Mapping[str, bytes] = _NOTHING,
 ) -> Contents:
     """Make the folder `destination` of the archive, with the `extra` files instead of its own.
@@ -287,7 +287,7 @@ def _mode(*, is_executable: bool) -> int:
 class _Expanded:
     """The bytes inside the gzip, as a stream that knows when enough is enough."""
 
-    def __init__(self, file: BinaryIO, limits: Limits) -> None:
+    def __init__(self, file: BinaryIO, limits: ArchiveLimits) -> None:
         self._file = file
         self._limits = limits
         self._compressed = file.read(len(_GZIP_MAGIC))  # read, not yet expanded
@@ -391,7 +391,7 @@ def _gzip_member() -> "zlib._Decompress":
     return zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)  # with gzip's header, CRC and length
 
 
-def _read(file: BinaryIO, limits: Limits, put: _Put) -> _Steps:
+def _read(file: BinaryIO, limits: ArchiveLimits, put: _Put) -> _Steps:
     """Walk to the end of the archive and `put` every entry, once it is checked."""
     entries = expanded_size = 0
     notebooks = []
@@ -433,13 +433,15 @@ def _printable_line(text: bytes) -> str | None:
     return line if line.isprintable() else None
 
 
-def _walk(stream: _Expanded, limits: Limits) -> Iterator[tuple[_Entry, Iterator[bytes]] | None]:
+def _walk(
+    stream: _Expanded, limits: ArchiveLimits
+) -> Iterator[tuple[_Entry, Iterator[bytes]] | None]:
     """Every checked entry with its content, which the caller reads to its end.
 
     None for a header that only describes others: there may be many, and they take time.
     """
     names = Names(limits, may_repeat=_TIMESTAMP)
-    files = _Files()
+    files = _ArchivedFiles()
     extensions = _Extensions()
     while (block := stream.exactly(_BLOCK)) != _END:
         header = _header(block, limits)
@@ -461,7 +463,7 @@ def _walk(stream: _Expanded, limits: Limits) -> Iterator[tuple[_Entry, Iterator[
     _check_end(stream)
 
 
-def _header(block: bytes, limits: Limits) -> tarfile.TarInfo:
+def _header(block: bytes, limits: ArchiveLimits) -> tarfile.TarInfo:
     try:
         # Not "strict": the owner may be called what he likes, only names of files have to be UTF-8.
         header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
@@ -471,7 +473,7 @@ def _header(block: bytes, limits: Limits) -> tarfile.TarInfo:
     return header
 
 
-def _check_size(size: int, limits: Limits) -> None:
+def _check_size(size: int, limits: ArchiveLimits) -> None:
     if size < 0:
         raise _damaged("a size is negative")
     if size > limits.expanded_size:
@@ -479,7 +481,7 @@ def _check_size(size: int, limits: Limits) -> None:
 
 
 def _entry(
-    header: tarfile.TarInfo, described: dict[str, str], names: "Names", limits: Limits
+    header: tarfile.TarInfo, described: dict[str, str], names: "Names", limits: ArchiveLimits
 ) -> _Entry:
     name = described.get("path", header.name)
     size = _size(header, described, limits)
@@ -496,7 +498,7 @@ def _entry(
     return _Entry(name, size, is_folder, is_executable, copy_of=target)
 
 
-class _Files:
+class _ArchivedFiles:
     """The sizes of the files so far, to which hard links may point."""
 
     def __init__(self) -> None:
@@ -517,7 +519,7 @@ class _Files:
         return entry
 
 
-def _size(header: tarfile.TarInfo, described: dict[str, str], limits: Limits) -> int:
+def _size(header: tarfile.TarInfo, described: dict[str, str], limits: ArchiveLimits) -> int:
     text = described.get("size")
     if text is None:
         return header.size
@@ -609,7 +611,7 @@ class _Place:
 class Names:
     """The names so far, as the most forgetful disk sees them: one rule for reading and packing."""
 
-    def __init__(self, limits: Limits, may_repeat: str | None = None) -> None:
+    def __init__(self, limits: ArchiveLimits, may_repeat: str | None = None) -> None:
         self._limits = limits
         self._may_repeat = may_repeat  # the one file that may occur more than once
         self._top = _Place("", is_folder=True)
@@ -672,7 +674,7 @@ def folded(part: str) -> str:
     return unicodedata.normalize("NFC", decomposed)
 
 
-def _checked_name(name: str, limits: Limits) -> str:
+def _checked_name(name: str, limits: ArchiveLimits) -> str:
     """The name without a leading "./" and trailing "/", "" for the folder that holds all."""
     if name in (".", "./"):
         return ""
@@ -683,7 +685,7 @@ def _checked_name(name: str, limits: Limits) -> str:
     return path
 
 
-def _problems(path: str, limits: Limits) -> Iterator[str]:
+def _problems(path: str, limits: ArchiveLimits) -> Iterator[str]:
     """Why this is not a relative path that is safe on every disk."""
     parts = path.split("/")
     if not _is_utf8(path):
@@ -789,7 +791,7 @@ def _cut() -> BadArchive:
     return BadArchive("the archive is incomplete: it ends too early")
 
 
-def _too_big(limits: Limits) -> BadArchive:
+def _too_big(limits: ArchiveLimits) -> BadArchive:
     return BadArchive(f"the archive holds more than {limits.expanded_size // _MIB} MiB")
 
 

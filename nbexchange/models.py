@@ -67,7 +67,7 @@ class Course(Base):
     title: Mapped[str | None] = mapped_column(Text())
 
 
-class User(Base):
+class UserRow(Base):
     """Somebody seen. What is here is for reports and lists; it gives no right to anything."""
 
     __tablename__ = "user"
@@ -136,7 +136,7 @@ class Release(Stored, Base):
     """Paths of its notebooks, as in the archive."""
 
     assignment: Mapped[Assignment] = relationship()
-    user: Mapped[User] = relationship()
+    user: Mapped[UserRow] = relationship()
 
 
 class Submission(Stored, Base):
@@ -162,7 +162,7 @@ class Submission(Stored, Base):
     notebooks: Mapped[list[str]] = mapped_column(JSON())
 
     assignment: Mapped[Assignment] = relationship()
-    user: Mapped[User] = relationship()
+    user: Mapped[UserRow] = relationship()
     release: Mapped[Release] = relationship()
 
 
@@ -184,7 +184,7 @@ class Feedback(Stored, Base):
     """A note of old clients, handed back to them as it came."""
 
     submission: Mapped[Submission] = relationship()
-    user: Mapped[User] = relationship()
+    user: Mapped[UserRow] = relationship()
 
 
 class Event(Base):
@@ -216,10 +216,10 @@ class Event(Base):
     detail: Mapped[str | None] = mapped_column(Text())
 
     assignment: Mapped[Assignment | None] = relationship()
-    user: Mapped[User] = relationship()
+    user: Mapped[UserRow] = relationship()
 
 
-class Purge(Base):
+class PurgeRow(Base):
     """What an operator asked to erase, and whether it was. It outlives what it speaks of, so it
     names things and refers to nothing."""
 

@@ -23,7 +23,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nbexchange.archive import Contents, Limits, Member, inspect, pack, unpack
+from nbexchange.archive import ArchiveLimits, Contents, Member, inspect, pack, unpack
 from nbexchange.errors import BadArchive
 
 MIB = 1024 * 1024
@@ -525,20 +525,20 @@ def check_refused_or_understood(archive: bytes, home: Path) -> None:
 
 
 SMALL = [
-    ("entries", Limits(entries=3), "more than 3 files and folders"),
-    ("expanded", Limits(expanded_size=4096), "MiB"),
-    ("ratio", Limits(ratio=2, ratio_floor=1000), "2 times"),
-    ("depth", Limits(depth=1), "1 folders deep"),
-    ("name", Limits(name_length=5), "5 bytes"),
-    ("path", Limits(path_length=9), "9 bytes"),
-    ("paths", Limits(all_paths_length=20), "altogether"),
+    ("entries", ArchiveLimits(entries=3), "more than 3 files and folders"),
+    ("expanded", ArchiveLimits(expanded_size=4096), "MiB"),
+    ("ratio", ArchiveLimits(ratio=2, ratio_floor=1000), "2 times"),
+    ("depth", ArchiveLimits(depth=1), "1 folders deep"),
+    ("name", ArchiveLimits(name_length=5), "5 bytes"),
+    ("path", ArchiveLimits(path_length=9), "9 bytes"),
+    ("paths", ArchiveLimits(all_paths_length=20), "altogether"),
 ]
 
 
 @pytest.mark.parametrize(
     ("limits", "reason"), [pytest.param(limits, why, id=name) for name, limits, why in SMALL]
 )
-def test_each_limit_can_be_set(limits: Limits, reason: str, home: Path) -> None:
+def test_each_limit_can_be_set(limits: ArchiveLimits, reason: str, home: Path) -> None:
     assert inspect(io.BytesIO(VALID)).entries == 4
 
     with pytest.raises(BadArchive, match=reason):
@@ -559,10 +559,10 @@ JUST_ENOUGH = {
 
 @pytest.mark.parametrize(("name", "most"), JUST_ENOUGH.items(), ids=JUST_ENOUGH)
 def test_what_just_fits_is_accepted_and_one_less_is_too_little(name: str, most: int) -> None:
-    assert inspect(io.BytesIO(VALID), Limits(**{name: most})).entries == 4
+    assert inspect(io.BytesIO(VALID), ArchiveLimits(**{name: most})).entries == 4
 
     with pytest.raises(BadArchive):
-        inspect(io.BytesIO(VALID), Limits(**{name: most - 1}))
+        inspect(io.BytesIO(VALID), ArchiveLimits(**{name: most - 1}))
 
 
 def test_just_within_the_limits_is_accepted(home: Path) -> None:
@@ -578,7 +578,7 @@ def test_just_within_the_limits_is_accepted(home: Path) -> None:
 
 def test_the_usual_limits_are_the_same_in_every_version() -> None:
     """A plugin of another version unpacks what this service accepts, and the other way round."""
-    assert Limits() == Limits(
+    assert ArchiveLimits() == ArchiveLimits(
         entries=10_000,
         expanded_size=10_737_418_240,
         ratio=200,
@@ -592,7 +592,7 @@ def test_the_usual_limits_are_the_same_in_every_version() -> None:
 
 def test_a_ratio_counts_what_is_expanded_and_not_what_comes_later() -> None:
     """Otherwise bytes that do not shrink could follow a bomb and excuse it."""
-    limits = Limits(ratio_floor=10 * MIB)
+    limits = ArchiveLimits(ratio_floor=10 * MIB)
     excuse = random.Random(1).randbytes(120_000)
     bomb = tgz(member(b"zeros", bytes(13 * MIB)), member(b"excuse", excuse))
     assert 200 * len(bomb) > 13 * MIB
@@ -609,8 +609,8 @@ def test_the_ratio_counts_only_what_is_beyond_its_floor() -> None:
 
     for floor in (0, size - beyond - 10_000):
         with pytest.raises(BadArchive, match="200 times"):
-            inspect(io.BytesIO(archive), Limits(ratio_floor=floor))
-    assert inspect(io.BytesIO(archive), Limits(ratio_floor=size - beyond + 10_000))
+            inspect(io.BytesIO(archive), ArchiveLimits(ratio_floor=floor))
+    assert inspect(io.BytesIO(archive), ArchiveLimits(ratio_floor=size - beyond + 10_000))
 
 
 def test_the_most_repetitive_file_is_named_wherever_it_is() -> None:
@@ -620,7 +620,7 @@ def test_the_most_repetitive_file_is_named_wherever_it_is() -> None:
         member(b"sub/most.ipynb", b"b" * (12 * MIB)),
         *(member(b"%d.txt" % number, b"c" * MIB) for number in range(10)),
     ]
-    limits = Limits(ratio_floor=12_000_000)
+    limits = ArchiveLimits(ratio_floor=12_000_000)
 
     with pytest.raises(BadArchive, match=r"because 'sub/most.ipynb' repeats itself; clear its out"):
         inspect(io.BytesIO(tgz(*files)), limits)
@@ -1193,11 +1193,13 @@ def test_a_hard_link_to_an_earlier_file_is_a_copy_of_it(
 def test_copies_count_as_what_they_take_on_the_disk(home: Path) -> None:
     archive = tgz(member(b"a", bytes(600)), link(b"b", b"a", b"1"))
 
-    assert inspect(io.BytesIO(archive), Limits(expanded_size=4_000)).expanded_size == 1_200
+    assert inspect(io.BytesIO(archive), ArchiveLimits(expanded_size=4_000)).expanded_size == 1_200
     with pytest.raises(BadArchive, match="holds more than"):
-        inspect(io.BytesIO(archive), Limits(expanded_size=3_000))  # with headers, 2,560 without b
+        inspect(
+            io.BytesIO(archive), ArchiveLimits(expanded_size=3_000)
+        )  # with headers, 2,560 without b
     with pytest.raises(BadArchive, match="holds more than"):
-        unpack(io.BytesIO(archive), home / "ps1", Limits(expanded_size=3_000))
+        unpack(io.BytesIO(archive), home / "ps1", ArchiveLimits(expanded_size=3_000))
 
 
 STAMPS = [
@@ -1269,7 +1271,7 @@ def test_inspecting_starts_where_the_file_stands() -> None:
 def test_memory_does_not_grow_with_the_archive(what: str, tmp_path: Path) -> None:
     path = tmp_path / "archive"
     path.write_bytes(HEAVY[what]())
-    limits = Limits(ratio=2000)
+    limits = ArchiveLimits(ratio=2000)
 
     tracemalloc.start()
     with path.open("rb") as file:

@@ -20,11 +20,11 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session
 
-from nbexchange.archive import Contents, Limits, unpack
+from nbexchange.archive import ArchiveLimits, Contents, unpack
 from nbexchange.commands.untrusted_files import check_owner, copy_plain
 from nbexchange.errors import BadArchive, Forbidden
 from nbexchange.exchange.upkeep.importing import (
-    Kept,
+    ImportedBlob,
     OldRelease,
     OldSubmission,
     import_people,
@@ -290,7 +290,12 @@ def test_of_two_imports_at_once_the_second_brings_nothing(
         kept += [import_submission(session, work, blob, contents) for blob in blobs[2:]]
 
     first, other = blobs[0].key, blobs[2].key
-    assert kept == [Kept(True, first), Kept(False, first), Kept(True, other), Kept(False, other)]
+    assert kept == [
+        ImportedBlob(True, first),
+        ImportedBlob(False, first),
+        ImportedBlob(True, other),
+        ImportedBlob(False, other),
+    ]
 
 
 def test_work_that_was_packed_otherwise_since_is_not_imported_again(service: Service) -> None:
@@ -305,7 +310,7 @@ def test_work_that_was_packed_otherwise_since_is_not_imported_again(service: Ser
         import_release(session, release, first, contents)
         import_submission(session, work, first, contents)
 
-        assert import_submission(session, work, again, contents) == Kept(False, first.key)
+        assert import_submission(session, work, again, contents) == ImportedBlob(False, first.key)
 
 
 def test_a_release_that_is_refused_holds_up_no_submission(
@@ -834,19 +839,19 @@ def test_what_becomes_a_link_while_we_look_is_not_followed(
 
     monkeypatch.setattr(os, "stat", swapped)
     with pytest.raises((OSError, BadArchive)):
-        copy_plain(folder, tmp_path / "copy", Limits())
+        copy_plain(folder, tmp_path / "copy", ArchiveLimits())
     assert files(tmp_path / "copy") == {}
 
 
 ENDLESS = {
-    "large": (too_large, Limits(expanded_size=1024 * 1024)),
-    "many": (too_many_files, Limits(entries=10)),
+    "large": (too_large, ArchiveLimits(expanded_size=1024 * 1024)),
+    "many": (too_many_files, ArchiveLimits(entries=10)),
 }
 
 
 @pytest.mark.parametrize(("spoil", "limits"), ENDLESS.values(), ids=ENDLESS)
 def test_a_folder_beyond_the_limits_does_not_fill_our_disk_before_it_is_refused(
-    tmp_path: Path, spoil: Callable[[Path], Any], limits: Limits
+    tmp_path: Path, spoil: Callable[[Path], Any], limits: ArchiveLimits
 ) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()

@@ -125,10 +125,10 @@ def own_submission(session: Session, user: User) -> models.Submission:
     """The first one for PS1."""
     return (
         session.query(models.Submission)
-        .join(models.User)
+        .join(models.UserRow)
         .join(models.Assignment)
         .join(models.Course)
-        .filter(models.User.org_id == user.org_id, models.User.name == user.name)
+        .filter(models.UserRow.org_id == user.org_id, models.UserRow.name == user.name)
         .filter(models.Course.course_id == PS1[0], models.Assignment.assignment_id == PS1[1])
         .order_by(models.Submission.timestamp)
         .limit(1)

@@ -664,8 +664,10 @@ def _add_submissions(service: Service, number: int) -> None:
     with engine.begin() as connection:
         first = dict(connection.execute(select(table).limit(1)).mappings().one())
         people = [{"org_id": 1, "name": f"student{one}"} for one in range(100)]
-        connection.execute(insert(models.User), people)
-        users = connection.execute(select(models.User.id).where(models.User.name.like("student%")))
+        connection.execute(insert(models.UserRow), people)
+        users = connection.execute(
+            select(models.UserRow.id).where(models.UserRow.name.like("student%"))
+        )
         pks = list(users.scalars())
         copies = [_copy(first, one) | {"user_pk": pks[one % len(pks)]} for one in range(number)]
         connection.execute(insert(models.Submission), copies)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 from traitlets import Unicode
 from traitlets.config import Application, Config, catch_config_error
 
-from nbexchange.archive import Limits
+from nbexchange.archive import ArchiveLimits
 from nbexchange.database import Database
 from nbexchange.errors import Malformed, NotFound, StoreFull
 from nbexchange.storage import Storage
@@ -65,9 +65,9 @@ class Command(Application):
         return service
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> ArchiveLimits:
         """What archives may ask of the service."""
-        return Limits(
+        return ArchiveLimits(
             entries=self.service.max_entries,
             expanded_size=self.service.max_expanded_size,
             ratio=self.service.max_ratio,

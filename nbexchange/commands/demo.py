@@ -47,7 +47,7 @@ class DemoFailed(NbExchangeError):
 
 
 @dataclass(frozen=True)
-class Person:
+class DemoPerson:
     """Somebody with a machine of their own: a home directory that nobody else uses."""
 
     name: str
@@ -144,14 +144,14 @@ class Demo(Command):
             self._say(f"A service runs at {url}")
             yield url, people_file
 
-    def _people(self, people_file: Path) -> tuple[Person, list[Person]]:
+    def _people(self, people_file: Path) -> tuple[DemoPerson, list[DemoPerson]]:
         try:
             known = parse_people(people_file.read_bytes())
         except (OSError, InvalidPeople) as error:
             raise Misconfigured(
                 f"--url needs --people with the token file of that service ({error})"
             ) from None
-        roles: dict[str, list[Person]] = {"instructor": [], "student": []}
+        roles: dict[str, list[DemoPerson]] = {"instructor": [], "student": []}
         for token, person in known.items():
             courses = person.get("courses") or {person.get("course_id"): person.get("course_role")}
             role = courses.get(self.course_id)
@@ -166,16 +166,16 @@ class Demo(Command):
             )
         return roles["instructor"][0], roles["student"][: len(ANSWERS)]
 
-    def _person(self, name: str, token: str) -> Person:
+    def _person(self, name: str, token: str) -> DemoPerson:
         home = self.place / "homes" / name
         home.mkdir(parents=True)
         config = NBGRADER_CONFIG.format(course_id=self.course_id)
         (home / "nbgrader_config.py").write_text(config)
-        return Person(name, token, home)
+        return DemoPerson(name, token, home)
 
     # -- the course
 
-    def _course(self, instructor: Person, students: Sequence[Person]) -> list[Result]:
+    def _course(self, instructor: DemoPerson, students: Sequence[DemoPerson]) -> list[Result]:
         ps = self.assignment_id
         self._say(f"{instructor.name}, the instructor, writes an assignment and releases it")
         source = instructor.home / "source" / ps
@@ -205,7 +205,7 @@ class Demo(Command):
         scores = self._scores(instructor)
         return [self._result(instructor, student, scores) for student in students]
 
-    def _scores(self, instructor: Person) -> dict[str, str]:
+    def _scores(self, instructor: DemoPerson) -> dict[str, str]:
         self._nbgrader(instructor, "export")
         lines = (instructor.home / "grades.csv").read_text().splitlines()
         heads = lines[0].split(",")
@@ -216,7 +216,9 @@ class Demo(Command):
             if row["assignment"] == self.assignment_id
         }
 
-    def _result(self, instructor: Person, student: Person, scores: dict[str, str]) -> Result:
+    def _result(
+        self, instructor: DemoPerson, student: DemoPerson, scores: dict[str, str]
+    ) -> Result:
         """What arrived, compared byte by byte at both ends."""
         ps = self.assignment_id
         work = student.home / ps
@@ -238,7 +240,7 @@ class Demo(Command):
         self._step += 1
         print(f"\n{self._step}. {what}", flush=True)
 
-    def _table(self, instructor: Person, results: Sequence[Result]) -> None:
+    def _table(self, instructor: DemoPerson, results: Sequence[Result]) -> None:
         self._say("Who has what")
         print(f"\n   {'student':<10} {'official time':<31} {'files':>5}  {'score':<12} feedback")
         for row in results:
@@ -252,7 +254,7 @@ class Demo(Command):
         print(f"   All files are in {self.place}")
         print("\nEvery byte and all feedback arrived.")
 
-    def _nbgrader(self, person: Person, *words: str) -> str:
+    def _nbgrader(self, person: DemoPerson, *words: str) -> str:
         """Run a command on somebody's machine; raise DemoFailed unless it ends well."""
         print(f"\n   {person.name}$ nbgrader {shlex.join(words)}", flush=True)
         done = subprocess.run(
@@ -274,7 +276,7 @@ class Demo(Command):
             raise DemoFailed(f"`nbgrader {shlex.join(words)}` failed for {person.name}")
         return done.stdout
 
-    def _environment(self, person: Person) -> dict[str, str]:
+    def _environment(self, person: DemoPerson) -> dict[str, str]:
         """That of a machine of one's own: nothing of ours but where programs are."""
         # nbgrader starts `alembic` by its name.
         programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from traitlets import Unicode
 
 from nbexchange import archive
-from nbexchange.archive import Limits
+from nbexchange.archive import ArchiveLimits
 from nbexchange.commands import shared_folder
 from nbexchange.commands.base import CourseCommand, refuse_absence
 from nbexchange.commands.shared_folder import (
@@ -147,7 +147,7 @@ class _Exporter:
     database: Database
     storage: Storage
     org_id: int
-    limits: Limits
+    limits: ArchiveLimits
 
     async def export(self, courses: Sequence[CourseRow], folder: Path) -> int:
         """How many problems there were."""

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from traitlets import Bool, List, Unicode
 
 from nbexchange import archive
-from nbexchange.archive import Limits
+from nbexchange.archive import ArchiveLimits
 from nbexchange.commands import source_exchange
 from nbexchange.commands.base import CourseCommand
 from nbexchange.commands.check import writable, write_report
@@ -24,9 +24,9 @@ from nbexchange.commands.shared_folder import MANIFEST
 from nbexchange.commands.source_exchange import (
     KINDS,
     BadCourse,
-    Course,
     Item,
     Reading,
+    SourceCourse,
     Unreadable,
     check_digest,
 )
@@ -111,7 +111,7 @@ class ImportFolder(CourseCommand):
         if any(one["outcome"] == REFUSED for one in importer.outcomes):
             sys.exit(1)
 
-    def _courses(self) -> tuple[Path, list[Course | BadCourse]]:
+    def _courses(self) -> tuple[Path, list[SourceCourse | BadCourse]]:
         if len(self.extra_args) != 1:
             raise Malformed("say which exchange: nbexchange import-folder FOLDER --instructor=...")
         if not self.instructor:
@@ -160,7 +160,7 @@ class _Importer:
         self,
         database: Database,
         storage: Storage,
-        limits: Limits,
+        limits: ArchiveLimits,
         max_size: int,
         dry_run: bool,  # noqa: FBT001
     ) -> None:
@@ -174,17 +174,17 @@ class _Importer:
         """Keys of the blobs that were stored by this run."""
         self.outcomes: list[dict[str, Any]] = []
 
-    async def bring_all(self, courses: Sequence[Course | BadCourse]) -> None:
-        size = sum(len(course) for course in courses if isinstance(course, Course))
+    async def bring_all(self, courses: Sequence[SourceCourse | BadCourse]) -> None:
+        size = sum(len(course) for course in courses if isinstance(course, SourceCourse))
         with Progress("Importing", size) as self._progress:
             for course in courses:
-                if isinstance(course, Course):
+                if isinstance(course, SourceCourse):
                     await self._bring_course(course)
                 else:
                     said = {"what": "course", "place": str(course.place)}
                     self._say(course, _refused(said, course.reason))
 
-    async def _bring_course(self, course: Course) -> None:
+    async def _bring_course(self, course: SourceCourse) -> None:
         if course.ignores_manifest:
             told = f"{course.place / MANIFEST} is not read; if it is an export, say --from-export"
             self._progress.print(told)
@@ -195,20 +195,22 @@ class _Importer:
             self._remember(course, item, outcome)
             self._progress.advance()
 
-    def _say(self, course: Course | BadCourse, outcome: dict[str, Any]) -> None:
+    def _say(self, course: SourceCourse | BadCourse, outcome: dict[str, Any]) -> None:
         self.outcomes.append({"course_id": course.course_id, **outcome})
         for head, reason in (("WARNING", "warning"), ("REFUSED", "reason")):
             if reason in outcome:
                 self._progress.print(f"{head}: {outcome['place']}: {outcome[reason]}")
 
-    def _remember(self, course: Course, item: Item | Unreadable, outcome: dict[str, Any]) -> None:
+    def _remember(
+        self, course: SourceCourse, item: Item | Unreadable, outcome: dict[str, Any]
+    ) -> None:
         old = item.old if isinstance(item, Item) else None
         if isinstance(old, OldRelease) and outcome["outcome"] != REFUSED:
             course.released.add(old.assignment_id)
         if isinstance(old, OldSubmission) and outcome["outcome"] == REFUSED:
             self._missing.add(old)
 
-    async def _introduce(self, course: Course) -> None:
+    async def _introduce(self, course: SourceCourse) -> None:
         people: list[OldPerson] = []
         for one in course.people():
             if isinstance(one, Unreadable):

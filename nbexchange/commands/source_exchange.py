@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, TypeVar
 from sqlalchemy.orm import Session
 
 from nbexchange import archive
-from nbexchange.archive import Limits
+from nbexchange.archive import ArchiveLimits
 from nbexchange.commands.shared_folder import (
     ARCHIVES,
     FEEDBACK,
@@ -46,7 +46,7 @@ from nbexchange.commands.untrusted_files import (
 from nbexchange.errors import BadArchive, DigestMismatch, Forbidden, Malformed, NbExchangeError
 from nbexchange.exchange.upkeep import importing
 from nbexchange.exchange.upkeep.importing import (
-    Kept,
+    ImportedBlob,
     OldFeedback,
     OldPerson,
     OldRelease,
@@ -70,7 +70,7 @@ Old = OldRelease | OldSubmission | OldFeedback
 Thing = TypeVar("Thing")
 
 
-class Refused(NbExchangeError):
+class NotImportable(NbExchangeError):
     """This cannot be imported; the message says why."""
 
 
@@ -99,21 +99,21 @@ class Unreadable:
 
 
 @dataclass(frozen=True)
-class Kind:
+class ItemKind:
     """What is done with items of one sort."""
 
     what: str
-    knows: Callable[[Session, Any, str], Kept | None]
-    bring: Callable[[Session, Any, Blob, Any], Kept]
+    knows: Callable[[Session, Any, str], ImportedBlob | None]
+    bring: Callable[[Session, Any, Blob, Any], ImportedBlob]
     is_archive: bool
 
 
-KINDS: dict[type[Any], Kind] = {
-    OldRelease: Kind("release", importing.knows_release, importing.import_release, True),
-    OldSubmission: Kind(
+KINDS: dict[type[Any], ItemKind] = {
+    OldRelease: ItemKind("release", importing.knows_release, importing.import_release, True),
+    OldSubmission: ItemKind(
         "submission", importing.knows_submission, importing.import_submission, True
     ),
-    OldFeedback: Kind("feedback", importing.knows_feedback, importing.import_feedback, False),
+    OldFeedback: ItemKind("feedback", importing.knows_feedback, importing.import_feedback, False),
 }
 
 
@@ -123,7 +123,7 @@ class Reading:
 
     org_id: int
     instructor: str
-    limits: Limits
+    limits: ArchiveLimits
     believed: frozenset[int]
     """Users (uids) whose folders count, where others may make some too."""
     from_export: bool = False
@@ -138,7 +138,7 @@ class BadCourse:
     reason: str
 
 
-def courses(exchange: Path, reading: Reading) -> list[Course | BadCourse]:
+def courses(exchange: Path, reading: Reading) -> list[SourceCourse | BadCourse]:
     """What may be one; Malformed when there is nothing."""
     if not exchange.is_dir():
         raise Malformed(f"there is no folder {exchange}")
@@ -158,11 +158,11 @@ def _is_course(path: Path) -> bool:
         return True  # so that it is named
 
 
-def _course(folder: Path, reading: Reading) -> Course | BadCourse:
+def _course(folder: Path, reading: Reading) -> SourceCourse | BadCourse:
     try:
         check_owner(folder, reading.believed, group_too=True)
-        return Course(folder, reading)
-    except (Refused, Forbidden) as error:
+        return SourceCourse(folder, reading)
+    except (NotImportable, Forbidden) as error:
         reason = str(error)
     except OSError as error:
         reason = f"it cannot be read: {error.strerror}"
@@ -171,9 +171,9 @@ def _course(folder: Path, reading: Reading) -> Course | BadCourse:
     return BadCourse(folder.name, folder, reason)
 
 
-def _without_rivals(found: Sequence[Course | BadCourse]) -> list[Course | BadCourse]:
+def _without_rivals(found: Sequence[SourceCourse | BadCourse]) -> list[SourceCourse | BadCourse]:
     """Of two folders that claim to be one course nobody knows which is."""
-    claims = Counter(one.course_id for one in found if isinstance(one, Course))
+    claims = Counter(one.course_id for one in found if isinstance(one, SourceCourse))
     return [
         BadCourse(one.course_id, one.place, f"another folder is course {one.course_id!r} too")
         if claims[one.course_id] > 1
@@ -182,7 +182,7 @@ def _without_rivals(found: Sequence[Course | BadCourse]) -> list[Course | BadCou
     ]
 
 
-class Course:
+class SourceCourse:
     """One course of another exchange. Its items come in the order in which they can be imported.
 
     Raises Refused, Forbidden, OSError, or what is in _NONSENSE, when it cannot be read as one.
@@ -203,7 +203,7 @@ class Course:
         self._manifest = _manifest(folder) if reading.from_export else {}
         self.course_id: str = self._manifest.get("course_id", folder.name)
         if not is_name(self.course_id):
-            raise Refused("its name cannot be a course's here")
+            raise NotImportable("its name cannot be a course's here")
         self.title: str | None = _note(self._manifest.get("title"))
         self._told = {str(row.get("folder")) for row in self._rows("releases", "submissions")}
         self._feedback_files = {
@@ -249,7 +249,7 @@ class Course:
         for thing in things:
             try:
                 item: Thing | Unreadable = make(thing)
-            except (Refused, Forbidden) as error:
+            except (NotImportable, Forbidden) as error:
                 item = Unreadable(what, self._shown(thing), str(error))
             except OSError as error:
                 item = Unreadable(what, self._shown(thing), f"it cannot be read: {error.strerror}")
@@ -288,7 +288,7 @@ class Course:
         told = [row.get("assignment_id") for row in self._rows("submissions")]
         wanted = {name: self.place for name in told if is_name(name)}
         for path in self._untold(INBOUND):
-            with contextlib.suppress(Refused):
+            with contextlib.suppress(NotImportable):
                 wanted.setdefault(self._parsed(path)[1], path)
         for assignment_id, path in wanted.items():
             if assignment_id not in self.released:
@@ -328,7 +328,7 @@ class Course:
         """The students after whom each owner's folders are named."""
         owned: dict[int, set[str]] = defaultdict(set)
         for path in self._untold(INBOUND):
-            with contextlib.suppress(Refused, OSError):
+            with contextlib.suppress(NotImportable, OSError):
                 owned[path.lstat().st_uid].add(self._parsed(path)[0])
         return owned
 
@@ -336,7 +336,7 @@ class Course:
         _check_utf8(path)
         found = _INBOUND.fullmatch(path.name)
         if found is None:
-            raise Refused("its name is not student+assignment+time, as nbgrader makes it")
+            raise NotImportable("its name is not student+assignment+time, as nbgrader makes it")
         student, assignment_id = self._split(found["who"])
         return student, assignment_id, _moment(found["time"], found["zone"])
 
@@ -348,7 +348,7 @@ class Course:
             known = {path.name for path in self._there[OUTBOUND]}
             ways = [way for way in ways if way[1] in known]
         if len(ways) != 1 or not all(ways[0]):
-            raise Refused(
+            raise NotImportable(
                 "its name does not tell where the student's ends and the assignment's begins"
             )
         return ways[0]
@@ -381,9 +381,9 @@ class Course:
     def _feedback(self, name: str) -> Item:
         about = self._about[name]
         if not about:
-            raise Refused("it belongs to no submission that is here")
+            raise NotImportable("it belongs to no submission that is here")
         if len(about) > 1:
-            raise Refused("it may belong to several submissions, which do not differ")
+            raise NotImportable("it may belong to several submissions, which do not differ")
         ((submission, notebook_id),) = about
         origin = _origin(self.course_id, submission.origin, notebook_id)
         old = OldFeedback(submission, notebook_id, self._instructor, origin)
@@ -447,9 +447,11 @@ class Course:
     def _told_item(self, old: Old, row: Any) -> Item:
         name = row["archive"]
         if name is None:
-            raise Refused(f"{row['key']} was harmed when it was exported")
+            raise NotImportable(f"{row['key']} was harmed when it was exported")
         if not _ARCHIVE.fullmatch(name):
-            raise Refused(f"{MANIFEST} says that it is in {name!r}, where nothing of ours lies")
+            raise NotImportable(
+                f"{MANIFEST} says that it is in {name!r}, where nothing of ours lies"
+            )
         path = self.place / name
         return Item(old, path, lambda: open_plain(path), row["sha256"])
 
@@ -473,7 +475,7 @@ def _entries(folder: Path) -> list[Path]:
 
 def _check_utf8(path: Path) -> None:
     if not is_utf8(path.name):
-        raise Refused("its name is not UTF-8")
+        raise NotImportable("its name is not UTF-8")
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -485,11 +487,11 @@ def _manifest(folder: Path) -> dict[str, Any]:
         with open_plain(path) as file:
             found = json.load(file)
     except (BadArchive, ValueError, RecursionError) as error:
-        raise Refused(f"its {MANIFEST} cannot be read: {error}") from error
+        raise NotImportable(f"its {MANIFEST} cannot be read: {error}") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         return {}
     if not is_name(found.get("course_id")):
-        raise Refused(f"its {MANIFEST} does not say which course it is of")
+        raise NotImportable(f"its {MANIFEST} does not say which course it is of")
     _check_shape(found)
     return found
 
@@ -504,12 +506,12 @@ def _check_shape(manifest: dict[str, Any]) -> None:
 
 def _check_objects(rows: Any) -> None:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise Refused(f"its {MANIFEST} makes no sense")
+        raise NotImportable(f"its {MANIFEST} makes no sense")
 
 
 def _person(row: Any) -> OldPerson:
     if not is_name(row["name"]):
-        raise Refused(f"{row['name']!r} cannot be a name here")
+        raise NotImportable(f"{row['name']!r} cannot be a name here")
     return OldPerson(
         row["name"],
         Role.of(row["role"]),
@@ -542,7 +544,7 @@ def _number(value: Any) -> int:
 def _moment(text: str, zone: str | None = "UTC") -> datetime.datetime:
     text = text.removesuffix(" UTC")
     if zone not in _UTC and not re.fullmatch(r"[+-]\d\d:?\d\d", zone or ""):
-        raise Refused(
+        raise NotImportable(
             f"its time is in zone {zone!r}, which has more than one meaning; rename the folder, "
             "with the time in UTC"
         )
@@ -550,9 +552,9 @@ def _moment(text: str, zone: str | None = "UTC") -> datetime.datetime:
     try:
         moment = datetime.datetime.fromisoformat(text + offset).astimezone(datetime.UTC)
     except (ValueError, OverflowError):
-        raise Refused(f"its time {text!r} does not exist") from None
+        raise NotImportable(f"its time {text!r} does not exist") from None
     if moment.year < _FIRST_YEAR:
-        raise Refused(f"its time {text!r} is before any exchange")
+        raise NotImportable(f"its time {text!r} is before any exchange")
     return moment
 
 

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from nbexchange.archive import Limits, Member
+from nbexchange.archive import ArchiveLimits, Member
 from nbexchange.errors import BadArchive, Forbidden
 
 _HERE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -55,7 +55,7 @@ def login(uid: int) -> str | None:
         return None
 
 
-def copy_plain(source: Path, target: Path, limits: Limits) -> None:
+def copy_plain(source: Path, target: Path, limits: ArchiveLimits) -> None:
     """Copy a folder of nothing but files and folders; BadArchive at the first other thing."""
     folder = os.open(source, _HERE | os.O_DIRECTORY)
     try:
@@ -86,7 +86,7 @@ def is_utf8(name: str) -> bool:
 class _Copying:
     """Counts along, so that a folder cannot fill the disk before anybody looks at it."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ArchiveLimits) -> None:
         self._limits = limits
         self._entries = 0
         self._left = limits.expanded_size

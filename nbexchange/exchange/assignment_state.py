@@ -53,9 +53,9 @@ _newest_time = (
     select(func.max(models.Submission.timestamp))
     .where(
         models.Submission.assignment_pk == models.Assignment.id,
-        models.Submission.user_pk == models.User.id,
+        models.Submission.user_pk == models.UserRow.id,
     )
-    .correlate(models.Assignment, models.User)
+    .correlate(models.Assignment, models.UserRow)
     .scalar_subquery()
 )
 
@@ -72,10 +72,10 @@ _QUESTION = (
         models.Release.key,
         models.Release.sha256,
         models.Release.size,
-        models.User.id,
-        models.User.full_name,
-        models.User.email,
-        models.User.lms_user_id,
+        models.UserRow.id,
+        models.UserRow.full_name,
+        models.UserRow.email,
+        models.UserRow.lms_user_id,
         models.Subscription.role,
         models.Subscription.last_seen,
         _newest_time,
@@ -90,14 +90,16 @@ _QUESTION = (
         ),
     )
     .outerjoin(
-        models.User,
-        and_(models.User.org_id == bindparam("org_id"), models.User.name == bindparam("name")),
+        models.UserRow,
+        and_(
+            models.UserRow.org_id == bindparam("org_id"), models.UserRow.name == bindparam("name")
+        ),
     )
     .outerjoin(
         models.Subscription,
         and_(
             models.Subscription.course_pk == models.Course.id,
-            models.Subscription.user_pk == models.User.id,
+            models.Subscription.user_pk == models.UserRow.id,
         ),
     )
     .where(

@@ -54,7 +54,7 @@ def erase_assignment(session: Session, assignment_pk: int) -> list[str]:
     return keys
 
 
-def erase_hidden(session: Session, row: models.Purge, by: str) -> list[str]:
+def erase_hidden(session: Session, row: models.PurgeRow, by: str) -> list[str]:
     """What an instructor's purge has hidden. Returns the keys of its blobs."""
     keys: list[str] = []
     hidden = hidden_assignment(session, row)
@@ -67,7 +67,7 @@ def erase_hidden(session: Session, row: models.Purge, by: str) -> list[str]:
     return keys
 
 
-def hidden_assignment(session: Session, row: models.Purge) -> Hidden | None:
+def hidden_assignment(session: Session, row: models.PurgeRow) -> Hidden | None:
     """None once it was restored or erased."""
     found = session.execute(
         select(models.Course.id, models.Assignment.id)
@@ -158,9 +158,9 @@ def erase_rows(session: Session, work: Work) -> list[str]:
 def erase_unused_people(session: Session, user_pks: Sequence[int]) -> None:
     """Erase those people of whom nothing remains."""
     nothing_remains = [
-        ~exists().where(table.user_pk == models.User.id)
+        ~exists().where(table.user_pk == models.UserRow.id)
         for table in (models.Subscription, models.Event, *models.STORED)
     ]
     for start in range(0, len(user_pks), LOOKUP_SIZE):
-        chosen = models.User.id.in_(user_pks[start : start + LOOKUP_SIZE])
-        session.execute(delete(models.User).where(chosen, *nothing_remains))
+        chosen = models.UserRow.id.in_(user_pks[start : start + LOOKUP_SIZE])
+        session.execute(delete(models.UserRow).where(chosen, *nothing_remains))

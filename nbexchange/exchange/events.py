@@ -102,8 +102,8 @@ def newest_own(session: Session, user: User, courses: Iterable[str]) -> list[Act
 def _newest(user: User, courses: Iterable[str], action: Action) -> Select[int]:
     """For each assignment one look into the index, however much was done."""
     me = (
-        select(models.User.id)
-        .where(models.User.org_id == user.org_id, models.User.name == user.name)
+        select(models.UserRow.id)
+        .where(models.UserRow.org_id == user.org_id, models.UserRow.name == user.name)
         .scalar_subquery()
     )
     # Not max(id): MariaDB would read all of them for it.
@@ -138,8 +138,8 @@ ACTIONS = (
         models.Assignment.assignment_id,
         models.Assignment.id,
         models.Event.token,
-        models.User.id,
-        models.User.name,
+        models.UserRow.id,
+        models.UserRow.name,
     )
     # Not in its course any more is one that is hidden.
     .join(
@@ -165,8 +165,8 @@ PURGES = (
         models.Event.detail,
         (0 - models.Event.id).label("number"),
         models.Event.token,
-        models.User.id,
-        models.User.name,
+        models.UserRow.id,
+        models.UserRow.name,
     )
     .join(models.Course, models.Course.id == models.Event.course_pk)
     .join(models.Event.user)

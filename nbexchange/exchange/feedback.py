@@ -258,7 +258,7 @@ def _find_submission(
         query = query.where(models.Submission.token == target.submission_id)
         if target.student_id is not None:
             query = query.join(models.Submission.user).where(
-                models.User.org_id == org_id, models.User.name == target.student_id
+                models.UserRow.org_id == org_id, models.UserRow.name == target.student_id
             )
         row = session.execute(query).scalar_one_or_none()
         if row is None:
@@ -268,7 +268,7 @@ def _find_submission(
         raise Malformed("feedback needs submission_id, or student and timestamp")
     rows = session.execute(
         query.join(models.Submission.user).where(
-            models.User.org_id == org_id, models.User.name == target.student_id
+            models.UserRow.org_id == org_id, models.UserRow.name == target.student_id
         )
     ).scalars()
     return _by_timestamp(list(rows), target)

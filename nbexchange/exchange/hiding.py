@@ -52,7 +52,7 @@ def purge(
     place = upsert_member(session, user, course_id, known)
     counts, fingerprint = measure_assignment(session, known.assignment_pk)
     now = clock(session)
-    row = models.Purge(
+    row = models.PurgeRow(
         code=secrets.token_hex(6),
         org_id=user.org_id,
         course_id=course_id,
@@ -77,13 +77,13 @@ def list_purges(session: Session, user: User, course_id: str) -> list[PurgeRecor
     """Those of the course that can still be taken back, newest first."""
     permit(user, Verb.LIST_PURGES, course_id)
     rows = session.execute(
-        select(models.Purge)
+        select(models.PurgeRow)
         .where(
-            models.Purge.org_id == user.org_id,
-            models.Purge.course_id == course_id,
+            models.PurgeRow.org_id == user.org_id,
+            models.PurgeRow.course_id == course_id,
             *_PENDING,
         )
-        .order_by(models.Purge.id.desc())
+        .order_by(models.PurgeRow.id.desc())
         .limit(MOST_LISTED)
     ).scalars()
     return [record_of(row) for row in rows]
@@ -95,11 +95,11 @@ def restore(
     """Take a purge back, also under another name where its own was released again."""
     permit(user, Verb.RESTORE, course_id)
     row = session.execute(
-        select(models.Purge)
+        select(models.PurgeRow)
         .where(
-            models.Purge.code == code,
-            models.Purge.org_id == user.org_id,
-            models.Purge.course_id == course_id,
+            models.PurgeRow.code == code,
+            models.PurgeRow.org_id == user.org_id,
+            models.PurgeRow.course_id == course_id,
         )
         .with_for_update()
     ).scalar_one_or_none()
@@ -114,7 +114,7 @@ def restore_as_operator(
 ) -> Restored:
     """The same for an administrator, who is not a member of the course."""
     row = session.execute(
-        select(models.Purge).where(models.Purge.code == code).with_for_update()
+        select(models.PurgeRow).where(models.PurgeRow.code == code).with_for_update()
     ).scalar_one_or_none()
     if row is None:
         raise NotFound(f"no purge has the code {code!r}; `nbexchange purge --list` shows them")
@@ -127,13 +127,13 @@ def erase_due(session: Session, by: str) -> tuple[PurgeRecord, list[str]] | None
     None where there is none. Replicas that do it at once wait for each other and erase it once.
     """
     due = session.execute(
-        select(models.Purge.id)
-        .where(models.Purge.erase_at <= DatabaseClock(), *_PENDING)
-        .order_by(models.Purge.id)
+        select(models.PurgeRow.id)
+        .where(models.PurgeRow.erase_at <= DatabaseClock(), *_PENDING)
+        .order_by(models.PurgeRow.id)
         .limit(1)
     ).scalar_one_or_none()
     row = session.execute(
-        select(models.Purge).where(models.Purge.id == due, *_PENDING).with_for_update()
+        select(models.PurgeRow).where(models.PurgeRow.id == due, *_PENDING).with_for_update()
     ).scalar_one_or_none()
     if row is None:
         return None
@@ -142,15 +142,15 @@ def erase_due(session: Session, by: str) -> tuple[PurgeRecord, list[str]] | None
 
 
 _PENDING = (
-    models.Purge.erase_at.is_not(None),
-    models.Purge.erased_at.is_(None),
-    models.Purge.restored_at.is_(None),
+    models.PurgeRow.erase_at.is_not(None),
+    models.PurgeRow.erased_at.is_(None),
+    models.PurgeRow.restored_at.is_(None),
 )
 
 
 def _restore(
     session: Session,
-    row: models.Purge,
+    row: models.PurgeRow,
     by: str,
     assignment_id: str | None,
     place: MembershipKeys | None,
@@ -194,7 +194,7 @@ def _move(
     )
 
 
-def _gone(row: models.Purge) -> Conflict:
+def _gone(row: models.PurgeRow) -> Conflict:
     if row.restored_at is not None:
         return Conflict(f"this was restored already, on {minute(row.restored_at)}")
     if row.erased_at is not None:

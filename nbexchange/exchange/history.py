@@ -30,7 +30,7 @@ BATCH = 500
 Branch = ColumnElement[bool]
 
 
-class Page(NamedTuple):
+class HistoryPage(NamedTuple):
     records: Sequence[ActionRecord]
     next: str | None
     """What to ask for as `page` to get the rest; None at the end."""
@@ -44,7 +44,7 @@ def history_page(
     action: Action | None = None,
     limit: int,
     page: str | None = None,
-) -> Page:
+) -> HistoryPage:
     """The newest of one course, or of all the caller's.
 
     Students see releases and what they did themselves.
@@ -54,7 +54,7 @@ def history_page(
     before = None if page is None else cursors.to_number(page)
     keys = _newest(session, view.in_courses(), before, limit + 1)
     rest = cursors.to_text(keys[limit - 1]) if len(keys) > limit else None
-    return Page(_records(session, view, keys[:limit]), rest)
+    return HistoryPage(_records(session, view, keys[:limit]), rest)
 
 
 class History:
@@ -151,8 +151,8 @@ def _view(session: Session, user: User, course_id: str | None, action: Action | 
         )
     ).all()
     user_pk = session.execute(
-        select(models.User.id).where(
-            models.User.org_id == user.org_id, models.User.name == user.name
+        select(models.UserRow.id).where(
+            models.UserRow.org_id == user.org_id, models.UserRow.name == user.name
         )
     ).scalar_one_or_none()
     everything = [course for course in courses if reach[course] is Reach.ALL]
@@ -166,7 +166,7 @@ def _view(session: Session, user: User, course_id: str | None, action: Action | 
 
 
 def _visible(user: User, everything: Sequence[str], courses: Sequence[str]) -> Branch:
-    own = or_(Event.action == Action.RELEASED, models.User.name == user.name)
+    own = or_(Event.action == Action.RELEASED, models.UserRow.name == user.name)
     return and_(
         unindexed(models.Course.org_id) == user.org_id,
         or_(

@@ -64,7 +64,7 @@ def _newest_releases(session: Session, org_id: int, courses: Iterable[str]) -> W
             models.Release,
             models.Course.course_id,
             models.Assignment.assignment_id,
-            models.User.name,
+            models.UserRow.name,
         )
     ).where(unindexed(models.Course.org_id) == org_id, models.Course.course_id.in_(courses))
     rows = session.execute(keys_of(query, models.Release.id, models.Release.notebooks))

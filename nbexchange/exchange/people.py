@@ -40,7 +40,7 @@ def upsert_member(
     return MembershipKeys(person.id, course.id)
 
 
-def find_user(session: Session, org_id: int, name: str) -> models.User:
+def find_user(session: Session, org_id: int, name: str) -> models.UserRow:
     person = session.execute(_person(org_id, name)).scalar_one_or_none()
     if person is None:
         raise NotFound(f"there is nobody called {name!r} here")
@@ -61,7 +61,7 @@ def _is_fresh(known: AssignmentState, user: User, course_id: str) -> bool:
 def _note_user(session: Session, user: User) -> None:
     person = session.execute(_person(user.org_id, user.name)).scalar_one_or_none()
     if person is None:
-        insert_if_absent(session, models.User, org_id=user.org_id, name=user.name)
+        insert_if_absent(session, models.UserRow, org_id=user.org_id, name=user.name)
         person = find_user(session, user.org_id, user.name)
     for key, value in _said(user).items():
         setattr(person, key, value)
@@ -92,8 +92,10 @@ def _note_role(session: Session, user: User, course_id: str, place: MembershipKe
     subscription.role, subscription.last_seen = role, now
 
 
-def _person(org_id: int, name: str) -> Select[models.User]:
-    return select(models.User).where(models.User.org_id == org_id, models.User.name == name)
+def _person(org_id: int, name: str) -> Select[models.UserRow]:
+    return select(models.UserRow).where(
+        models.UserRow.org_id == org_id, models.UserRow.name == name
+    )
 
 
 def _course(org_id: int, course_id: str) -> Select[models.Course]:

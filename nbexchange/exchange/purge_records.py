@@ -61,7 +61,7 @@ class PurgeRecord:
         )
 
 
-def record_of(row: models.Purge) -> PurgeRecord:
+def record_of(row: models.PurgeRow) -> PurgeRecord:
     return PurgeRecord(
         code=row.code,
         scope=Scope(row.org_id, row.course_id, row.assignment_id, row.student_id),

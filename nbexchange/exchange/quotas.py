@@ -348,12 +348,12 @@ def stored_in(session: Session, org_id: int) -> int:
     )
 
 
-_LOCK = select(models.User.id).where(models.User.id == bindparam("user_pk")).with_for_update()
+_LOCK = select(models.UserRow.id).where(models.UserRow.id == bindparam("user_pk")).with_for_update()
 
 _OF_PERSON = (
     select(func.coalesce(func.sum(models.Submission.size), 0))
     .join(models.Submission.user)
-    .where(models.User.org_id == bindparam("org_id"), models.User.name == bindparam("name"))
+    .where(models.UserRow.org_id == bindparam("org_id"), models.UserRow.name == bindparam("name"))
 )
 
 _COURSE = models.Course.org_id == bindparam("org_id")

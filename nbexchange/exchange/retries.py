@@ -34,8 +34,8 @@ def earlier(
         select(table)
         .join(table.user)
         .where(
-            models.User.org_id == user.org_id,
-            models.User.name == user.name,
+            models.UserRow.org_id == user.org_id,
+            models.UserRow.name == user.name,
             table.idempotency_key == idempotency_key,
         )
     ).scalar_one_or_none()

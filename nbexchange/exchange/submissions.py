@@ -193,7 +193,7 @@ def _is_there(session: Session, assignment_pk: int, admission: Admission) -> boo
 _INSERT = insert(models.Submission.__table__)  # type: ignore[arg-type]
 
 
-class Page(NamedTuple):
+class SubmissionPage(NamedTuple):
     records: Walk[SubmissionRecord]
     next: str | None
     """What to ask for as `page` to get the rest; None at the end."""
@@ -209,14 +209,14 @@ def list_submissions(
     latest: bool = False,
     limit: int | None = None,
     page: str | None = None,
-) -> Page:
+) -> SubmissionPage:
     """What was handed in, newest first for each student; a student sees the own only."""
     reach = permit(user, Verb.LIST_SUBMISSIONS, course_id)
     last = None if page is None else _last_of(session, user, course_id, page)
     visible = _submissions(user.org_id, [course_id])
     query = keys_of(select(), models.Submission.id, models.Submission.notebooks)
     if reach is Reach.OWN:
-        visible = visible.where(models.User.name == user.name)
+        visible = visible.where(models.UserRow.name == user.name)
         query = query.where(_by(user.org_id, user.name))
     if student_id is not None:
         query = query.where(_by(user.org_id, student_id))
@@ -226,8 +226,8 @@ def list_submissions(
     rows = _rows(session, query, pks, last, None if limit is None else limit + 1)
     read = functools.partial(_records, visible)
     if limit is None or len(rows) <= limit:
-        return Page(Walk(rows, read), None)
-    return Page(Walk(rows[:limit], read), _token(session, rows[limit - 1][0]))
+        return SubmissionPage(Walk(rows, read), None)
+    return SubmissionPage(Walk(rows[:limit], read), _token(session, rows[limit - 1][0]))
 
 
 def _rows(
@@ -311,7 +311,7 @@ def collect(
 
 def own_submissions(session: Session, user: User, courses: Iterable[str]) -> Walk[SubmissionRecord]:
     """All that the caller handed in, oldest first."""
-    visible = _submissions(user.org_id, courses).where(models.User.name == user.name)
+    visible = _submissions(user.org_id, courses).where(models.UserRow.name == user.name)
     query = (
         keys_of(select(), models.Submission.id, models.Submission.notebooks)
         .join(models.Submission.assignment)
@@ -418,10 +418,10 @@ _COLUMNS = (
     models.Submission.sha256,
     models.Submission.size,
     models.Submission.user_pk,
-    models.User.name,
-    models.User.full_name,
-    models.User.email,
-    models.User.lms_user_id,
+    models.UserRow.name,
+    models.UserRow.full_name,
+    models.UserRow.email,
+    models.UserRow.lms_user_id,
 )
 
 
@@ -454,7 +454,9 @@ def _submissions(org_id: int, courses: Iterable[str]) -> Query:
 
 def _by(org_id: int, name: str) -> ColumnElement[bool]:
     # The organisation is what lets the database find the person without looking at everybody.
-    person = select(models.User.id).where(models.User.org_id == org_id, models.User.name == name)
+    person = select(models.UserRow.id).where(
+        models.UserRow.org_id == org_id, models.UserRow.name == name
+    )
     return models.Submission.user_pk == person.scalar_subquery()
 
 

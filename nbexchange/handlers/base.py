@@ -21,7 +21,7 @@ from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 from tornado.web import Finish, HTTPError, RequestHandler, stream_request_body
 
-from nbexchange.archive import Limits
+from nbexchange.archive import ArchiveLimits
 from nbexchange.database import Database
 from nbexchange.errors import (
     Damaged,
@@ -90,7 +90,7 @@ class Services:
     metrics: Metrics
     metrics_token: str
     max_buffer_size: int
-    limits: Limits
+    limits: ArchiveLimits
     rate_limiter: RateLimiter
     quotas: Quotas
     commitments: Commitments

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from nbexchange.errors import Malformed
 from nbexchange.exchange import history
-from nbexchange.exchange.history import Page
+from nbexchange.exchange.history import HistoryPage
 from nbexchange.exchange.policy import Verb
 from nbexchange.exchange.records import ActionRecord
 from nbexchange.handlers.base import LARGEST_PAGE
@@ -50,7 +50,7 @@ class HistoryHandler(ListHandler):
         except ValueError as error:
             raise Malformed(f"{text!r} is not a valid assignment action.") from error
 
-    def _shape(self, page: Page) -> dict[str, Any]:
+    def _shape(self, page: HistoryPage) -> dict[str, Any]:
         courses: dict[int, dict[str, Any]] = {}
         assignments: dict[int, dict[str, Any]] = {}
         for record in page.records:

@@ -116,10 +116,11 @@ def configure(
     if shared:
         _add_graders(c, shared)
     if lti:
-        from .login import Rules, groups_hook  # the exchange reads the names here, without a hub
+        # Here, because the exchange reads this module's names without a hub.
+        from .login import LoginRules, groups_hook
 
         _add_launches(c)
-        rules = Rules(
+        rules = LoginRules(
             instructors=frozenset(instructors),
             platforms=platforms or {},
             organisations=organisations or {},

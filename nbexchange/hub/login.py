@@ -38,7 +38,7 @@ _WITH_ORGANISATION = re.compile(r"\d+-")
 
 
 @dataclass(frozen=True)
-class Rules:
+class LoginRules:
     """What the operator says about launches; `configure` explains each."""
 
     instructors: Collection[str] = INSTRUCTORS
@@ -52,9 +52,9 @@ class Rules:
         return self.organisations.get(launch.platform, 1)
 
 
-def groups_hook(rules: Rules | None = None, before: Hook | None = None) -> Hook:
+def groups_hook(rules: LoginRules | None = None, before: Hook | None = None) -> Hook:
     """A post_auth_hook for a hub with `manage_groups`; `before` is one that comes first."""
-    launches = rules or Rules()
+    launches = rules or LoginRules()
 
     async def hook(authenticator: Any, handler: Any, auth_model: Any) -> Any:
         auth_model = await _admitted(authenticator, handler, auth_model, before)
@@ -88,7 +88,7 @@ async def _admitted(authenticator: Any, handler: Any, auth_model: Any, before: H
     return auth_model
 
 
-async def _note(rules: Rules, authenticator: Any, handler: Any, auth_model: Any) -> None:
+async def _note(rules: LoginRules, authenticator: Any, handler: Any, auth_model: Any) -> None:
     launch = _launch(rules, handler, auth_model)
     if rules.prefix_names:
         await _prefix_name(rules, launch, authenticator, handler, auth_model)
@@ -108,7 +108,7 @@ async def _note(rules: Rules, authenticator: Any, handler: Any, auth_model: Any)
         await share_grader(authenticator, handler, course_id)
 
 
-def _launch(rules: Rules, handler: Any, auth_model: Any) -> Launch | None:
+def _launch(rules: LoginRules, handler: Any, auth_model: Any) -> Launch | None:
     try:
         return launch_from(
             auth_model.get("auth_state"),
@@ -123,7 +123,7 @@ def _launch(rules: Rules, handler: Any, auth_model: Any) -> Launch | None:
 
 
 async def _prefix_name(
-    rules: Rules, launch: Launch | None, authenticator: Any, handler: Any, auth_model: Any
+    rules: LoginRules, launch: Launch | None, authenticator: Any, handler: Any, auth_model: Any
 ) -> None:
     """Two platforms may both have somebody called 2, and they must not share an account."""
     if launch is None:
@@ -144,7 +144,7 @@ def _consumer_key(handler: Any) -> str:
     return bytes(values[0]).decode(errors="replace")
 
 
-def _course_id(rules: Rules, handler: Any, launch: Launch) -> str | None:
+def _course_id(rules: LoginRules, handler: Any, launch: Launch) -> str | None:
     try:
         if rules.course_id is None:
             return _known_as(handler.db, _with_platform(rules, launch))
@@ -158,7 +158,7 @@ def _course_id(rules: Rules, handler: Any, launch: Launch) -> str | None:
         ) from None
 
 
-def _with_platform(rules: Rules, launch: Launch) -> Launch:
+def _with_platform(rules: LoginRules, launch: Launch) -> Launch:
     return replace(launch, platform=rules.platforms.get(launch.platform, launch.platform))
 
 
@@ -179,7 +179,7 @@ def _known_as(db: Any, launch: Launch) -> str:
     return launch.course_id
 
 
-def _by_rule(rules: Rules, db: Any, launch: Launch) -> str | None:
+def _by_rule(rules: LoginRules, db: Any, launch: Launch) -> str | None:
     """What the operator's own rule says. ValueError where it cannot be, or takes from others."""
     assert rules.course_id is not None
     course_id = rules.course_id(_with_platform(rules, launch))
@@ -213,7 +213,7 @@ def _check_organisation(db: Any, course_id: str, org_id: int) -> None:
             )
 
 
-def _keep_groups(db: Any, course_id: str, launch: Launch, rules: Rules) -> None:
+def _keep_groups(db: Any, course_id: str, launch: Launch, rules: LoginRules) -> None:
     """Both groups of the course are there and say the same about it."""
     told: dict[str, Any] = {}
     if rules.course_id is None:

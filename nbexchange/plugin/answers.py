@@ -71,7 +71,7 @@ class Released:
 
 
 @dataclass(frozen=True)
-class Submission:
+class ListedSubmission:
     course_id: str
     assignment_id: str
     student: str
@@ -86,16 +86,16 @@ class Submission:
     lms_user_id: str | None = None
 
     @classmethod
-    def own(cls, said: Any) -> "Submission":
+    def own(cls, said: Any) -> "ListedSubmission":
         """From the caller's own list, where `student_id` is a number of the database."""
         return cls._of(said, _text(said, "student"))
 
     @classmethod
-    def inbound(cls, said: Any) -> "Submission":
+    def inbound(cls, said: Any) -> "ListedSubmission":
         return cls._of(said, _text(said, "student_id"))
 
     @classmethod
-    def _of(cls, said: Any, student: str) -> "Submission":
+    def _of(cls, said: Any, student: str) -> "ListedSubmission":
         return cls(
             course_id=_text(said, "course_id"),
             assignment_id=_text(said, "assignment_id"),
@@ -125,7 +125,7 @@ class Receipt:
 
 
 @dataclass(frozen=True)
-class SubmissionReceipt(Receipt):
+class SubmitReceipt(Receipt):
     course_id: str
     assignment_id: str
     student: str
@@ -133,7 +133,7 @@ class SubmissionReceipt(Receipt):
     timestamp: str
 
     @classmethod
-    def of(cls, said: Any) -> "SubmissionReceipt":
+    def of(cls, said: Any) -> "SubmitReceipt":
         return cls(
             sha256=_sha256(said, "sha256"),
             size=_number(said, "size"),
@@ -146,11 +146,11 @@ class SubmissionReceipt(Receipt):
 
 
 @dataclass(frozen=True)
-class FeedbackReceipt(Receipt):
+class ReleaseFeedbackReceipt(Receipt):
     submission_id: int | str
 
     @classmethod
-    def of(cls, said: Any) -> "FeedbackReceipt":
+    def of(cls, said: Any) -> "ReleaseFeedbackReceipt":
         return cls(
             sha256=_sha256(said, "sha256"),
             size=_number(said, "size"),
@@ -159,14 +159,14 @@ class FeedbackReceipt(Receipt):
 
 
 @dataclass(frozen=True)
-class Feedback:
+class FetchedFeedback:
     notebook_id: str
     submission_timestamp: str
     content: bytes
     sha256: str
 
     @classmethod
-    def of(cls, said: Any) -> "Feedback":
+    def of(cls, said: Any) -> "FetchedFeedback":
         return cls(
             notebook_id=_text(said, "notebook_id"),
             submission_timestamp=_timestamp(said, "submission_timestamp"),

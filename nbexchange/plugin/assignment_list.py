@@ -235,7 +235,7 @@ class CoursesHandler(_Handler):
         self.answer(await self._list.courses())
 
 
-class AssignmentsHandler(_Handler):
+class CourseworkListHandler(_Handler):
     @web.authenticated
     async def get(self) -> None:
         self.answer(await self._list.assignments(self.get_argument("course_id")))
@@ -266,7 +266,7 @@ def _is_below(root: str, path: str) -> bool:
 
 
 ROUTES = (
-    ("/assignments", AssignmentsHandler),
+    ("/assignments", CourseworkListHandler),
     ("/assignments/(fetch|submit|fetch_feedback)", ActionHandler),
     ("/assignments/validate", ValidateHandler),
     ("/courses", CoursesHandler),

@@ -8,9 +8,9 @@ from nbgrader.exchange import abc
 from traitlets import Bool
 
 from nbexchange.plugin import fetched, files, packing
-from nbexchange.plugin.client import Refused, Release, ServiceError
+from nbexchange.plugin.client import FetchedRelease, RequestRefused, ServiceError
 from nbexchange.plugin.exchange import Exchange, sentence
-from nbexchange.plugin.packing import Rules, Selection
+from nbexchange.plugin.packing import PackingRules, Selection
 
 
 class ExchangeReleaseAssignment(Exchange, abc.ExchangeReleaseAssignment):  # type: ignore[misc]  # nbgrader is not typed
@@ -65,14 +65,14 @@ class ExchangeReleaseAssignment(Exchange, abc.ExchangeReleaseAssignment):  # typ
                     parcel,
                     overwrite=self.force,
                 )
-        except Refused as refusal:
+        except RequestRefused as refusal:
             # 412 means that a colleague was quicker, if the service is one that says so.
             if refusal.status != 412 or self.force or not self._is_released():
                 raise
             raise self._released_already() from None
 
     def _select(self) -> Selection:
-        selection = packing.select(Path(self.src_path), Rules.of(self.coursedir))
+        selection = packing.select(Path(self.src_path), PackingRules.of(self.coursedir))
         for one in selection.too_large:
             self.log.warning(
                 "Ignoring file too large '%s' (see config option CourseDirectory.max_file_size)",
@@ -162,7 +162,7 @@ class ExchangeFetchAssignment(Exchange, abc.ExchangeFetchAssignment):  # type: i
     def copy_files(self) -> None:
         course_id, assignment_id = self.coursedir.course_id, self.coursedir.assignment_id
         release = self._release()
-        limits, ignored = Rules.of(self.coursedir).limits, tuple(self.coursedir.ignore)
+        limits, ignored = PackingRules.of(self.coursedir).limits, tuple(self.coursedir.ignore)
         with release as file, files.unpacked(file, self.dest_path, limits) as new:
             self.log.info("Source: %s", self.place(course_id, "outbound", assignment_id))
             self.log.info("Destination: %s", self.dest_path)
@@ -189,7 +189,7 @@ class ExchangeFetchAssignment(Exchange, abc.ExchangeFetchAssignment):  # type: i
         kept = files.settle_beside(new, self.dest_path, f"kept {_now()}")
         self.log.info("Your copy, with all your work, is kept in: %s", kept)
 
-    def _remember(self, release: Release) -> None:
+    def _remember(self, release: FetchedRelease) -> None:
         course_id, assignment_id = self.coursedir.course_id, self.coursedir.assignment_id
         cache, folder = Path(self.cache), self.dest_path
         try:
@@ -213,11 +213,11 @@ class ExchangeFetchAssignment(Exchange, abc.ExchangeFetchAssignment):  # type: i
         if news:
             self.log.warning(news)
 
-    def _release(self) -> Release:
+    def _release(self) -> FetchedRelease:
         course_id, assignment_id = self.coursedir.course_id, self.coursedir.assignment_id
         try:
             return self.client.fetch(course_id, assignment_id)
-        except Refused as refusal:
+        except RequestRefused as refusal:
             if refusal.status != 404:
                 raise
         # Says so itself when the course is the thing that is not there.

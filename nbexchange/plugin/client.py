@@ -38,13 +38,13 @@ from requests.auth import AuthBase
 
 from nbexchange import timeouts
 from nbexchange.plugin.answers import (
-    Feedback,
-    FeedbackReceipt,
+    FetchedFeedback,
+    ListedSubmission,
     ProtocolError,
     Receipt,
     Released,
-    Submission,
-    SubmissionReceipt,
+    ReleaseFeedbackReceipt,
+    SubmitReceipt,
     items,
 )
 from nbexchange.plugin.between import (
@@ -56,7 +56,7 @@ from nbexchange.plugin.between import (
 )
 from nbexchange.plugin.connections import Budget, Exceeded, Timeouts, session
 from nbexchange.plugin.disks import naming_temporary
-from nbexchange.plugin.progress import Progress
+from nbexchange.plugin.progress import TransferProgress
 from nbexchange.text import escaped
 
 _PIECE = 64 * 1024
@@ -97,13 +97,13 @@ class NotAnExchange(ServiceError):
     pass
 
 
-class Refused(ServiceError):
+class RequestRefused(ServiceError):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
 
 
-_Lists = dict[tuple[str, str | None], tuple[list[Released], list[Submission]]]
+_Lists = dict[tuple[str, str | None], tuple[list[Released], list[ListedSubmission]]]
 _lists: ContextVar[_Lists | None] = ContextVar("_lists", default=None)
 
 
@@ -200,7 +200,7 @@ class Payload:
 
 
 @dataclass(frozen=True)
-class Limits:
+class AnswerLimits:
     """How much of an answer in JSON is read. All sizes are in bytes."""
 
     receipt: int = 1024**2  # or a refusal
@@ -212,7 +212,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Release:
+class FetchedRelease:
     """A released archive, in a temporary file that lasts as long as one is inside."""
 
     file: BinaryIO
@@ -239,13 +239,13 @@ class Client:
     transfer_timeout: float = timeouts.TRANSFER
     retries: int = 3
     max_buffer_size: int = 5_253_530_000
-    limits: Limits = Limits()
+    limits: AnswerLimits = AnswerLimits()
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
 
     # The verbs
 
-    def assignments(self, course_id: str | None) -> tuple[list[Released], list[Submission]]:
+    def assignments(self, course_id: str | None) -> tuple[list[Released], list[ListedSubmission]]:
         """list: what is released, and the caller's own submissions; None means all courses."""
         asked = _lists.get()
         if asked is None:
@@ -255,13 +255,13 @@ class Client:
             asked[key] = self._assignments(course_id)
         return asked[key]
 
-    def _assignments(self, course_id: str | None) -> tuple[list[Released], list[Submission]]:
+    def _assignments(self, course_id: str | None) -> tuple[list[Released], list[ListedSubmission]]:
         params = {} if course_id is None else {"course_id": course_id}
         records = self._items("assignments", params, "value", self._budget_of_list())
         with self._sense():
             return (
                 [Released.of(said) for said in records if _has_status(said, "released")],
-                [Submission.own(said) for said in records if _has_status(said, "submitted")],
+                [ListedSubmission.own(said) for said in records if _has_status(said, "submitted")],
             )
 
     def release(
@@ -272,11 +272,11 @@ class Client:
         params = {"course_id": course_id, "assignment_id": assignment_id}
         return self._send("assignment", params, parcel, Receipt.of, condition)
 
-    def fetch(self, course_id: str, assignment_id: str) -> Release:
+    def fetch(self, course_id: str, assignment_id: str) -> FetchedRelease:
         """The newest release."""
         params = {"course_id": course_id, "assignment_id": assignment_id}
         download = self._download("assignment", params, f"Fetching {assignment_id}")
-        return Release(download.file, download.sha256, download.version)
+        return FetchedRelease(download.file, download.sha256, download.version)
 
     def remove(self, course_id: str, assignment_id: str) -> None:
         """Not released any more; also when it was not."""
@@ -285,13 +285,13 @@ class Client:
             self._ask_json(
                 "DELETE", "assignment", params, self._budget(self.limits.receipt, _QUICK)
             )
-        except Refused as refusal:
+        except RequestRefused as refusal:
             if refusal.status != requests.codes.not_found:
                 raise
 
-    def submit(self, course_id: str, assignment_id: str, parcel: Payload) -> SubmissionReceipt:
+    def submit(self, course_id: str, assignment_id: str, parcel: Payload) -> SubmitReceipt:
         params = {"course_id": course_id, "assignment_id": assignment_id}
-        receipt = self._send("submission", params, parcel, SubmissionReceipt.of)
+        receipt = self._send("submission", params, parcel, SubmitReceipt.of)
         if (receipt.course_id, receipt.assignment_id) != (course_id, assignment_id):
             raise self._unconfirmed()
         return receipt
@@ -303,7 +303,7 @@ class Client:
         student: str | None = None,
         *,
         latest: bool = False,
-    ) -> list[Submission]:
+    ) -> list[ListedSubmission]:
         """list --inbound: everybody's submissions for an instructor, else the caller's own."""
         params: dict[str, str | int] = {"course_id": course_id, "limit": _PAGE}
         if assignment_id is not None:
@@ -314,7 +314,7 @@ class Client:
             params["latest"] = "true"
         return [submission for page in self._pages(params) for submission in page]
 
-    def collect(self, submission: Submission) -> BinaryIO:
+    def collect(self, submission: ListedSubmission) -> BinaryIO:
         """The archive of a submission, in a temporary file."""
         params = {
             "course_id": submission.course_id,
@@ -325,7 +325,7 @@ class Client:
 
     def release_feedback(
         self, course_id: str, assignment_id: str, notebook_id: str, html: bytes, whose: _Params
-    ) -> FeedbackReceipt:
+    ) -> ReleaseFeedbackReceipt:
         """`whose` names the submission: its `submission_id`, or `student` and `timestamp`."""
         params = {
             "course_id": course_id,
@@ -334,25 +334,25 @@ class Client:
             **whose,
         }
         parcel = Payload(io.BytesIO(html), "text/html")
-        return self._send("feedback", params, parcel, FeedbackReceipt.of)
+        return self._send("feedback", params, parcel, ReleaseFeedbackReceipt.of)
 
-    def fetch_feedback(self, course_id: str, assignment_id: str) -> list[Feedback]:
+    def fetch_feedback(self, course_id: str, assignment_id: str) -> list[FetchedFeedback]:
         """The newest feedback on each notebook of each own submission of the assignment."""
         params = {"course_id": course_id, "assignment_id": assignment_id}
         budget = self._budget(self.limits.feedback, _PATIENT)
         records = self._items("feedback", params, "feedback", budget)
         with self._sense():
-            return [Feedback.of(said) for said in records]
+            return [FetchedFeedback.of(said) for said in records]
 
     # How they are asked
 
-    def _pages(self, params: dict[str, str | int]) -> Iterator[list[Submission]]:
+    def _pages(self, params: dict[str, str | int]) -> Iterator[list[ListedSubmission]]:
         seen: set[str] = set()
         budget = self._budget_of_list()
         while True:
             answer = self._ask_json("GET", "collections", params, budget)
             with self._sense():
-                page = [Submission.inbound(said) for said in items(answer, "value")]
+                page = [ListedSubmission.inbound(said) for said in items(answer, "value")]
             yield page
             token = answer.get("next")
             if not token:
@@ -377,7 +377,7 @@ class Client:
     ) -> _Sent:
         """Upload, and believe it only when the receipt is for exactly what was sent."""
         headers = {**parcel.headers, **(headers or {})}
-        with Progress("Sending", parcel.size) as progress:
+        with TransferProgress("Sending", parcel.size) as progress:
             body = _Body(parcel.file, parcel.size, progress)
             budget = self._budget(self.limits.receipt, _PATIENT)
             answer = self._ask_json("POST", path, params, budget, headers, body)
@@ -468,7 +468,7 @@ class Client:
         in turn, and one of these is gone, every try after a look would reach that one.
         """
         budget = self._budget(self.limits.receipt, _QUICK)
-        with contextlib.suppress(Refused), budget.in_use(self._timeouts(budget)):
+        with contextlib.suppress(RequestRefused), budget.in_use(self._timeouts(budget)):
             self._ask_once("GET", "healthz", {}, budget.timeouts, lambda _: None)
 
     def _ask_once(
@@ -541,7 +541,7 @@ class Client:
         if status in _LATER:
             later = Unreachable(self._note(answer, attempt))
             raise _Again(later, _number(answer.headers.get("Retry-After")), answered=True)
-        raise Refused(self._note(answer, attempt), status)
+        raise RequestRefused(self._note(answer, attempt), status)
 
     def _note(self, answer: requests.Response, attempt: Attempt) -> str:
         """Why the service refuses, in its own words; else what a proxy means."""
@@ -647,7 +647,7 @@ class _Sense:
 class _Body:
     """A file on its way out, which `requests` asks for its length and then reads."""
 
-    def __init__(self, file: BinaryIO, size: int, progress: Progress) -> None:
+    def __init__(self, file: BinaryIO, size: int, progress: TransferProgress) -> None:
         self._file = file
         self._size = size
         self._progress = progress
@@ -703,7 +703,7 @@ class _Download:
         version = _number(answer.headers.get("Nbexchange-Version"))
         self.version = None if version is None else int(version)
         left = int(_number(answer.headers.get("Content-Length")) or 0)
-        with Progress(self._label or "", left if self._label else 0) as progress:
+        with TransferProgress(self._label or "", left if self._label else 0) as progress:
             for piece in answer.iter_content(_PIECE):
                 self.file.write(piece)
                 progress.advance(len(piece))

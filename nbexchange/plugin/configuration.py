@@ -19,7 +19,7 @@ STARTED_IN = Path.cwd()
 """nbgrader reads the configuration in this folder too, as long as the process stays in it."""
 
 
-class _Files(NbGrader):  # type: ignore[misc]  # nbgrader is not typed
+class _ConfigFiles(NbGrader):  # type: ignore[misc]  # nbgrader is not typed
     """nbgrader's own reader, which translates outdated options."""
 
     load_cwd_config = False
@@ -38,7 +38,7 @@ class _Files(NbGrader):  # type: ignore[misc]  # nbgrader is not typed
 def load(log: Any, *folders: str | os.PathLike[str], config_dir: str | None = None) -> Config:
     """The configuration of the person, and above it that of these folders, the last one on top."""
     options = {} if config_dir is None else {"config_dir": config_dir}
-    files = _Files(log=log, **options)
+    files = _ConfigFiles(log=log, **options)
     files.folders = folders
     files.load_config_file()
     config: Config = files.config

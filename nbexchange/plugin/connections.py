@@ -145,7 +145,7 @@ class _Socket:
         return io.BufferedReader(self.reader)
 
 
-class _Answer(http.client.HTTPResponse):
+class _TimedResponse(http.client.HTTPResponse):
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
         ours = _Socket(sock)
         self._sock = sock
@@ -173,11 +173,11 @@ class _SendsPatiently:
 
 
 class _Connection(_SendsPatiently, HTTPConnection):
-    response_class = _Answer
+    response_class = _TimedResponse
 
 
 class _SecureConnection(_SendsPatiently, HTTPSConnection):
-    response_class = _Answer
+    response_class = _TimedResponse
 
 
 class _Pool(HTTPConnectionPool):

@@ -83,7 +83,7 @@ class Died(ConverterError):
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _ConverterAnswer:
     result: Any = None
     problem: str = ""
 
@@ -164,12 +164,12 @@ def _work(requests: BinaryIO, answers: BinaryIO) -> None:
         answers.flush()
 
 
-def _answer(request: Conversion | Validation) -> _Answer:
+def _answer(request: Conversion | Validation) -> _ConverterAnswer:
     try:
-        return _Answer(request.answer())
+        return _ConverterAnswer(request.answer())
     except Exception as error:  # noqa: BLE001 - a mistake in the program, or in a configuration
         traceback.print_exc()
-        return _Answer(problem=f"{type(error).__name__}: {error}")
+        return _ConverterAnswer(problem=f"{type(error).__name__}: {error}")
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """nbgrader's Python interface to one course, made anew for each job of formgrader.
 
 nbgrader has one CourseDirectory in a formgrader, and each call sets its `assignment_id` for a
-while. Two calls at a time would swap their assignments. So a `Course` is what a formgrader knew
+while. Two calls at a time would swap their assignments. So a `CourseSnapshot` is what a formgrader
+knew
 when a request came, and each `Api` has objects of its own.
 """
 
@@ -23,7 +24,7 @@ from nbexchange.plugin import configuration
 
 
 @dataclass(frozen=True)
-class Course:
+class CourseSnapshot:
     """A course as a formgrader has it now: a value, which threads and processes may share."""
 
     config: Config
@@ -32,7 +33,7 @@ class Course:
     root: str
 
     @classmethod
-    def of(cls, formgrader: Any) -> "Course":
+    def of(cls, formgrader: Any) -> "CourseSnapshot":
         """Call this in the event loop: there formgrader may change to another folder."""
         cwd = (str(configuration.STARTED_IN),) if formgrader.load_cwd_config else ()
         return cls(
@@ -108,7 +109,7 @@ class Api(NbGraderAPI):  # type: ignore[misc]  # nbgrader is not typed
     """`asks`: whether it is good for anything that needs the exchange; see `exchange_missing`."""
 
     def __init__(
-        self, course: Course, log: logging.Logger, *, asks: bool, asks_first: bool = False
+        self, course: CourseSnapshot, log: logging.Logger, *, asks: bool, asks_first: bool = False
     ) -> None:
         # Before anything else: nbgrader's constructor sets the level of whatever logger is there.
         self.log = log

@@ -12,7 +12,7 @@ from nbgrader.exchange import abc
 from traitlets import Integer
 
 from nbexchange.plugin import files
-from nbexchange.plugin.answers import Feedback, Submission, is_folder_name
+from nbexchange.plugin.answers import FetchedFeedback, ListedSubmission, is_folder_name
 from nbexchange.plugin.client import ServiceError
 from nbexchange.plugin.exchange import Exchange, is_wanted, sentence
 from nbexchange.plugin.submissions import RECEIPT, TIMESTAMP
@@ -170,11 +170,11 @@ class ExchangeFetchFeedback(Exchange, abc.ExchangeFetchFeedback):  # type: ignor
         submitted = {one.assignment_id for one in self._submissions}
         return sorted(submitted if named in ("", "*") else {named, *submitted})
 
-    def _ask(self, course_id: str, assignment_id: str) -> list[Feedback]:
+    def _ask(self, course_id: str, assignment_id: str) -> list[FetchedFeedback]:
         found = self.client.fetch_feedback(course_id, assignment_id)
         return sorted(found, key=lambda one: (one.submission_timestamp, one.notebook_id))
 
-    def _say_what_there_is(self, one: Submission) -> None:
+    def _say_what_there_is(self, one: ListedSubmission) -> None:
         there = {
             feedback.notebook_id
             for feedback in self._feedback[one.assignment_id]
@@ -208,7 +208,7 @@ class ExchangeFetchFeedback(Exchange, abc.ExchangeFetchFeedback):  # type: ignor
         count = sum(map(len, self._feedback.values()))
         self.fail_with("notebooks' feedback could not be written", failures, count)
 
-    def _write(self, folder: Path, feedback: Feedback, failures: dict[str, str]) -> None:
+    def _write(self, folder: Path, feedback: FetchedFeedback, failures: dict[str, str]) -> None:
         path = folder / feedback.submission_timestamp / f"{feedback.notebook_id}.html"
         try:
             if not is_folder_name(feedback.notebook_id):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from nbexchange import archive
-from nbexchange.archive import Limits
+from nbexchange.archive import ArchiveLimits
 from nbexchange.plugin.answers import LONGEST_NAME
 from nbexchange.plugin.client import ServiceError
 from nbexchange.plugin.disks import naming
@@ -38,7 +38,7 @@ def has_work(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def unpacked(file: BinaryIO, beside: Path, limits: Limits) -> Iterator[Path]:
+def unpacked(file: BinaryIO, beside: Path, limits: ArchiveLimits) -> Iterator[Path]:
     """A fresh folder with the archive's contents, on the same disk as `beside` will be.
 
     It may be renamed away. Whatever is left of it in the end goes, and so do the parents of

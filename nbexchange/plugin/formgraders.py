@@ -26,13 +26,13 @@ from tornado import httputil, web
 
 from nbexchange.plugin import client
 from nbexchange.plugin.converter import CONVERTER, Conversion, ConverterError
-from nbexchange.plugin.course_api import Api, Course, open_gradebook
+from nbexchange.plugin.course_api import Api, CourseSnapshot, open_gradebook
 from nbexchange.plugin.jobs import Job, Jobs, Lane, Messages, answer_after, logger_of_job
 from nbexchange.plugin.shown import page, wrapped
 
 
 @dataclass(frozen=True)
-class Kind:
+class HandlerKind:
     """How a handler works. `doing` is for the sentence that comes instead of a late answer."""
 
     doing: str
@@ -42,10 +42,10 @@ class Kind:
     converts: bool = False
 
 
-_READS = Kind("Reading the gradebook")
-_LISTS = Kind("Asking the exchange", asks=True, asks_first=True)
+_READS = HandlerKind("Reading the gradebook")
+_LISTS = HandlerKind("Asking the exchange", asks=True, asks_first=True)
 
-KINDS: dict[type, Kind] = {
+KINDS: dict[type, HandlerKind] = {
     handlers.ManageAssignmentsHandler: _LISTS,
     handlers.SubmissionHandler: _READS,
     handlers.SubmissionNavigationHandler: _READS,
@@ -59,15 +59,15 @@ KINDS: dict[type, Kind] = {
     apihandlers.StudentHandler: _READS,
     apihandlers.StudentSubmissionCollectionHandler: _READS,
     apihandlers.StudentNotebookSubmissionCollectionHandler: _READS,
-    apihandlers.AssignHandler: Kind("Generating", converts=True),
-    apihandlers.UnReleaseHandler: Kind("Unreleasing", asks=True),
-    apihandlers.ReleaseHandler: Kind("Releasing", asks=True),
-    apihandlers.CollectHandler: Kind("Collecting", asks=True),
-    apihandlers.AutogradeHandler: Kind("Autograding", converts=True),
-    apihandlers.GenerateAllFeedbackHandler: Kind("Making feedback", converts=True),
-    apihandlers.ReleaseAllFeedbackHandler: Kind("Releasing feedback", asks=True),
-    apihandlers.GenerateFeedbackHandler: Kind("Making feedback", converts=True),
-    apihandlers.ReleaseFeedbackHandler: Kind("Releasing feedback", asks=True),
+    apihandlers.AssignHandler: HandlerKind("Generating", converts=True),
+    apihandlers.UnReleaseHandler: HandlerKind("Unreleasing", asks=True),
+    apihandlers.ReleaseHandler: HandlerKind("Releasing", asks=True),
+    apihandlers.CollectHandler: HandlerKind("Collecting", asks=True),
+    apihandlers.AutogradeHandler: HandlerKind("Autograding", converts=True),
+    apihandlers.GenerateAllFeedbackHandler: HandlerKind("Making feedback", converts=True),
+    apihandlers.ReleaseAllFeedbackHandler: HandlerKind("Releasing feedback", asks=True),
+    apihandlers.GenerateFeedbackHandler: HandlerKind("Making feedback", converts=True),
+    apihandlers.ReleaseFeedbackHandler: HandlerKind("Releasing feedback", asks=True),
 }
 """All handlers of formgrader that use nbgrader's API."""
 
@@ -80,7 +80,7 @@ class Lanes:
         self._asks = Lane("formgrader asks", 4)
         self._reads = Lane("formgrader reads", 2)
 
-    def of(self, course: Course, method: str, kind: Kind) -> Lane:
+    def of(self, course: CourseSnapshot, method: str, kind: HandlerKind) -> Lane:
         """One thread changes a course. Others read, without waiting for the exchange."""
         if method != "get":
             return self._changes[course.root]
@@ -91,7 +91,7 @@ JOBS, LANES = Jobs(), Lanes()
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _FormgraderAnswer:
     """What nbgrader's method wrote."""
 
     status: int
@@ -102,7 +102,7 @@ class _Answer:
 class _StandIn:
     """A handler that is not connected to anybody, for nbgrader's method in a job."""
 
-    def stand_in_for(self, handler: Any, course: Course, kind: Kind) -> None:
+    def stand_in_for(self, handler: Any, course: CourseSnapshot, kind: HandlerKind) -> None:
         vars(self).update(vars(handler))
         self._headers = httputil.HTTPHeaders(handler._headers)
         self._write_buffer: list[bytes] = []
@@ -111,7 +111,7 @@ class _StandIn:
         self._log, self._messages = logger_of_job(handler.log)
         self._gradebook: Any = None
 
-    def answer(self, work: Callable[[Any], None]) -> _Answer:
+    def answer(self, work: Callable[[Any], None]) -> _FormgraderAnswer:
         """`work` is nbgrader's method."""
         try:
             with client.lists_asked_once():
@@ -120,7 +120,7 @@ class _StandIn:
             if self._gradebook is not None:
                 self._gradebook.close()
         headers = {name: self._headers[name] for name in _PASSED_ON if name in self._headers}
-        return _Answer(self._status_code, headers, self._body())  # type: ignore[attr-defined]  # the handler's
+        return _FormgraderAnswer(self._status_code, headers, self._body())  # type: ignore[attr-defined]  # the handler's
 
     def _body(self) -> bytes:
         body = b"".join(self._write_buffer)
@@ -178,7 +178,7 @@ _PASSED_ON = ("Content-Type", "Location")
 class _Conversions:
     """Those methods of nbgrader's API that convert notebooks, in their process."""
 
-    def __init__(self, course: Course, level: int) -> None:
+    def __init__(self, course: CourseSnapshot, level: int) -> None:
         self._course = course
         self._level = level
 
@@ -282,9 +282,9 @@ def _stand_in_class(handler_class: type[Any]) -> type[Any]:
     return _STAND_INS[handler_class]
 
 
-def _method(name: str, nbgraders: Callable[..., None], kind: Kind) -> Callable[..., Any]:
+def _method(name: str, nbgraders: Callable[..., None], kind: HandlerKind) -> Callable[..., Any]:
     async def method(self: Any, *arguments: Any, **named: Any) -> None:
-        course = Course.of(self.settings["nbgrader_formgrader"])
+        course = CourseSnapshot.of(self.settings["nbgrader_formgrader"])
         stand_in: Any = object.__new__(_stand_in_class(type(self)))
         stand_in.stand_in_for(self, course, kind)
         request = self.request
@@ -308,14 +308,14 @@ def _call(
     nbgraders(handler, *arguments, **named)
 
 
-def _send(handler: Any, answer: _Answer) -> None:
+def _send(handler: Any, answer: _FormgraderAnswer) -> None:
     handler.set_status(answer.status)
     for name, value in answer.headers.items():
         handler.set_header(name, value)
     handler.finish(answer.body)
 
 
-def _send_late(handler: Any, method: str, kind: Kind) -> None:
+def _send_late(handler: Any, method: str, kind: HandlerKind) -> None:
     sentence = late(kind.doing)
     if method == "post":
         # As text: formgrader's scripts parse it themselves.

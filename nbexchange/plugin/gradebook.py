@@ -15,7 +15,7 @@ from typing import Any
 
 from nbgrader.api import Gradebook, MissingEntry
 
-from nbexchange.plugin.answers import Submission
+from nbexchange.plugin.answers import ListedSubmission
 
 _SQLITE = "sqlite:///"
 _LONGEST = 128  # characters in a column
@@ -73,7 +73,7 @@ def duedates(coursedir: Any) -> Duedates:
         return Duedates(assignment.duedate, extensions)
 
 
-def introduce(coursedir: Any, submissions: list[Submission]) -> None:
+def introduce(coursedir: Any, submissions: list[ListedSubmission]) -> None:
     """Write down what the service knows of the students; what an instructor wrote stays."""
     known = {one.student: found for one in submissions if (found := _identity(one))}
     if not known:
@@ -92,7 +92,7 @@ def introduce(coursedir: Any, submissions: list[Submission]) -> None:
                 gradebook.update_or_create_student(student_id, **missing)
 
 
-def _identity(one: Submission) -> dict[str, str]:
+def _identity(one: ListedSubmission) -> dict[str, str]:
     first_name, last_name = split_name(one.full_name or "")
     identity = {
         "first_name": first_name,

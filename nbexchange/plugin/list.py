@@ -12,9 +12,9 @@ from nbgrader.exchange import abc
 
 from nbexchange.plugin import files
 from nbexchange.plugin.answers import (
+    ListedSubmission,
     Notebook,
     Released,
-    Submission,
     is_folder_name,
     is_visible_name,
 )
@@ -100,7 +100,7 @@ class ExchangeList(Exchange, abc.ExchangeList):  # type: ignore[misc]  # nbgrade
         course_id: str = self.coursedir.course_id
         return None if course_id == "" or "*" in course_id else course_id
 
-    def _is_listed(self, one: Released | Submission) -> bool:
+    def _is_listed(self, one: Released | ListedSubmission) -> bool:
         return (
             is_wanted(one.course_id, self.coursedir.course_id)
             and is_wanted(one.assignment_id, self.coursedir.assignment_id)
@@ -108,7 +108,7 @@ class ExchangeList(Exchange, abc.ExchangeList):  # type: ignore[misc]  # nbgrade
             and self._has_a_folder(one)
         )
 
-    def _has_a_folder(self, one: Released | Submission) -> bool:
+    def _has_a_folder(self, one: Released | ListedSubmission) -> bool:
         usable = is_visible_name(one.course_id) and is_visible_name(one.assignment_id)
         if not usable:
             # Nothing could be fetched, and looking for it here would look outside of our folders.
@@ -120,7 +120,7 @@ class ExchangeList(Exchange, abc.ExchangeList):  # type: ignore[misc]  # nbgrade
         listed = filter(self._is_listed, released)
         return sorted(listed, key=lambda one: (one.course_id, one.assignment_id))
 
-    def _submissions(self) -> list[Submission]:
+    def _submissions(self) -> list[ListedSubmission]:
         if self.inbound:
             found = [
                 one for course_id in self._inbound_courses() for one in self._inbound(course_id)
@@ -132,7 +132,7 @@ class ExchangeList(Exchange, abc.ExchangeList):  # type: ignore[misc]  # nbgrade
             key=lambda one: (one.course_id, one.student, one.assignment_id, one.timestamp),
         )
 
-    def _is_by_student(self, one: Submission) -> bool:
+    def _is_by_student(self, one: ListedSubmission) -> bool:
         return is_wanted(one.student, self.coursedir.student_id)
 
     def _inbound_courses(self) -> list[str]:
@@ -140,10 +140,10 @@ class ExchangeList(Exchange, abc.ExchangeList):  # type: ignore[misc]  # nbgrade
         if course_id is not None:
             return [course_id]
         released, own = self.client.assignments(None)
-        found: list[Released | Submission] = [*released, *own]
+        found: list[Released | ListedSubmission] = [*released, *own]
         return sorted({one.course_id for one in found if self._is_listed(one)})
 
-    def _inbound(self, course_id: str) -> list[Submission]:
+    def _inbound(self, course_id: str) -> list[ListedSubmission]:
         student: str = self.coursedir.student_id
         return self.client.inbound(
             course_id, student=None if student == "" or is_glob(student) else student
@@ -190,7 +190,7 @@ class ExchangeList(Exchange, abc.ExchangeList):  # type: ignore[misc]  # nbgrade
             for (course_id, student_id, assignment_id), group in groupby(infos, key=_group)
         ]
 
-    def _submission_info(self, one: Submission, status: str) -> _Info:
+    def _submission_info(self, one: ListedSubmission, status: str) -> _Info:
         path = self._path(one)
         folder = self.folder_of_copy(one.course_id, one.assignment_id)
         # nbgrader's pages and its tests see "./ps1/feedback/...": Path would drop the dot.
@@ -216,7 +216,7 @@ class ExchangeList(Exchange, abc.ExchangeList):  # type: ignore[misc]  # nbgrade
             "local_feedback_path": str(Path(feedback).absolute()) if has_local else None,
         }
 
-    def _path(self, one: Submission) -> str:
+    def _path(self, one: ListedSubmission) -> str:
         if self.inbound:
             name = f"{one.student}+{one.assignment_id}+{one.timestamp}+{one.submission_id}"
             return self.place(one.course_id, "inbound", name)

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from nbexchange import archive
-from nbexchange.archive import Limits, Member, Names, Unsendable, folded, quoted
+from nbexchange.archive import ArchiveLimits, Member, Names, Unsendable, folded, quoted
 from nbexchange.plugin.client import Payload, ServiceError
 from nbexchange.plugin.disks import naming_temporary
 from nbexchange.plugin.jobs import COMPUTING
 
-_USUAL = Limits()
+_USUAL = ArchiveLimits()
 _HEADERS = 64 * 1024**2  # bytes; more than the headers of as many files as an archive may hold
 _UNLIMITED = dataclasses.replace(_USUAL, entries=2**62, all_paths_length=2**62)
 _MOST_WALKED = 10 * _USUAL.entries  # links between folders can make a tree without end
@@ -37,7 +37,7 @@ _MOST_GROUPS = 50  # left out because there are too many files
 
 
 @dataclass(frozen=True)
-class Rules:
+class PackingRules:
     """nbgrader's options of a course about files. Sizes are in bytes; there they are in kB."""
 
     ignore: tuple[str, ...]
@@ -46,7 +46,7 @@ class Rules:
     max_dir_size: int
 
     @classmethod
-    def of(cls, coursedir: Any) -> "Rules":
+    def of(cls, coursedir: Any) -> "PackingRules":
         return cls(
             ignore=tuple(coursedir.ignore),
             include=tuple(coursedir.include),
@@ -55,7 +55,7 @@ class Rules:
         )
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> ArchiveLimits:
         """What an archive may unpack to here: at least all that this course may hold."""
         return dataclasses.replace(
             _USUAL,
@@ -106,7 +106,7 @@ class Selection:
     """What of `folder` is packed, and what is not."""
 
     folder: Path
-    rules: Rules
+    rules: PackingRules
     members: list[Member] = field(default_factory=list)
     sizes: dict[str, int] = field(default_factory=dict)  # of the files in `members`
     left_out: list[LeftOut] = field(default_factory=list)  # because no archive can hold them
@@ -202,7 +202,11 @@ def _content(member: Member) -> bytes:
 
 
 def select(
-    folder: Path, rules: Rules, *, notebooks: Collection[str] = (), ours: Collection[str] = ()
+    folder: Path,
+    rules: PackingRules,
+    *,
+    notebooks: Collection[str] = (),
+    ours: Collection[str] = (),
 ) -> Selection:
     """All of `folder` that can be packed, links followed.
 

@@ -5,7 +5,7 @@ from nbexchange import progress
 _LONG = 5_000_000  # bytes; what is shorter is over before anybody wonders
 
 
-class Progress(progress.Progress):
+class TransferProgress(progress.Progress):
     def __init__(self, label: str, total: int) -> None:
         self.is_long = total > _LONG
         super().__init__(label, total)

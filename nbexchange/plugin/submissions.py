@@ -14,12 +14,12 @@ from traitlets import Integer
 from nbexchange import archive
 from nbexchange.archive import Member
 from nbexchange.plugin import files, gradebook, packing
-from nbexchange.plugin.answers import Released, Submission, SubmissionReceipt, is_folder_name
-from nbexchange.plugin.client import Payload, Refused, ServiceError
+from nbexchange.plugin.answers import ListedSubmission, Released, SubmitReceipt, is_folder_name
+from nbexchange.plugin.client import Payload, RequestRefused, ServiceError
 from nbexchange.plugin.disks import naming
 from nbexchange.plugin.exchange import Exchange, is_glob, is_wanted, sentence
 from nbexchange.plugin.jobs import COMPUTING
-from nbexchange.plugin.packing import LeftOut, Rules, Selection
+from nbexchange.plugin.packing import LeftOut, PackingRules, Selection
 from nbexchange.text import escaped
 
 RECEIPT = "submission_receipt.json"
@@ -83,7 +83,7 @@ class ExchangeSubmit(Exchange, abc.ExchangeSubmit):  # type: ignore[misc]  # nbg
         )
 
     def _select(self, released: Released) -> Selection:
-        rules, notebooks = Rules.of(self.coursedir), released.notebook_files
+        rules, notebooks = PackingRules.of(self.coursedir), released.notebook_files
         selection = packing.select(self.src_path, rules, notebooks=notebooks, ours=_OURS)
         packing.check_notebooks(selection, notebooks)
         selection.check_size(
@@ -109,7 +109,7 @@ class ExchangeSubmit(Exchange, abc.ExchangeSubmit):  # type: ignore[misc]  # nbg
             f"Assignment not found: {self.place(course_id, 'outbound', assignment_id)}"
         )
 
-    def _refuse_to_impersonate(self, own: list[Submission]) -> None:
+    def _refuse_to_impersonate(self, own: list[ListedSubmission]) -> None:
         names = {one.student for one in own} or {os.environ.get("JUPYTERHUB_USER", "")}
         if self.coursedir.student_id not in ("", "*", *names):
             raise self.failed(
@@ -169,7 +169,7 @@ class ExchangeSubmit(Exchange, abc.ExchangeSubmit):  # type: ignore[misc]  # nbg
             Member(SECRET, secrets.token_hex(64).encode()),
         ]
 
-    def _keep(self, parcel: Payload, receipt: SubmissionReceipt) -> None:
+    def _keep(self, parcel: Payload, receipt: SubmitReceipt) -> None:
         """A copy here, with the receipt. The work is submitted, whether this succeeds or not."""
         names = (receipt.course_id, receipt.student)
         copy = self.cached_copy(
@@ -183,7 +183,7 @@ class ExchangeSubmit(Exchange, abc.ExchangeSubmit):  # type: ignore[misc]  # nbg
             text = _receipt(receipt, self.left_out)
             marks = {TIMESTAMP: receipt.timestamp.encode(), RECEIPT: text.encode()}
             with naming(copy), COMPUTING:
-                archive.unpack(parcel.file, copy, Rules.of(self.coursedir).limits, marks)
+                archive.unpack(parcel.file, copy, PackingRules.of(self.coursedir).limits, marks)
         except Exception as error:  # noqa: BLE001 - the work is submitted
             self.log.warning(
                 "Your work is submitted, but no copy of it is kept here: %s", sentence(error)
@@ -201,7 +201,7 @@ class ExchangeCollect(Exchange, abc.ExchangeCollect):  # type: ignore[misc]  # n
         self.check_course()
         due = self._duedates() if self.before_duedate else gradebook.Duedates(None)
         found = self._submissions(latest=due.usual is None)
-        by_student: dict[str, list[Submission]] = {}
+        by_student: dict[str, list[ListedSubmission]] = {}
         for one in sorted(found, key=lambda one: one.timestamp, reverse=True):
             by_student.setdefault(one.student, []).append(one)
         self._chosen = [
@@ -218,13 +218,13 @@ class ExchangeCollect(Exchange, abc.ExchangeCollect):  # type: ignore[misc]  # n
             "it, or collect without --before-duedate."
         )
 
-    def _submissions(self, *, latest: bool) -> list[Submission]:
+    def _submissions(self, *, latest: bool) -> list[ListedSubmission]:
         course_id, assignment_id = self.coursedir.course_id, self.coursedir.assignment_id
         student = self.coursedir.student_id
         one = None if student == "" or is_glob(student) else student
         try:
             found = self.client.inbound(course_id, assignment_id, one, latest=latest)
-        except Refused as refusal:
+        except RequestRefused as refusal:
             if refusal.status != 404:
                 raise
             self.client.assignments(course_id)  # refuses when it is the course that is not there
@@ -274,7 +274,7 @@ class ExchangeCollect(Exchange, abc.ExchangeCollect):  # type: ignore[misc]  # n
                 )
         return failures
 
-    def _collect(self, one: Submission) -> str:
+    def _collect(self, one: ListedSubmission) -> str:
         """Get one submission, if it is wanted; what was done, in nbgrader's words."""
         if not is_folder_name(one.student):
             raise ServiceError(f"{one.student!r} cannot be the name of a folder")
@@ -287,7 +287,7 @@ class ExchangeCollect(Exchange, abc.ExchangeCollect):  # type: ignore[misc]  # n
         self._bring(one, folder)
         return "Updating submission" if is_there else "Collecting submission"
 
-    def _is_better(self, one: Submission, folder: Path) -> bool:
+    def _is_better(self, one: ListedSubmission, folder: Path) -> bool:
         existing, new = self._existing_timestamp(folder), parse_utc(one.timestamp)
         if self.update and (existing is None or new > existing):
             return True
@@ -302,8 +302,8 @@ class ExchangeCollect(Exchange, abc.ExchangeCollect):  # type: ignore[misc]  # n
             return None
         return found
 
-    def _bring(self, one: Submission, folder: Path) -> None:
-        rules = Rules.of(self.coursedir)
+    def _bring(self, one: ListedSubmission, folder: Path) -> None:
+        rules = PackingRules.of(self.coursedir)
         with self.client.collect(one) as file, files.unpacked(file, folder, rules.limits) as new:
             selection = packing.select(new, rules, ours=_OURS)
             selection.check_size(
@@ -328,7 +328,7 @@ class ExchangeCollect(Exchange, abc.ExchangeCollect):  # type: ignore[misc]  # n
                 files.share_with_group(new, self.log)
             files.settle(new, folder)
 
-    def _introduce(self, submissions: list[Submission]) -> None:
+    def _introduce(self, submissions: list[ListedSubmission]) -> None:
         try:
             gradebook.introduce(self.coursedir, submissions)
         except Exception as error:  # noqa: BLE001 - names are a comfort, whatever SQLAlchemy says
@@ -338,13 +338,15 @@ class ExchangeCollect(Exchange, abc.ExchangeCollect):  # type: ignore[misc]  # n
             )
 
 
-def _choose(newest_first: list[Submission], due: datetime.datetime | None) -> Submission:
+def _choose(
+    newest_first: list[ListedSubmission], due: datetime.datetime | None
+) -> ListedSubmission:
     """The newest in time, else the newest."""
     in_time = (one for one in newest_first if due is None or parse_utc(one.timestamp) <= due)
     return next(in_time, newest_first[0])
 
 
-def _receipt(one: Submission | SubmissionReceipt, left_out: Sequence[LeftOut] = ()) -> str:
+def _receipt(one: ListedSubmission | SubmitReceipt, left_out: Sequence[LeftOut] = ()) -> str:
     said: dict[str, object] = {
         "course_id": one.course_id,
         "assignment_id": one.assignment_id,

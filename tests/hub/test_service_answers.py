@@ -18,8 +18,8 @@ from nbexchange.handlers.auth.jupyterhub import (
     ODD_STRANGERS,
     OWN,
     STRANGERS,
+    ExpiringCache,
     JupyterHubUserHandler,
-    Kept,
 )
 from tests.hub.exchange import Clock, exchange
 from tests.hub.fake_hub import ADA, FakeHub, http
@@ -288,7 +288,7 @@ def test_without_a_cache_every_request_asks(hub, serve):
 
 
 def test_what_is_kept_is_bounded():
-    kept = Kept(30, Clock())
+    kept = ExpiringCache(30, Clock())
     for number in range(10_001):
         kept.keep(str(number), number, asked=1000.0)
 

@@ -13,7 +13,7 @@ from nbgrader.server_extensions.formgrader import apihandlers, handlers
 from traitlets.config import Config
 
 from nbexchange.plugin import configuration
-from nbexchange.plugin.course_api import Course
+from nbexchange.plugin.course_api import CourseSnapshot
 from nbexchange.plugin.formgraders import KINDS
 
 LOG = logging.getLogger("test")
@@ -103,7 +103,7 @@ def formgrader_of(config: Config, root: Path) -> SimpleNamespace:
 def test_a_course_is_what_formgrader_had_open_when_the_click_came(tmp_path: Path):
     folder = write_config(tmp_path / "a", "a")
     formgrader = formgrader_of(Config(), folder)
-    course = Course.of(formgrader)
+    course = CourseSnapshot.of(formgrader)
 
     formgrader.config_dir = formgrader.coursedir.root = "/elsewhere"
     coursedir = course.directory(course.load(LOG), LOG)
@@ -118,7 +118,7 @@ def test_a_course_goes_to_another_process_without_functions_of_its_configuration
     )
     config = configuration.load(LOG, tmp_path)
 
-    course = pickle.loads(pickle.dumps(Course.of(formgrader_of(config, tmp_path))))
+    course = pickle.loads(pickle.dumps(CourseSnapshot.of(formgrader_of(config, tmp_path))))
 
     assert "post_convert_hook" not in course.config.BaseConverter
     loaded = course.load(LOG)

@@ -15,17 +15,17 @@ from collections.abc import Iterator
 import pytest
 
 from nbexchange.plugin.client import (
+    AnswerLimits,
     BearerToken,
     Client,
-    Limits,
     NotAnExchange,
     Payload,
-    Refused,
+    RequestRefused,
     ServiceError,
     Unreachable,
 )
 from nbexchange.plugin.connections import session
-from nbexchange.plugin.progress import Progress
+from nbexchange.plugin.progress import TransferProgress
 from tests.plugin.middleman import Answer, Middleman, drop, middleman, pour, say, slowly
 
 PIECE = 64 * 1024
@@ -93,7 +93,7 @@ def test_the_services_own_pause_is_kept_but_not_for_ever(server, client, time):
     server.next("POST assignment", say(later("7")), say(later("3600")), say(later("0")))
     server.always("POST assignment", say(Answer.refusal(403, "No.")))
 
-    with pytest.raises(Refused, match="No"):
+    with pytest.raises(RequestRefused, match="No"):
         released(client)
 
     assert 7 <= time.slept[0] <= 8.4
@@ -109,7 +109,7 @@ def test_a_pause_that_is_not_a_number_of_seconds_is_replaced_by_ours(server, cli
     server.next("POST assignment", say(later(said)))
     server.always("POST assignment", say(Answer.refusal(403, "No.")))
 
-    with pytest.raises(Refused):
+    with pytest.raises(RequestRefused):
         released(client)
 
     assert time.slept[0] <= 1
@@ -152,7 +152,7 @@ def test_a_transfer_is_tried_again_however_long_it_took(server, time, blob):
 def test_a_refusal_for_good_is_not_asked_again(server, client, time, status):
     server.always("POST assignment", say(Answer.refusal(status, "No.")))
 
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(RequestRefused) as refusal:
         released(client)
 
     assert refusal.value.status == status
@@ -326,7 +326,7 @@ ENDLESS = itertools.repeat(b"1000\r\n" + b"1," * 2048 + b"\r\n")
 
 
 def small(server: Middleman, time: Time, **bounds: int) -> Client:
-    limits = Limits(list=10**5, feedback=10**5, pages=5, values=10**4)
+    limits = AnswerLimits(list=10**5, feedback=10**5, pages=5, values=10**4)
     return Client(
         server.url,
         BearerToken(),
@@ -461,7 +461,7 @@ def test_an_archive_of_just_the_largest_size_is_taken(server, blob):
 def test_a_refusal_without_words_is_a_sentence(server, client, note, status):
     server.always("POST assignment", say(Answer.json({"success": False, "note": note}, status)))
 
-    with pytest.raises(Refused, match=f"answers {status} with a page of its own"):
+    with pytest.raises(RequestRefused, match=f"answers {status} with a page of its own"):
         released(client)
 
 
@@ -475,7 +475,7 @@ def test_an_answer_without_success_is_not_an_empty_list(server, client):
 def test_a_refusal_that_claims_success_is_not_quoted(server, client):
     server.always("POST assignment", say(Answer.json({"success": True, "note": "Stored."}, 403)))
 
-    with pytest.raises(Refused, match="answers 403 with a page of its own"):
+    with pytest.raises(RequestRefused, match="answers 403 with a page of its own"):
         released(client)
 
 
@@ -527,7 +527,7 @@ def test_progress_is_shown_to_people_who_wait(monkeypatch, total, is_terminal, i
     terminal = Terminal(is_terminal=is_terminal)
     monkeypatch.setattr(sys, "stderr", terminal)
 
-    with Progress("Sending", total) as progress:
+    with TransferProgress("Sending", total) as progress:
         progress.advance(total // 2)
 
     clear = "\r\x1b[K"
@@ -543,7 +543,7 @@ def test_long_transfers_show_how_far_they_are(server, client, monkeypatch):
     server.always("POST assignment", say(Answer.refusal(403, "No.")))
 
     fetched(client)
-    with pytest.raises(Refused):
+    with pytest.raises(RequestRefused):
         client.release("c", "a", Payload(io.BytesIO(long), "application/gzip"), overwrite=True)
 
     for label in ("Fetching a", "Sending"):

@@ -14,7 +14,7 @@ from nbexchange.plugin.client import (
     BearerToken,
     Client,
     Payload,
-    Refused,
+    RequestRefused,
     ServiceError,
     Unreachable,
 )
@@ -155,7 +155,7 @@ def test_a_page_of_a_proxy_is_told_as_that(server, status, words):
 def test_a_file_that_a_proxy_refused_is_not_sent_again(server, status):
     server.always("POST submission", say(Answer.html(status)))
 
-    with pytest.raises(Refused):
+    with pytest.raises(RequestRefused):
         send(client(server))
 
     assert len(server.requests("POST submission")) == 1

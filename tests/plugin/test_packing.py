@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from nbexchange import archive
-from nbexchange.archive import Limits, Member
+from nbexchange.archive import ArchiveLimits, Member
 from nbexchange.plugin import packing
 from nbexchange.plugin.client import ServiceError
-from nbexchange.plugin.packing import LeftOut, Rules, Selection, select, warning
+from nbexchange.plugin.packing import LeftOut, PackingRules, Selection, select, warning
 
-RULES = Rules((".ipynb_checkpoints",), (), 10**8, 10**8)
+RULES = PackingRules((".ipynb_checkpoints",), (), 10**8, 10**8)
 NOTEBOOK = "p1.ipynb"
 
 
@@ -32,7 +32,7 @@ def names(selection: Selection) -> set[str]:
     return {one.name for one in selection.members}
 
 
-def packed(selection: Selection, tmp_path: Path, rules: Rules = RULES) -> set[str]:
+def packed(selection: Selection, tmp_path: Path, rules: PackingRules = RULES) -> set[str]:
     """What is in the archive."""
     with selection.packed((), 10**9) as parcel:
         parcel.file.seek(0)
@@ -175,7 +175,7 @@ def test_a_folder_that_cannot_be_read_is_left_out(
 
 def test_what_grows_while_it_is_packed_is_measured_too(folder: Path) -> None:
     """Else collect would refuse for ever what submit has accepted."""
-    selection = select(folder, Rules((), (), 0, 100))
+    selection = select(folder, PackingRules((), (), 0, 100))
     selection.check_size("")
     (folder / "data" / "a.csv").write_bytes(bytes(98))
     with selection.packed([Member("timestamp.txt", b"ours does not count")], 10**9):
@@ -209,7 +209,7 @@ def test_links_between_folders_do_not_make_a_tree_without_end(
 @pytest.fixture
 def most(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if an archive could hold a hundred."""
-    monkeypatch.setattr(packing, "_USUAL", Limits(entries=100))
+    monkeypatch.setattr(packing, "_USUAL", ArchiveLimits(entries=100))
 
 
 def filled(folder: Path, **counts: int) -> None:
@@ -264,7 +264,7 @@ def test_a_folder_with_a_notebook_of_the_release_keeps_it(folder: Path) -> None:
 def test_names_that_are_too_long_altogether_are_too_many(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packing, "_USUAL", Limits(all_paths_length=20_000))
+    monkeypatch.setattr(packing, "_USUAL", ArchiveLimits(all_paths_length=20_000))
     filled(folder, long=0)
     for number in range(90):
         (folder / "long" / (f"{number:05}" + 245 * "x")).touch()

@@ -246,7 +246,7 @@ def test_the_same_files_make_the_same_archive_with_and_without_ignored_ones(sour
     from nbexchange.plugin import packing
 
     def packed():
-        rules = packing.Rules((".ignored",), (), 0, 10**9)
+        rules = packing.PackingRules((".ignored",), (), 0, 10**9)
         with packing.select(source, rules).packed((), 10**9) as parcel:
             parcel.file.seek(0)
             return parcel.file.read()

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import pytest
 from traitlets.config import Config
 
-from nbexchange.archive import Limits
-from nbexchange.plugin.packing import Rules
+from nbexchange.archive import ArchiveLimits
+from nbexchange.plugin.packing import PackingRules
 from tests.plugin.conftest import fetched, ran_well
 from tests.support.nbgrader import Home, write_notebook
 from tests.support.service import Service
@@ -54,15 +54,15 @@ def test_beyond_that_the_file_is_named_whose_output_has_to_be_cleared(data, zygo
     assert "'p2.ipynb' repeats itself; clear its output or leave it out" in ran.output
 
 
-def rules(**options: object) -> Rules:
+def rules(**options: object) -> PackingRules:
     usual = {"ignore": [], "include": [], "max_file_size": 100_000, "max_dir_size": 100_000}
-    return Rules.of(SimpleNamespace(**usual | options))
+    return PackingRules.of(SimpleNamespace(**usual | options))
 
 
 def test_what_a_course_may_hold_can_be_unpacked_however_much_it_is():
     usual, more = rules(max_dir_size=1000).limits, rules(max_dir_size=20_000_000).limits
 
-    assert usual == Limits()
+    assert usual == ArchiveLimits()
     assert more.ratio_floor == 20_000_000_000
     assert more.expanded_size > 20_000_000_000 + 10_000 * 3 * 512
 

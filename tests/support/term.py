@@ -35,7 +35,7 @@ from nbexchange.models import (
     Submission,
     Subscription,
 )
-from nbexchange.models import User as Person
+from nbexchange.models import UserRow as Person
 
 ASSIGNMENTS = 10
 """In each course."""

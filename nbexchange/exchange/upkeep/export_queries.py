@@ -160,18 +160,18 @@ def people(session: Session, course: CourseRow) -> list[PersonRow]:
     """The roster."""
     query = (
         select(
-            models.User.name,
-            models.User.full_name,
-            models.User.email,
-            models.User.lms_user_id,
+            models.UserRow.name,
+            models.UserRow.full_name,
+            models.UserRow.email,
+            models.UserRow.lms_user_id,
             models.Subscription.role,
             models.Subscription.last_seen,
         )
-        .join(models.Subscription, models.Subscription.user_pk == models.User.id)
+        .join(models.Subscription, models.Subscription.user_pk == models.UserRow.id)
         .join(models.Course, models.Course.id == models.Subscription.course_pk)
         .where(course.is_it())
     )
-    return [PersonRow(*row) for row in session.execute(query.order_by(models.User.id))]
+    return [PersonRow(*row) for row in session.execute(query.order_by(models.UserRow.id))]
 
 
 def events(session: Session, course: CourseRow, after: int) -> list[EventRow]:
@@ -181,7 +181,7 @@ def events(session: Session, course: CourseRow, after: int) -> list[EventRow]:
             models.Event.id,
             models.Event.at,
             models.Event.action,
-            models.User.name,
+            models.UserRow.name,
             models.Assignment.assignment_id,
             models.Event.token,
             models.Event.detail,
@@ -212,7 +212,7 @@ def releases(session: Session, course: CourseRow, after: int) -> list[ReleaseRow
             models.Release.id,
             models.Assignment.assignment_id,
             models.Release.version,
-            models.User.name,
+            models.UserRow.name,
             models.Release.token,
             models.Release.timestamp,
             models.Release.notebooks,
@@ -234,7 +234,7 @@ def submissions(session: Session, course: CourseRow, after: int) -> list[Submiss
         select(
             models.Submission.id,
             models.Assignment.assignment_id,
-            models.User.name,
+            models.UserRow.name,
             models.Submission.token,
             models.Submission.timestamp,
             models.Submission.arrived_at,
@@ -261,7 +261,7 @@ def _feedback(session: Session, submission_pks: Sequence[int]) -> dict[int, list
             models.Feedback.submission_pk,
             models.Feedback.notebook_id,
             models.Feedback.version,
-            models.User.name,
+            models.UserRow.name,
             models.Feedback.timestamp,
             models.Feedback.checksum,
             models.Feedback.key,

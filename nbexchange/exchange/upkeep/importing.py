@@ -42,7 +42,7 @@ PEOPLE = 100
 Imported = models.Release | models.Submission | models.Feedback
 
 
-class Kept(NamedTuple):
+class ImportedBlob(NamedTuple):
     """What is there now."""
 
     is_new: bool
@@ -102,19 +102,19 @@ class OldPerson:
 # -- is it here?
 
 
-def knows_release(session: Session, old: OldRelease, sha256: str) -> Kept | None:
+def knows_release(session: Session, old: OldRelease, sha256: str) -> ImportedBlob | None:
     """None if it has to be imported. Raises Conflict if it must not be; so below."""
     _check_names(old.course_id, old.by)
     check_file_name(old.assignment_id, "an assignment id")
     row = _find_assignment(session, old.org_id, old.course_id, old.assignment_id)
     versions = _releases(session, row)
     if old.stands_in and versions:
-        return Kept(False, versions[-1].key)
+        return ImportedBlob(False, versions[-1].key)
     real = [version for version in versions if not _stands_in(version)]
     return _known_version(real, old.version, sha256, _release_key(old, sha256))
 
 
-def knows_submission(session: Session, old: OldSubmission, sha256: str) -> Kept | None:
+def knows_submission(session: Session, old: OldSubmission, sha256: str) -> ImportedBlob | None:
     _check_names(old.course_id, old.assignment_id, old.student)
     if old.timestamp > clock(session):
         raise Conflict("it says that it was handed in at a time that has not come yet")
@@ -123,10 +123,10 @@ def knows_submission(session: Session, old: OldSubmission, sha256: str) -> Kept 
         return None
     if row.sha256 != sha256 and row.idempotency_key != _key(old.origin):
         raise Conflict("the student has another submission of the same moment here")
-    return Kept(False, row.key)
+    return ImportedBlob(False, row.key)
 
 
-def knows_feedback(session: Session, old: OldFeedback, sha256: str) -> Kept | None:
+def knows_feedback(session: Session, old: OldFeedback, sha256: str) -> ImportedBlob | None:
     check_file_name(old.notebook_id, "a notebook")
     _check_names(old.by)
     row = _find_submission(session, old.submission)
@@ -137,7 +137,9 @@ def knows_feedback(session: Session, old: OldFeedback, sha256: str) -> Kept | No
 # -- now it is
 
 
-def import_release(session: Session, old: OldRelease, blob: Blob, contents: Contents) -> Kept:
+def import_release(
+    session: Session, old: OldRelease, blob: Blob, contents: Contents
+) -> ImportedBlob:
     place = _place(session, old.org_id, old.course_id, old.by, Role.INSTRUCTOR)
     assignment = made_assignment(session, place.course_pk, old.assignment_id)
     known = knows_release(session, old, blob.sha256)
@@ -156,10 +158,12 @@ def import_release(session: Session, old: OldRelease, blob: Blob, contents: Cont
         assignment.released = old.visible
     session.flush()
     note(session, place, Action.RELEASED, assignment.id, row.token, IMPORTED)
-    return Kept(True, row.key)
+    return ImportedBlob(True, row.key)
 
 
-def import_submission(session: Session, old: OldSubmission, blob: Blob, contents: Contents) -> Kept:
+def import_submission(
+    session: Session, old: OldSubmission, blob: Blob, contents: Contents
+) -> ImportedBlob:
     """Raises NotFound when its assignment was never released."""
     known = knows_submission(session, old, blob.sha256)
     if known is not None:
@@ -187,10 +191,12 @@ def import_submission(session: Session, old: OldSubmission, blob: Blob, contents
     session.add(row)
     session.flush()
     note(session, place, Action.SUBMITTED, release.assignment_pk, row.token, IMPORTED)
-    return Kept(True, row.key)
+    return ImportedBlob(True, row.key)
 
 
-def import_feedback(session: Session, old: OldFeedback, blob: Blob, fresh: Collection[str]) -> Kept:
+def import_feedback(
+    session: Session, old: OldFeedback, blob: Blob, fresh: Collection[str]
+) -> ImportedBlob:
     """Raises NotFound when the submission is not here.
 
     The same bytes again share a blob that is `fresh`, a key of what was stored just now. An older
@@ -231,7 +237,7 @@ def import_feedback(session: Session, old: OldFeedback, blob: Blob, fresh: Colle
         submission.token,
         IMPORTED,
     )
-    return Kept(True, row.key)
+    return ImportedBlob(True, row.key)
 
 
 def import_people(
@@ -250,7 +256,7 @@ def import_people(
     for person in people:
         insert_if_absent(
             session,
-            models.User,
+            models.UserRow,
             org_id=org_id,
             name=person.name,
             full_name=person.full_name,
@@ -277,9 +283,9 @@ def _place(
     last_seen: datetime.datetime | None = None,
 ) -> MembershipKeys:
     """Made if they are new. What is known of a person is newer than what is imported."""
-    insert_if_absent(session, models.User, org_id=org_id, name=name)
+    insert_if_absent(session, models.UserRow, org_id=org_id, name=name)
     insert_if_absent(session, models.Course, org_id=org_id, course_id=course_id)
-    person = select(models.User.id).filter_by(org_id=org_id, name=name)
+    person = select(models.UserRow.id).filter_by(org_id=org_id, name=name)
     course = select(models.Course.id).filter_by(org_id=org_id, course_id=course_id)
     place = MembershipKeys(
         session.execute(person).scalar_one(), session.execute(course).scalar_one()
@@ -320,7 +326,7 @@ def _find_submission(session: Session, old: OldSubmission) -> models.Submission 
             models.Course.org_id == old.org_id,
             models.Course.course_id == old.course_id,
             models.Assignment.assignment_id == old.assignment_id,
-            models.User.name == old.student,
+            models.UserRow.name == old.student,
             models.Submission.timestamp == old.timestamp,
         )
     )
@@ -379,7 +385,7 @@ def _known_version(
     number: int | None,
     sha256: str,
     key: str,
-) -> Kept | None:
+) -> ImportedBlob | None:
     if number is None:
         known = [row for row in versions if row.idempotency_key == key]
         known = [row for row in versions[-1:] if row.sha256 == sha256] or known
@@ -388,7 +394,7 @@ def _known_version(
         if known and known[0].sha256 != sha256:
             raise Conflict(f"version {number} of it is another one here")
     if known:
-        return Kept(False, known[0].key)
+        return ImportedBlob(False, known[0].key)
     if versions and not _is_imported(versions[-1]):
         raise Conflict("there is a newer one here, which is not replaced")
     return None

@@ -110,7 +110,7 @@ def _described(table: type[models.Release | models.Submission | models.Feedback]
         models.Course.org_id,
         models.Course.course_id,
         models.Assignment.assignment_id,
-        models.User.name,
+        models.UserRow.name,
         holder.token,
         table.timestamp,
         models.Feedback.notebook_id if table is models.Feedback else null(),

@@ -38,7 +38,7 @@ def request_purge(session: Session, scope: Scope, by: str) -> PurgeRecord:
     """Tell what would be erased, and keep the request. Raises NotFound for what is not there."""
     found = _find(session, scope)
     counts, fingerprint = measure(session, _all_work(found))
-    row = models.Purge(
+    row = models.PurgeRow(
         code=secrets.token_hex(6),
         org_id=scope.org_id,
         course_id=scope.course_id,
@@ -62,7 +62,7 @@ def confirm_purge(session: Session, code: str, by: str) -> tuple[PurgeRecord, li
     or something has come or gone since.
     """
     row = session.execute(
-        select(models.Purge).where(models.Purge.code == code).with_for_update()
+        select(models.PurgeRow).where(models.PurgeRow.code == code).with_for_update()
     ).scalar_one_or_none()
     if row is None:
         raise NotFound(f"no purge has the code {code!r}; `nbexchange purge --list` shows them")
@@ -91,7 +91,7 @@ def confirm_purge(session: Session, code: str, by: str) -> tuple[PurgeRecord, li
 
 def purges(session: Session) -> list[PurgeRecord]:
     """All requests, oldest first."""
-    rows = session.execute(select(models.Purge).order_by(models.Purge.id)).scalars()
+    rows = session.execute(select(models.PurgeRow).order_by(models.PurgeRow.id)).scalars()
     return [record_of(row) for row in rows]
 
 
@@ -143,14 +143,14 @@ def _courses_of(session: Session, scope: Scope) -> list[str]:
 
 
 def _hidden_in(scope: Scope) -> Select[str]:
-    query = select(models.Purge.code).where(
-        models.Purge.org_id == scope.org_id,
-        models.Purge.erase_at.is_not(None),
-        models.Purge.erased_at.is_(None),
-        models.Purge.restored_at.is_(None),
+    query = select(models.PurgeRow.code).where(
+        models.PurgeRow.org_id == scope.org_id,
+        models.PurgeRow.erase_at.is_not(None),
+        models.PurgeRow.erased_at.is_(None),
+        models.PurgeRow.restored_at.is_(None),
     )
     if scope.course_id is not None:
-        query = query.where(models.Purge.course_id == scope.course_id)
+        query = query.where(models.PurgeRow.course_id == scope.course_id)
     return query
 
 
@@ -158,8 +158,8 @@ def _user_pk(session: Session, scope: Scope) -> int | None:
     if scope.student_id is None:
         return None
     user_pk = session.execute(
-        select(models.User.id).where(
-            models.User.org_id == scope.org_id, models.User.name == scope.student_id
+        select(models.UserRow.id).where(
+            models.UserRow.org_id == scope.org_id, models.UserRow.name == scope.student_id
         )
     ).scalar_one_or_none()
     if user_pk is None:
@@ -182,8 +182,8 @@ def _erase(session: Session, found: _Found, by: str) -> list[str]:
     if found.scope.assignment_id is None:
         codes = session.execute(_hidden_in(found.scope)).scalars().all()
         session.execute(
-            update(models.Purge)
-            .where(models.Purge.code.in_(codes))
+            update(models.PurgeRow)
+            .where(models.PurgeRow.code.in_(codes))
             .values(erased_at=DatabaseClock(), erased_by=by)
         )
         for course_pk in found.course_pks:
@@ -230,12 +230,12 @@ def _erase_events(session: Session, assignment_pk: int, user_pk: int) -> None:
 # -- refusals
 
 
-def _refuse_again(row: models.Purge) -> None:
+def _refuse_again(row: models.PurgeRow) -> None:
     if row.erased_at is not None:
         raise Conflict(f"this was carried out already, on {minute(row.erased_at)}")
 
 
-def _refuse_late(row: models.Purge, now: datetime.datetime) -> None:
+def _refuse_late(row: models.PurgeRow, now: datetime.datetime) -> None:
     _refuse_again(row)
     if now - row.requested_at > VALID:
         raise Conflict(

@@ -120,7 +120,7 @@ CROWDED = (
 )
 
 
-class Secret(Unicode[str, str]):
+class SecretText(Unicode[str, str]):
     """Text that is not quoted when it is none."""
 
     def error(self, obj: Any, value: Any, error: Any = None, info: Any = None) -> Never:
@@ -128,7 +128,7 @@ class Secret(Unicode[str, str]):
 
 
 @dataclass(frozen=True)
-class Person:
+class TokenOwner:
     """Whose a token is: the keys of `get_current_user`, and course_id -> role."""
 
     identity: Mapping[str, Any]
@@ -172,7 +172,7 @@ class JupyterHubUserHandler(BaseUserHandler, Configurable):
             return given
         return [ANY_SERVICE, f"{ANY_SERVICE}!service={self.service_name}"]
 
-    api_token = Secret(
+    api_token = SecretText(
         help="""
         The service's own token at the hub, for the titles and organisations of courses: its role
         needs the scope read:groups. Without it courses have no titles, and all are in one
@@ -218,8 +218,8 @@ class JupyterHubUserHandler(BaseUserHandler, Configurable):
         self._clock = clock
         self._seldom = ThrottledLog(clock)
         self._hub = HubApi(self.api_url, self.hub_timeout, self._seldom)
-        self._people: Kept[Person] = Kept(self.cache_seconds, clock)
-        self._unknown: Kept[bool] = Kept(UNKNOWN_SECONDS, clock)
+        self._people: ExpiringCache[TokenOwner] = ExpiringCache(self.cache_seconds, clock)
+        self._unknown: ExpiringCache[bool] = ExpiringCache(UNKNOWN_SECONDS, clock)
         self._lines: weakref.WeakValueDictionary[str, PendingLookups] = (
             weakref.WeakValueDictionary()
         )
@@ -273,14 +273,14 @@ class JupyterHubUserHandler(BaseUserHandler, Configurable):
         except TimeoutError:
             raise self._hub.away("it takes too long") from None
 
-    async def _whose(self, token: str, *, fresh: bool) -> Person:
+    async def _whose(self, token: str, *, fresh: bool) -> TokenOwner:
         key = hashlib.sha256(token.encode()).hexdigest()
         if self._unknown.get(key):
             raise Unauthenticated(UNKNOWN)
         person = None if fresh else self._people.get(key)
         return await self._told(key, token) if person is None else person
 
-    async def _told(self, key: str, token: str) -> Person:
+    async def _told(self, key: str, token: str) -> TokenOwner:
         """The answer to a question that is put from now on. All who came before it share it."""
         line = self._lines.setdefault(key, PendingLookups())
         came = line.put
@@ -310,7 +310,7 @@ class JupyterHubUserHandler(BaseUserHandler, Configurable):
             return self._places.setdefault(known.identity["name"], asyncio.Semaphore(OWN))
         return self._strangers if _OF_A_HUB.fullmatch(token) else self._odd_strangers
 
-    async def _ask(self, key: str, token: str) -> Person:
+    async def _ask(self, key: str, token: str) -> TokenOwner:
         asked = self._clock()
         try:
             person = self._person(await self._hub.whoami(token))
@@ -322,7 +322,7 @@ class JupyterHubUserHandler(BaseUserHandler, Configurable):
         self._people.keep(key, person, asked)
         return person
 
-    def _person(self, model: Mapping[str, Any]) -> Person:
+    def _person(self, model: Mapping[str, Any]) -> TokenOwner:
         """What the hub says of a token's owner, if it may be used here."""
         name, scopes, groups = (model.get(key) for key in ("name", "scopes", "groups"))
         if not isinstance(name, str) or not _is_list_of_text(scopes):
@@ -337,7 +337,7 @@ class JupyterHubUserHandler(BaseUserHandler, Configurable):
                 f"the exchange cannot take your name: it has more than {LONGEST_NAME} characters, "
                 "or one that cannot be shown; contact the administrator of the hub"
             )
-        return Person({"name": name, **_user_info(model)}, self._courses(groups))
+        return TokenOwner({"name": name, **_user_info(model)}, self._courses(groups))
 
     def _check_scopes(self, scopes: list[str]) -> None:
         if not set(scopes) & set(self.access_scopes):
@@ -348,7 +348,7 @@ class JupyterHubUserHandler(BaseUserHandler, Configurable):
                 "(c.Spawner.server_token_scopes); then restart your server"
             )
 
-    def _service(self, name: str) -> Person:
+    def _service(self, name: str) -> TokenOwner:
         courses = self.services.get(name)
         if courses is None:
             raise Forbidden(
@@ -356,7 +356,7 @@ class JupyterHubUserHandler(BaseUserHandler, Configurable):
                 "has to name its courses in c.JupyterHubUserHandler.services"
             )
         # No user can be called so: a hub takes no slash in their names.
-        return Person({"name": f"services/{name}"}, courses, is_service=True)
+        return TokenOwner({"name": f"services/{name}"}, courses, is_service=True)
 
     def _courses(self, groups: list[str]) -> dict[str, str]:
         for group in groups:
@@ -366,7 +366,7 @@ class JupyterHubUserHandler(BaseUserHandler, Configurable):
 
     # -- titles and organisations
 
-    async def _described(self, person: Person) -> Answer:
+    async def _described(self, person: TokenOwner) -> Answer:
         """With titles and organisation, which give no right and are believed for writes as well:
         somebody in hundreds of courses would keep the hub busy with each submission."""
         found = await asyncio.gather(
@@ -413,7 +413,7 @@ class JupyterHubUserHandler(BaseUserHandler, Configurable):
 class PendingLookups:
     """Those who want to know whose one token is."""
 
-    answer: asyncio.Task[Person]
+    answer: asyncio.Task[TokenOwner]
 
     def __init__(self) -> None:
         self.turn = asyncio.Lock()
@@ -539,7 +539,7 @@ class GroupProperties:
     ) -> None:
         self._hub = hub
         self._token = token
-        self._kept: Kept[Mapping[str, Any]] = Kept(cache_seconds, clock)
+        self._kept: ExpiringCache[Mapping[str, Any]] = ExpiringCache(cache_seconds, clock)
         self._asking: dict[str, asyncio.Task[Mapping[str, Any] | None]] = {}
         self._clock = clock
         self._has_read = False
@@ -595,7 +595,7 @@ async def _undisturbed(asking: asyncio.Future[T]) -> T:
     return await asyncio.shield(asking)
 
 
-class Kept(Generic[T]):
+class ExpiringCache(Generic[T]):
     """What was answered lately. The oldest is forgotten first."""
 
     def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
