@@ -6,6 +6,7 @@ import functools
 import importlib
 import importlib.util
 import pkgutil
+import posixpath
 import re
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from tests.support.parts import missing
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+PAGES = [*DOCS.glob("*.md"), *DOCS.glob("decisions/*.md")]
 
 pytestmark = pytest.mark.slow  # to make the site takes ten seconds
 
@@ -107,8 +109,11 @@ class Site:
 
     @property
     def pages(self) -> dict[str, Page]:
-        """By the names of their files."""
-        return {file.name: read(file) for file in self.folder.glob("*.html")}
+        """By the paths of their files in the site."""
+        return {
+            file.relative_to(self.folder).as_posix(): read(file)
+            for file in self.folder.rglob("*.html")
+        }
 
 
 @pytest.fixture(scope="module")
@@ -145,10 +150,16 @@ def test_every_page_can_be_reached_from_the_first(site):
         name = ahead.pop()
         reached.add(name)
         links = read(site.folder / name).links
-        inner = {urlsplit(link).path for link in links if not urlsplit(link).scheme}
+        inner = {target(urlsplit(link).path, name) for link in links if not urlsplit(link).scheme}
         ahead |= {path for path in inner if path.endswith(".html")} - reached
 
-    assert {f"{file.stem}.html" for file in DOCS.glob("*.md")} <= reached
+    pages = {file.relative_to(DOCS).with_suffix(".html").as_posix() for file in PAGES}
+    assert pages <= reached
+
+
+def target(path: str, origin: str) -> str:
+    """The path in the site that a link on the page `origin` leads to."""
+    return posixpath.normpath(posixpath.join(posixpath.dirname(origin), unquote(path)))
 
 
 def test_links_lead_to_a_page_and_a_place_in_it(site):
@@ -166,7 +177,7 @@ def leads_somewhere(link: str, origin: str, folder: Path, pages: dict[str, Page]
     parts = urlsplit(link)
     if parts.scheme or parts.netloc:
         return parts.scheme in ("http", "https")
-    name = unquote(parts.path) or origin
+    name = target(parts.path, origin) if parts.path else origin
     if name not in pages:
         return (folder / name).is_file()
     return not parts.fragment or unquote(parts.fragment) in pages[name].ids
@@ -177,7 +188,7 @@ def test_a_page_loads_nothing_from_elsewhere(site):
 
     for name, page in site.pages.items():
         assert [place for place in page.loads if urlsplit(place).netloc] == [], name
-    for file in [*site.folder.glob("*.html"), *site.folder.rglob("*.css")]:
+    for file in [*site.folder.rglob("*.html"), *site.folder.rglob("*.css")]:
         assert not outside.search(file.read_text()), file.name
 
 
@@ -248,7 +259,7 @@ def test_short_options_and_variables_are_told_where_the_option_is(site):
 def test_nothing_of_the_machine_that_made_the_site_is_in_it(site):
     home = str(Path.home())
 
-    for file in site.folder.glob("*.html"):
+    for file in site.folder.rglob("*.html"):
         text = file.read_text()
         assert str(ROOT) not in text, file.name
         assert f"{home}/" not in text, file.name

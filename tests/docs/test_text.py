@@ -29,6 +29,7 @@ PAGES = sorted(
     [
         *ROOT.glob("*.md"),
         *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "docs/decisions").glob("*.md"),
         *(ROOT / "chart").glob("*.md"),
         *(ROOT / "examples").rglob("README.md"),
     ]

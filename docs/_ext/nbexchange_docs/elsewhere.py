@@ -62,10 +62,13 @@ def _link(words: str, target: str, file: Path) -> str:
     page = _page(place)
     if page is None:
         return words if path in words else f"{words} (`{place.relative_to(ROOT)}`)"
-    return f"[{words}]({page}{'#' if anchor else ''}{anchor})"
+    start = file.parent if file.is_relative_to(DOCS) else DOCS
+    return f"[{words}]({os.path.relpath(page, start)}{'#' if anchor else ''}{anchor})"
 
 
-def _page(place: Path) -> str | None:
-    if place.parent == DOCS:
-        return place.name
-    return _PAGES.get(place.relative_to(ROOT).as_posix())
+def _page(place: Path) -> Path | None:
+    """The file of docs that shows this one; None where the site does not show it."""
+    if place.is_relative_to(DOCS):
+        return place
+    page = _PAGES.get(place.relative_to(ROOT).as_posix())
+    return None if page is None else DOCS / page
