@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbexchange_docs import configuration, elsewhere, interface, programs
+from nbexchange_docs import configuration, elsewhere, interface, modules, programs
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -24,6 +24,7 @@ GENERATED = {
     "http operations": interface.operations,
     "http schemas": interface.schemas,
     "http about": interface.about,
+    "modules": modules.modules,
 }
 
 # The line before it is for forges, which show the page as it is.
