@@ -227,7 +227,7 @@ def test_an_object_store_that_is_away_under_load_loses_nothing_acknowledged(
 
 
 @pytest.mark.disk
-@pytest.mark.parametrize(("error", "status"), [("EIO", 503), ("ENOSPC", 507)])
+@pytest.mark.parametrize(("error", "status"), [("EIO", 503), ("ENOSPC", 507), ("EFBIG", 413)])
 @pytest.mark.parametrize("verb", VERBS)
 def test_an_error_of_any_system_call_is_said_and_leaves_nothing(
     faulty: FaultyService, verb: str, error: str, status: int
@@ -584,6 +584,7 @@ def test_a_full_store_says_507_and_recovers_when_space_returns(tmp_path: Path) -
         with (disk / "more").open("wb", buffering=0) as more:
             meanwhile = collect(ada, kept["submission_id"])
             ready = wait_until(lambda: readyz_without_room(service, more), "no room is found")
+            warnings = bob.get("readyz").json()["warnings"]
         for name in ("ballast", "more"):
             (disk / name).unlink()
         given = receipt(submit(bob, work, key="large"))
@@ -593,6 +594,8 @@ def test_a_full_store_says_507_and_recovers_when_space_returns(tmp_path: Path) -
         assert "full" in full.json()["note"]
         assert meanwhile.content == course.WORK
         assert ready == 200, "those who read were sent away"
+        assert "The store is full" in " ".join(warnings)
+        wait_until(lambda: bob.get("readyz").json()["warnings"] == [])
         assert collect(ada, given["submission_id"]).content == work
         report(fault="store's disk full", trials=1, acknowledged=2)
 

@@ -27,8 +27,7 @@ class ReadyzHandler(BaseHandler):
         if self.settings["stopping"].is_set():
             raise Unavailable("this service is about to stop; ask another, or try again soon")
         await self.services.readiness.check()
-        problem = self.services.readiness.problem_of_people
-        self.finish(to_json({"success": True, "warnings": [problem] if problem else []}))
+        self.finish(to_json({"success": True, "warnings": self.services.readiness.warnings}))
 
 
 class MetricsPageHandler(BaseHandler):

@@ -26,6 +26,11 @@ READY_SECONDS = 2.0
 MOST_SKEW = 2.0
 """Seconds between two clocks of machines that keep the time."""
 
+FULL = (
+    "The store is full: files can be read, and new ones are refused. Make room, or give it a larger "
+    "disk."
+)
+
 
 class SharedCall(Generic[T]):
     """An answer that one asks for at a time, and that counts for some seconds, as errors do."""
@@ -76,6 +81,12 @@ class Readiness:
         """Whether the store had no room when it was last there."""
         self.problem_of_people: str | None = None
         """As `BaseUserHandler.find_problem` says."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """What an administrator should correct, although people can work."""
+        full = FULL if self.full else None
+        return [warning for warning in (full, self.problem_of_people) if warning]
 
     async def check(self) -> None:
         """Raise what is in the way: Unavailable, or Misconfigured for a lossy database."""

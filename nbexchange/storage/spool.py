@@ -26,6 +26,7 @@ from nbexchange.errors import (
     Misconfigured,
     NbExchangeError,
     StoreFull,
+    TooLarge,
     Unavailable,
 )
 from nbexchange.storage import CHUNK, Blob, Steps, Upload
@@ -274,6 +275,14 @@ def store_full() -> StoreFull:
     )
 
 
+def file_too_large() -> TooLarge:
+    """A limit of the file system or of the process, so it does not go away by itself."""
+    return TooLarge(
+        "The exchange's disk cannot hold a file of this size, so nothing was stored. Remove large "
+        "files and send it again, or contact your administrator."
+    )
+
+
 def store_away() -> Unavailable:
     return Unavailable("the exchange's store is away for now; try again soon")
 
@@ -290,4 +299,6 @@ def _known_errors(function: Callable[..., T], *args: object) -> T:
         raise
     except OSError as error:
         log.error("the store failed: %s", error)
+        if error.errno == errno.EFBIG:
+            raise file_too_large() from error
         raise (store_full() if error.errno in _NO_SPACE else store_away()) from error
