@@ -111,11 +111,16 @@ class MalformedIdentity(Misconfigured):
 
 
 class Unavailable(NbExchangeError):
+    """`nothing_written` where it is certain that the database did not commit the request's rows."""
+
     status = 503
 
-    def __init__(self, message: str, retry_after: int = 5) -> None:
+    def __init__(
+        self, message: str, retry_after: int = 5, *, nothing_written: bool = False
+    ) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.nothing_written = nothing_written
 
 
 class StoreFull(NbExchangeError):

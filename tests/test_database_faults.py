@@ -311,6 +311,7 @@ def test_work_that_waited_too_long_for_a_lock_is_to_be_sent_again_and_not_in_par
             refused = submit(bob, key="work")
 
         assert_away(refused)
+        assert len(service.files()) == 1, "what was refused takes room"
         assert "has too much to do" in refused.json()["note"]
         assert "the database is away" not in str(service.output)
         receipt(submit(bob, key="work"))

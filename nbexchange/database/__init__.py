@@ -47,6 +47,7 @@ from nbexchange.database.failures import (
 from nbexchange.database.schema import Schema
 from nbexchange.database.sql import DatabaseClock, clock, insert_if_absent, queue_up
 from nbexchange.database.threads import ServerThreads
+from nbexchange.errors import Unavailable
 
 __all__ = ["Database", "DatabaseClock", "Load", "clock", "insert_if_absent", "queue_up"]
 
@@ -78,10 +79,19 @@ class Load:
     waiting_to_write: int
 
 
+@dataclass
+class _Progress:
+    """Of a transaction that writes. What did not reach its COMMIT is rolled back, whatever happens
+    to the server or to the connection."""
+
+    reached_commit: bool = False
+
+
 class Database:
     """Raises Unavailable when the database is away and StoreFull when its disk is full.
 
-    After Unavailable nobody knows whether a write was committed; its retry finds out.
+    After Unavailable nobody knows whether a write was committed, unless the error says that nothing
+    was written; its retry finds out.
     """
 
     def __init__(
@@ -245,23 +255,33 @@ class Database:
         self, verb: Callable[Concatenate[Session, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """`write` for a caller without an event loop."""
-        with known_errors():
-            for attempt in range(ATTEMPTS - 1):
-                try:
-                    return self._transaction(verb, *args, **kwargs)
-                except exc.DBAPIError as error:
-                    if not lost_to_another_writer(error):
-                        raise
-                # Losers that come back all at once would meet again.
-                time.sleep(_random.uniform(0, 0.002 * 2**attempt))
-            return self._transaction(verb, *args, **kwargs)
+        progress = _Progress()
+        try:
+            with known_errors():
+                for attempt in range(ATTEMPTS - 1):
+                    try:
+                        return self._transaction(progress, verb, *args, **kwargs)
+                    except exc.DBAPIError as error:
+                        if not lost_to_another_writer(error):
+                            raise
+                    # Losers that come back all at once would meet again.
+                    time.sleep(_random.uniform(0, 0.002 * 2**attempt))
+                return self._transaction(progress, verb, *args, **kwargs)
+        except Unavailable as error:
+            error.nothing_written = not progress.reached_commit
+            raise
 
     def _transaction(
-        self, verb: Callable[Concatenate[Session, P], T], /, *args: P.args, **kwargs: P.kwargs
+        self,
+        progress: _Progress,
+        verb: Callable[Concatenate[Session, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
     ) -> T:
         with Session(self._writing, expire_on_commit=False) as session, session.begin():
             result = verb(session, *args, **kwargs)
             session.flush()
+            progress.reached_commit = True
             self._commit(session)
         return result
 

@@ -126,8 +126,10 @@ class UploadHandler(BaseHandler):
         await upload.commit()
         try:
             stored = await self.transact(self.course_id, lambda session: verb(session, blob, found))
-        except Unavailable:
-            # The database may have committed before it went away, so the bytes have to stay.
+        except Unavailable as error:
+            # The database may have committed before it went away; then the bytes have to stay.
+            if error.nothing_written:
+                await delete_all(self.services.storage, [blob.key])
             raise
         except NbExchangeError:
             await delete_all(self.services.storage, [blob.key])

@@ -205,13 +205,15 @@ class WriteLimiter:
         own, course = self._people.of(person), self._courses.of((person[0], course_id))
         if not await _taken(own, timeouts.DATABASE):
             raise Unavailable(
-                "The exchange is still busy with other requests of yours. Try again shortly."
+                "The exchange is still busy with other requests of yours. Try again shortly.",
+                nothing_written=True,
             )
         try:
             if not await _taken(course, timeouts.DATABASE):
                 raise Unavailable(
                     "The exchange is still busy with other requests for this course. Try again "
-                    "shortly."
+                    "shortly.",
+                    nothing_written=True,
                 )
         except BaseException:
             own.release()
