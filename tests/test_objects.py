@@ -540,6 +540,15 @@ def test_what_a_store_refuses_is_explained_to_the_operator_alone(
     assert not any(hint in str(error) for error in found)
 
 
+def test_a_page_that_a_proxy_answers_for_a_file_is_no_damage(
+    open_storage: Callable[..., ObjectStorage], run: Run
+) -> None:
+    with Answering(b"200 OK\n<h1>Log in</h1>") as there:
+        storage = open_storage("s3://bucket", endpoint=there.endpoint, **SOMEBODY)
+        with pytest.raises(Unavailable):
+            run(read(storage, BLOB))
+
+
 def test_a_store_that_stays_in_trouble_is_not_asked_for_ever(
     open_storage: Callable[..., ObjectStorage], run: Run
 ) -> None:

@@ -156,6 +156,10 @@ class ObjectStorage(Storage):
         position = start
         with _known_errors(blob):
             found = await self._get(blob, start, stop)
+            if not found.meta["e_tag"]:
+                # A page of a proxy, such as a login; every object has an ETag.
+                log.error("the store failed: GET answered 200 without an ETag")
+                raise store_away()
             if found.meta["size"] != blob.size:
                 raise damaged()
             if start == stop:
