@@ -27,8 +27,8 @@ MOST_SKEW = 2.0
 """Seconds between two clocks of machines that keep the time."""
 
 FULL = (
-    "The store is full: files can be read, and new ones are refused. Make room, or give it a larger "
-    "disk."
+    "The store is full: files can be read, and new ones are refused. Make room, or give it a "
+    "larger disk."
 )
 
 
