@@ -64,6 +64,16 @@ def is_there(name: str) -> bool:
     )
 
 
+def test_classes_that_the_map_names_exist():
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    files = [file for folder in ("nbexchange", "tests") for file in (ROOT / folder).rglob("*.py")]
+    words = {word for file in files for word in re.findall(r"\w+", file.read_text("utf-8"))}
+
+    named = set(re.findall(r"`([A-Z]\w+)(?:\.\w+)*`", text)) - {"Dockerfile", "CONTRIBUTING"}
+
+    assert named - words == set()
+
+
 def test_the_map_stays_a_map():
     lines = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").splitlines()
 

@@ -76,6 +76,20 @@ def test_a_class_of_the_core_is_in_the_glossary(name):
     assert re.search(rf"`{name}`", " ".join(places for _, _, places in rows()))
 
 
+def test_every_name_that_the_glossary_gives_is_in_the_code():
+    files = [*(ROOT / "nbexchange").rglob("*.py")]
+    words = {word for file in files for word in re.findall(r"\w+", file.read_text("utf-8"))}
+    names = re.findall(r"`([\w./]+)`", " ".join(places for _, _, places in rows()))
+
+    # A file is named by the end of its path.
+    gone = [
+        name
+        for name in names
+        if name not in words and not any(name.strip("/") in file.as_posix() for file in files)
+    ]
+    assert gone == []
+
+
 def test_the_glossary_is_linked_first():
     _, _, text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").partition("\n")
     link = re.search(r"\]\(([^)]+)\)", text)
