@@ -138,7 +138,8 @@ def test_values_of_labels_that_are_asked_for_exist(numbers: Numbers):
         name: {sample.labels[name] for sample in numbers.samples if name in sample.labels}
         for name in ("reason", "state", "verb")
     }
-    known["handler"] = {handler.__name__ for _, handler in (*ROUTES, *MACHINES)}
+    routes = (*ROUTES, *MACHINES)
+    known["handler"] = {handler.__name__.removesuffix("Handler") for _, handler in routes}
 
     seen = set()
     for place, expression in asked().items():
