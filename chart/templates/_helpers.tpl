@@ -9,7 +9,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* They never change, for a Deployment cannot change them. */}}
+{{/* These never change, because a Deployment cannot change them. */}}
 {{- define "nbexchange.selectorLabels" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
@@ -27,7 +27,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{ include "nbexchange.otherLabels" . }}
 {{- end -}}
 
-{{/* Labels of what is not the service itself: a dict of `root` and `component`. */}}
+{{/* Labels of objects other than the service: a dict of `root` and `component`. */}}
 {{- define "nbexchange.labelsOf" -}}
 app.kubernetes.io/name: {{ .root.Chart.Name }}
 app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
@@ -35,7 +35,7 @@ app.kubernetes.io/component: {{ .component }}
 {{ include "nbexchange.otherLabels" .root }}
 {{- end -}}
 
-{{/* A dict of `root` and `more`: labels of the service and others, of which ours win. */}}
+{{/* A dict of `root` and `more`: labels of the service and others; those of the service take precedence. */}}
 {{- define "nbexchange.labelsWith" -}}
 {{- merge (include "nbexchange.labels" .root | fromYaml) .more | toYaml -}}
 {{- end -}}
@@ -60,7 +60,7 @@ default
 {{- end -}}
 {{- end -}}
 
-{{/* "true" or nothing, as are all below: the database is a file on the disk. */}}
+{{/* "true" or nothing, like all that follow: the database is a file on the disk. */}}
 {{- define "nbexchange.sqlite" -}}
 {{- if not (or .Values.db.url .Values.db.existingSecret) -}}true{{- end -}}
 {{- end -}}
@@ -69,7 +69,7 @@ default
 {{- if or (include "nbexchange.sqlite" .) (not .Values.storage.url) -}}true{{- end -}}
 {{- end -}}
 
-{{/* Two processes at a time would harm each other, or cannot have the disk both. */}}
+{{/* Two processes would corrupt each other's data, or cannot mount the same disk. */}}
 {{- define "nbexchange.alone" -}}
 {{- if include "nbexchange.sqlite" . -}}true
 {{- else if and (include "nbexchange.disk" .) (ne .Values.persistence.accessMode "ReadWriteMany") -}}true
@@ -88,7 +88,7 @@ default
 {{- default (printf "hub.services.%s.apiToken" .Values.hub.serviceName) .Values.hub.existingSecretKey -}}
 {{- end -}}
 
-{{/* Who comes in is known: the hub's proxy, and nobody by another way. */}}
+{{/* All clients are known: they come through the hub's proxy, and in no other way. */}}
 {{- define "nbexchange.private" -}}
 {{- if and .Values.hub.enabled (not .Values.ingress.enabled) (not .Values.httpRoute.enabled) (eq .Values.service.type "ClusterIP") -}}true{{- end -}}
 {{- end -}}
@@ -131,7 +131,7 @@ runAsGroup: {{ int64 .runAsGroup }}
 {{- end }}
 {{- if .fsGroup }}
 fsGroup: {{ int64 .fsGroup }}
-{{- /* Otherwise every file of a large store is looked at before each start. */}}
+{{- /* Otherwise Kubernetes visits every file of a large store before each start. */}}
 fsGroupChangePolicy: OnRootMismatch
 {{- end }}
 {{- end }}

@@ -1,6 +1,6 @@
 {{/*
-Sizes that follow from others, so that no one student, and no one file, takes what all need. What
-`config.NbExchange` sets is kept, and `nbexchange.refuseSizes` compares it with what there is.
+Sizes computed from other sizes, so that a single student or file cannot use up the space of all others.
+Values in `config.NbExchange` take precedence; `nbexchange.refuseSizes` compares them with disk and memory.
 */}}
 
 {{/* Bytes of a quantity of Kubernetes, as digits: 10Gi is 10737418240. */}}
@@ -15,7 +15,7 @@ Sizes that follow from others, so that no one student, and no one file, takes wh
 {{- mulf (float64 $number) (get $units $unit) | int64 -}}
 {{- end -}}
 
-{{/* Where uploads are written: `name` of the value, its `text`, and `bytes`. No `bytes`: no limit. */}}
+{{/* The volume for uploads: `name` of the value, its `text`, and `bytes`. Without `bytes`: no limit. */}}
 {{- define "nbexchange.volume" -}}
 {{- $onDisk := not (empty (include "nbexchange.disk" .)) -}}
 {{- $text := ternary .Values.persistence.size .Values.storage.spoolSize $onDisk -}}
@@ -30,12 +30,12 @@ bytes: {{ include "nbexchange.bytes" $text }}
 {{- dig "limits" "memory" "" .Values.resources -}}
 {{- end -}}
 
-{{/* How many transfers the memory is for: 256 MiB for the process and lists, 2 MiB for each way. */}}
+{{/* The number of transfers that the memory allows: 256 MiB for the process and lists, 2 MiB for each way. */}}
 {{- define "nbexchange.transfers" -}}
 {{- div (sub (include "nbexchange.bytes" (include "nbexchange.memory" .) | int64) 268435456) 4194304 -}}
 {{- end -}}
 
-{{/* The least of what a student's share is of: a dict of `root` and `organisation`, its quota. */}}
+{{/* The space that a student's share is computed from: a dict of `root` and `organisation`, its quota. */}}
 {{- define "nbexchange.room" -}}
 {{- $volume := include "nbexchange.volume" .root | fromYaml -}}
 {{- $organisation := int64 .organisation -}}
@@ -43,7 +43,7 @@ bytes: {{ include "nbexchange.bytes" $text }}
 {{- if and $disk $organisation -}}{{ min $disk $organisation }}{{- else -}}{{ max $disk $organisation }}{{- end -}}
 {{- end -}}
 
-{{/* The options that follow. */}}
+{{/* The computed options. */}}
 {{- define "nbexchange.sizes" -}}
 {{- $options := dig "NbExchange" (dict) .Values.config -}}
 {{- $room := include "nbexchange.room" (dict "root" . "organisation" $options.organisation_quota) | int64 -}}
@@ -58,7 +58,7 @@ max_transfers: {{ min 400 (include "nbexchange.transfers" . | int64) }}
 {{- end }}
 {{- end -}}
 
-{{/* What cannot hold with these sizes is not rendered. Gives nothing. */}}
+{{/* Fails for values that contradict these sizes. Renders nothing. */}}
 {{- define "nbexchange.refuseSizes" -}}
 {{- $options := dig "NbExchange" (dict) .Values.config -}}
 {{- $sizes := include "nbexchange.sizes" . | fromYaml -}}
@@ -88,7 +88,7 @@ max_transfers: {{ min 400 (include "nbexchange.transfers" . | int64) }}
 {{- if not (include "nbexchange.disk" .) -}}
 {{- $files := int64 (ternary $options.max_transfers_per_person 16 (hasKey $options "max_transfers_per_person")) -}}
 {{- if or (not $files) (gt (mul $files $file) $bytes) -}}
-{{- fail (printf "storage.spoolSize is %s, but one person may upload %s files of %d bytes at a time, and Kubernetes would evict the pod. Lower config.NbExchange.max_buffer_size or config.NbExchange.max_transfers_per_person, or increase storage.spoolSize to at least %d." $volume.text (ternary (toString $files) "any number of" (gt $files 0)) $file (mul (max 16 $files) $file)) -}}
+{{- fail (printf "storage.spoolSize is %s, but one user may upload %s files of %d bytes at a time, and Kubernetes would evict the pod. Lower config.NbExchange.max_buffer_size or config.NbExchange.max_transfers_per_person, or increase storage.spoolSize to at least %d." $volume.text (ternary (toString $files) "any number of" (gt $files 0)) $file (mul (max 16 $files) $file)) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

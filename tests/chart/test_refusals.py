@@ -20,7 +20,7 @@ def service(**options: Any) -> dict[str, Any]:
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "replicas on SQLite": (
         {"replicas": 2},
-        "replicas is 2, but the database is SQLite, which is for one process: set",
+        "replicas is 2, but the database is SQLite, which supports only one process. Set",
     ),
     "replicas on SQLite with an object store": (
         {"replicas": 2, "storage": S3},
@@ -36,7 +36,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "replicas on one node's disk": (
         {**MARIADB, "replicas": 2},
-        "on a disk that is ReadWriteOnce, which one node has at a time: set storage.url",
+        "on a disk that is ReadWriteOnce, which only one node can mount. Set storage.url",
     ),
     "replicas on one pod's disk": (
         {**MARIADB, "replicas": 2, "persistence": {"accessMode": "ReadWriteOncePod"}},
@@ -52,11 +52,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "nobody let in": (
         {"hub": {"enabled": False}},
-        "hub.enabled is false and nobody would be let in: set tokenFile.inline",
+        "so no user could sign in. Set tokenFile.inline",
     ),
     "hub and token file": (
         helm.changed(ALONE, hub__enabled=True),
-        "hub.enabled and tokenFile both say who people are",
+        "hub.enabled and tokenFile are two sources of users",
     ),
     "two token files": (
         helm.changed(ALONE, tokenFile__existingSecret="people"),
@@ -64,52 +64,52 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a token file that is none": (
         helm.changed(ALONE, tokenFile__inline="ada"),
-        "tokenFile.inline is no JSON object",
+        "tokenFile.inline is not a JSON object",
     ),
     "a hub that looks elsewhere": (
         {"hub": {"serviceName": "exchange"}},
-        "below /services/exchange/, but baseUrl is /services/nbexchange/: let it end so",
+        "below /services/exchange/, but baseUrl is /services/nbexchange/. Change",
     ),
     "a name that a Service cannot have": (
         {"fullnameOverride": "2026"},
-        "objects would be called 2026, and the name of a Service begins with a letter",
+        "Objects would be called 2026, but the name of a Service has to begin with a letter",
     ),
     "two databases": (
         helm.changed(MARIADB, db__existingSecret="database"),
         "db.url and db.existingSecret are both set",
     ),
-    "an SQLite by URL": ({"db": {"url": "sqlite:////tmp/a"}}, "leave db.url empty"),
+    "an SQLite by URL": ({"db": {"url": "sqlite:////tmp/a"}}, "Leave db.url empty"),
     "two keys of a store": (
         {"storage": {**S3, "credentials": {"AWS_REGION": "x"}, "existingSecret": "bucket"}},
         "storage.credentials and storage.existingSecret are both set",
     ),
-    "keys of no store": ({"storage": {"existingSecret": "bucket"}}, "set storage.url"),
+    "keys of no store": ({"storage": {"existingSecret": "bucket"}}, "Set storage.url"),
     "a route from nowhere": ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs names no"),
     "alerts of nothing": (
         {"metrics": {"prometheusRule": {"enabled": True}}},
-        "set metrics.serviceMonitor.enabled=true",
+        "Set metrics.serviceMonitor.enabled=true",
     ),
     # what the chart itself has to know
     "db_url in config": (
         service(db_url="mysql://n:c4n4ry@db/n"),
-        "config.NbExchange.db_url is the chart's to set: use db.existingSecret or db.url",
+        "config.NbExchange.db_url is set by the chart. Use db.existingSecret or db.url",
     ),
     "db_url in extraConfig": (
         {"extraConfig": {"a": "c.NbExchange.db_url = 'mysql://db/n'"}},
         "extraConfig sets c.NbExchange.db_url",
     ),
-    "storage_url in config": (service(storage_url="s3://b"), "use storage.url"),
+    "storage_url in config": (service(storage_url="s3://b"), "Use storage.url"),
     "storage_options in config": (
         service(storage_options={"secret_access_key": "c4n4ry"}),
-        "use storage.options, and storage.existingSecret for its keys",
+        "Use storage.options, and storage.existingSecret for its keys",
     ),
-    "base_url in config": (service(base_url="/"), "use baseUrl"),
-    "port in config": (service(port=80), "use service.port"),
-    "data directory in config": (service(base_storage_location="/data"), "use persistence"),
-    "reset_db in config": (service(reset_db=True), "every start would throw all rows away"),
+    "base_url in config": (service(base_url="/"), "Use baseUrl"),
+    "port in config": (service(port=80), "Use service.port"),
+    "data directory in config": (service(base_storage_location="/data"), "Use persistence"),
+    "reset_db in config": (service(reset_db=True), "every start would erase all rows"),
     "reset_db of all programs": (
         {"config": {"Application": {"reset_db": True}}},
-        "config.Application.reset_db is the chart's to set",
+        "config.Application.reset_db is set by the chart",
     ),
     "reset_db with other words": (
         {"extraConfig": {"a": 'c["NbExchange"]["reset_db"] = True'}},
@@ -117,20 +117,20 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "stop_grace in extraConfig": (
         {"extraConfig": {"a": "c.NbExchange.stop_grace = 900"}},
-        "use config.NbExchange, from which terminationGracePeriodSeconds follows",
+        "config.NbExchange, because the chart computes terminationGracePeriodSeconds from them",
     ),
     "NBEX_DB_URL in extraEnv": (
         {"extraEnv": {"NBEX_DB_URL": "sqlite:////tmp/a"}},
-        "extraEnv.NBEX_DB_URL is the chart's to set: use db.existingSecret or db.url",
+        "extraEnv.NBEX_DB_URL is set by the chart. Use db.existingSecret or db.url",
     ),
     # secrets where everybody who sees a pod can read them
     "the scraper's token": (
         service(metrics_token="c4n4ry"),
-        "config.NbExchange.metrics_token is the chart's to set: use metrics.existingSecret",
+        "config.NbExchange.metrics_token is set by the chart. Use metrics.existingSecret",
     ),
     "the scraper's token in extraEnv": (
         {"extraEnv": {"NBEXCHANGE_METRICS_TOKEN": "c4n4ry"}},
-        "extraEnv.NBEXCHANGE_METRICS_TOKEN is the chart's to set: use metrics.existingSecret",
+        "extraEnv.NBEXCHANGE_METRICS_TOKEN is set by the chart. Use metrics.existingSecret",
     ),
     "a secret in extraEnv": (
         {"extraEnv": {"AWS_SECRET_ACCESS_KEY": "c4n4ry"}},

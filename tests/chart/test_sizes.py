@@ -210,7 +210,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "files of one person that evict the pod": (
         spooled("50Gi", max_buffer_size=FILE),
         (
-            "storage.spoolSize is 50Gi, but one person may upload 16 files of 5253530000 bytes at"
+            "storage.spoolSize is 50Gi, but one user may upload 16 files of 5253530000 bytes at"
             " a time, and Kubernetes would evict the pod. Lower config.NbExchange.max_buffer_size"
             " or config.NbExchange.max_transfers_per_person, or increase storage.spoolSize to at "
             "least 84056480000."
@@ -218,7 +218,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "any number of files of one person": (
         spooled("50Gi", max_transfers_per_person=0),
-        "one person may upload any number of files of 2684354560 bytes at a time",
+        "one user may upload any number of files of 2684354560 bytes at a time",
     ),
     "a reserve that the service would not keep": (
         sized("10Gi", min_free_space=1_000_000_000),
