@@ -39,7 +39,7 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
         tempfile.TemporaryDirectory(
             prefix=PREFIX, dir=parent, ignore_cleanup_errors=True
         ) as folder,
-        _held(Path(folder)),
+        _locked(Path(folder)),
     ):
         yield Path(folder)
 
@@ -48,8 +48,8 @@ def remove_abandoned(parent: Path) -> None:
     """Remove the folders in `parent` that killed commands left, as far as the disk lets us."""
     if fcntl is None:
         return
-    with contextlib.suppress(OSError), os.scandir(parent) as found:
-        for entry in found:
+    with contextlib.suppress(OSError), os.scandir(parent) as entries:
+        for entry in entries:
             if _NAME.fullmatch(entry.name):
                 _remove_if_abandoned(Path(entry.path))
 
@@ -65,7 +65,7 @@ def _remove_if_abandoned(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _held(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if fcntl is not None:
             with contextlib.suppress(OSError):  # a disk without locks

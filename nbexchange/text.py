@@ -24,7 +24,7 @@ def is_safe(text: str) -> bool:
 
 def escaped(text: str, longest: int | None = None) -> str:
     """Text for a terminal, a log or a message: one line, at most `longest` characters."""
-    line = _UNSAFE.sub(lambda found: ascii(found[0])[1:-1], text[:longest])
+    line = _UNSAFE.sub(lambda match: ascii(match[0])[1:-1], text[:longest])
     if longest is None or max(len(line), len(text)) <= longest:
         return line
     return f"{line[: longest - 1]}…"
@@ -32,8 +32,8 @@ def escaped(text: str, longest: int | None = None) -> str:
 
 def cleaned(text: str) -> str:
     """Text that is only ever shown, such as a full name or a title, without unsafe characters."""
-    return _UNSAFE.sub(lambda found: _instead(found[0]), text).strip()
+    return _UNSAFE.sub(lambda match: _replacement(match[0]), text).strip()
 
 
-def _instead(character: str) -> str:
+def _replacement(character: str) -> str:
     return "" if unicodedata.category(character) in ("Cf", "Cs") else " "

@@ -147,15 +147,15 @@ def _add_service(
     environment: Mapping[str, str] | None,
 ) -> None:
     services = _list(c.JupyterHub, "services")
-    known = next((service for service in services if service.get("name") == name), None)
-    service = known if known is not None else {"name": name, "display": False}
-    said = {
+    existing = next((service for service in services if service.get("name") == name), None)
+    service = existing if existing is not None else {"name": name, "display": False}
+    options = {
         "url": url,
         "command": [command] if isinstance(command, str) else list(command or ()) or None,
         "api_token": api_token,
         "environment": dict(environment) if environment else None,
     }
-    for key, value in said.items():
+    for key, value in options.items():
         if value is not None and service.setdefault(key, value) != value:
             raise ValueError(
                 f"c.JupyterHub.services has {name!r} already, with another {key}; say it in one "
@@ -164,7 +164,7 @@ def _add_service(
     if service.get("command"):
         service.setdefault("url", f"http://127.0.0.1:{PORT}")
     _check_service(service, name)
-    c.JupyterHub.services = services if known is not None else [*services, service]
+    c.JupyterHub.services = services if existing is not None else [*services, service]
 
 
 def _check_service(service: Mapping[str, Any], name: str) -> None:
@@ -202,17 +202,17 @@ def _add_scopes(c: Any, access: str) -> None:
         user["scopes"] = _with(user.get("scopes", ["self"]), access)
         c.JupyterHub.load_roles = roles
     for section in _sections(c, "Spawner", "server_token_scopes"):
-        said = section.get("server_token_scopes")
-        if callable(said):
-            section.server_token_scopes = _with_scope(said, access)
+        scopes = section.get("server_token_scopes")
+        if callable(scopes):
+            section.server_token_scopes = _with_scope(scopes, access)
         else:
-            wanted = _list(section, "server_token_scopes") or _SERVER_SCOPES
-            section.server_token_scopes = _with(wanted, access)
+            granted = _list(section, "server_token_scopes") or _SERVER_SCOPES
+            section.server_token_scopes = _with(granted, access)
 
 
 def _with(scopes: Iterable[str], access: str) -> list[str]:
-    held = list(scopes)
-    return held if access in held or "inherit" in held else [*held, access]
+    present = list(scopes)
+    return present if access in present or "inherit" in present else [*present, access]
 
 
 def _with_scope(before: Hook, access: str) -> Hook:
@@ -224,7 +224,7 @@ def _with_scope(before: Hook, access: str) -> Hook:
 
 def _add_role(c: Any, role: Mapping[str, Any]) -> None:
     roles = _list(c.JupyterHub, "load_roles")
-    if any(one.get("name") == role["name"] for one in roles):
+    if any(existing.get("name") == role["name"] for existing in roles):
         raise ValueError(
             f"c.JupyterHub.load_roles has a role {role['name']!r} already; call configure() once"
         )
@@ -235,14 +235,14 @@ def _add_role(c: Any, role: Mapping[str, Any]) -> None:
 
 
 def _add_environment(c: Any, name: str, notebook_url: str | None) -> None:
-    ours: dict[str, Any] = {
+    variables: dict[str, Any] = {
         # Functions, because KubeSpawner fills in the braces of a text.
         "NBEXCHANGE_URL": lambda spawner: notebook_url or _through_the_proxy(spawner, name),
         "NBEXCHANGE_COURSES": lambda spawner: json.dumps(courses_of_user(spawner.user)),
         "NBEXCHANGE_GRADERS": lambda spawner: json.dumps(_shared_accounts(spawner)),
     }
     for section in _sections(c, "Spawner", "environment"):
-        section.environment = {**ours, **_mapping(section, "environment")}
+        section.environment = {**variables, **_mapping(section, "environment")}
 
 
 def _through_the_proxy(spawner: Any, name: str) -> str:
@@ -284,8 +284,8 @@ def _add_graders(c: Any, courses: Iterable[str]) -> None:
         _add_role(c, role)
     groups = _mapping(c.JupyterHub, "load_groups")
     for group, account in grader_groups(courses).items():
-        known = groups.get(group, {})
-        contents = dict(known) if isinstance(known, Mapping) else {"users": list(known)}
+        existing = groups.get(group, {})
+        contents = dict(existing) if isinstance(existing, Mapping) else {"users": list(existing)}
         contents["users"] = [*contents.get("users", []), account]
         groups[group] = contents
     c.JupyterHub.load_groups = groups
@@ -310,9 +310,9 @@ def _check_launches(
             "its first instructor's launch"
         )
     if not lti:
-        said = [key for key, value in only_with_lti.items() if value]
-        if said:
-            raise ValueError(f"{', '.join(said)} say how to read launches, and lti=True is missing")
+        used = [key for key, value in only_with_lti.items() if value]
+        if used:
+            raise ValueError(f"{', '.join(used)} say how to read launches, and lti=True is missing")
         return
     if _mapping(c.JupyterHub, "load_groups"):
         raise ValueError(
@@ -355,10 +355,10 @@ def _check_organisations(
                 f"organisations: {key!r} is your name for a platform; say the issuers and the "
                 "consumer keys that platforms= calls so"
             )
-    of: dict[str, int] = {}
+    org_id_of: dict[str, int] = {}
     for key in {*keys, *platforms, *organisations}:
         platform, org_id = platforms.get(key, key), organisations.get(key, 1)
-        if of.setdefault(platform, org_id) != org_id:
+        if org_id_of.setdefault(platform, org_id) != org_id:
             raise ValueError(
                 f"organisations: all issuers and consumer keys of the platform {platform!r} have "
                 "to be of one organisation, or people and courses would be there twice"
@@ -382,10 +382,10 @@ def _check_names(
             "account: say prefix_names=True for accounts like 2-ada, or prefix_names=False if "
             "names never meet (e-mail addresses, for example)"
         )
-    of: dict[int, set[str]] = {}
+    platforms_of: dict[int, set[str]] = {}
     for key in {*keys, *organisations}:
-        of.setdefault(organisations.get(key, 1), set()).add(platforms.get(key, key))
-    for org_id, alike in of.items():
+        platforms_of.setdefault(organisations.get(key, 1), set()).add(platforms.get(key, key))
+    for org_id, alike in platforms_of.items():
         if len(alike) > 1:
             raise ValueError(
                 f"the platforms {', '.join(sorted(alike))} of organisation {org_id} may all have "
@@ -401,9 +401,9 @@ def _add_launches(c: Any) -> None:
     if _TEMPLATES.is_dir():
         c.JupyterHub.template_paths = [*_list(c.JupyterHub, "template_paths"), str(_TEMPLATES)]
     c.Authenticator.manage_groups = True
-    said = {trait for section in _authenticators(c) for trait in section}
+    configured = {trait for section in _authenticators(c) for trait in section}
     # As JupyterHub itself tells whether anybody has said who may come in.
-    if not any(trait.startswith("allow") or trait == "any_allow_config" for trait in said):
+    if not any(trait.startswith("allow") or trait == "any_allow_config" for trait in configured):
         # Who may come in is the learning platform's business; without this nobody may.
         c.Authenticator.allow_all = True
 

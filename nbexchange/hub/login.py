@@ -59,7 +59,7 @@ def groups_hook(rules: LoginRules | None = None, before: Hook | None = None) -> 
     async def hook(authenticator: Any, handler: Any, auth_model: Any) -> Any:
         auth_model = await _admitted(authenticator, handler, auth_model, before)
         if auth_model:
-            await _note(launches, authenticator, handler, auth_model)
+            await _apply_launch(launches, authenticator, handler, auth_model)
         return auth_model
 
     return hook
@@ -88,13 +88,15 @@ async def _admitted(authenticator: Any, handler: Any, auth_model: Any, before: H
     return auth_model
 
 
-async def _note(rules: LoginRules, authenticator: Any, handler: Any, auth_model: Any) -> None:
+async def _apply_launch(
+    rules: LoginRules, authenticator: Any, handler: Any, auth_model: Any
+) -> None:
     launch = _launch(rules, handler, auth_model)
     if rules.prefix_names:
         await _prefix_name(rules, launch, authenticator, handler, auth_model)
     name = auth_model["name"]
     course_id = _course_id(rules, handler, launch) if launch and launch.context_id else None
-    auth_model["groups"] = _GroupsAtLast(
+    auth_model["groups"] = _LazyGroups(
         handler, name, given=auth_model.get("groups"), course_id=course_id, launch=launch
     )
     if launch is None:
@@ -147,7 +149,7 @@ def _consumer_key(handler: Any) -> str:
 def _course_id(rules: LoginRules, handler: Any, launch: Launch) -> str | None:
     try:
         if rules.course_id is None:
-            return _known_as(handler.db, _with_platform(rules, launch))
+            return _existing_course_id(handler.db, _with_platform(rules, launch))
         return _by_rule(rules, handler.db, launch)
     except ValueError:
         handler.log.exception("There is no course id for %s", launch)
@@ -162,7 +164,7 @@ def _with_platform(rules: LoginRules, launch: Launch) -> Launch:
     return replace(launch, platform=rules.platforms.get(launch.platform, launch.platform))
 
 
-def _known_as(db: Any, launch: Launch) -> str:
+def _existing_course_id(db: Any, launch: Launch) -> str:
     """The id that the course has already, whatever its label is now; else that of its label.
 
     Ids hold only the beginning of a fingerprint, and anybody may give a group any name, so what
@@ -204,38 +206,42 @@ def _check_organisation(db: Any, course_id: str, org_id: int) -> None:
     course id would take all of its work from one of them."""
     for role in (INSTRUCTOR, STUDENT):
         group = orm.Group.find(db, group_for(course_id, role))
-        its = (group.properties or {}).get("org_id", 1) if group else org_id
+        owner = (group.properties or {}).get("org_id", 1) if group else org_id
         # The exchange takes the number and its digits for the same organisation.
-        if str(its) != str(org_id):
+        if str(owner) != str(org_id):
             raise ValueError(
-                f"{course_id} is a course of organisation {its}, and this launch is of {org_id}; "
+                f"{course_id} is a course of organisation {owner}, and this launch is of {org_id}; "
                 "if both are one course, give its groups that org_id by the hub's REST API"
             )
 
 
 def _keep_groups(db: Any, course_id: str, launch: Launch, rules: LoginRules) -> None:
     """Both groups of the course are there and say the same about it."""
-    told: dict[str, Any] = {}
+    properties_of_launch: dict[str, Any] = {}
     if rules.course_id is None:
-        told[CONTEXT] = _with_platform(rules, launch).fingerprint
+        properties_of_launch[CONTEXT] = _with_platform(rules, launch).fingerprint
     if launch.title:
-        told["title"] = launch.title
+        properties_of_launch["title"] = launch.title
     if launch.platform in rules.organisations:
-        told["org_id"] = rules.organisations[launch.platform]
+        properties_of_launch["org_id"] = rules.organisations[launch.platform]
     names = [group_for(course_id, role) for role in (INSTRUCTOR, STUDENT)]
-    found = {name: orm.Group.find(db, name) for name in names}
-    known = [dict(group.properties or {}) for group in found.values() if group]
-    for name, group in found.items():
+    groups = {name: orm.Group.find(db, name) for name in names}
+    stored = [dict(group.properties or {}) for group in groups.values() if group]
+    for name, group in groups.items():
         if group is None:
             group = orm.Group(name=name)
             db.add(group)
-        properties = {**(known[0] if known else {}), **(group.properties or {}), **told}
+        properties = {
+            **(stored[0] if stored else {}),
+            **(group.properties or {}),
+            **properties_of_launch,
+        }
         if group.properties != properties:
             group.properties = properties
     db.commit()
 
 
-class _GroupsAtLast(Collection[str]):
+class _LazyGroups(Collection[str]):
     """The groups that somebody is to be in, looked up when the hub stores them and not before.
 
     The hub replaces all groups by these. Between this hook and that moment it may wait (it makes
@@ -260,14 +266,14 @@ class _GroupsAtLast(Collection[str]):
 
     def _names(self) -> set[str]:
         user = self._handler.find_user(self._username)
-        held = {group.name for group in user.groups} if user else set()
+        groups = {group.name for group in user.groups} if user else set()
         if self._given is not None:
             # Who gave them means all groups, but knows nothing of courses.
-            held = {name for name in held if parse_group(name)} | set(self._given)
+            groups = {name for name in groups if parse_group(name)} | set(self._given)
         if self._course_id is None or self._role is None:
-            return held
-        held -= {group_for(self._course_id, role) for role in (INSTRUCTOR, STUDENT)}
-        return held | {group_for(self._course_id, self._role)}
+            return groups
+        groups -= {group_for(self._course_id, role) for role in (INSTRUCTOR, STUDENT)}
+        return groups | {group_for(self._course_id, self._role)}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names())

@@ -85,12 +85,12 @@ class Launch:
 
     @property
     def user_info(self) -> dict[str, str]:
-        told = {
+        fields = {
             "full_name": self.full_name,
             "email": self.email,
             "lms_user_id": self.lms_user_id,
         }
-        return {key: value for key, value in told.items() if value}
+        return {key: value for key, value in fields.items() if value}
 
 
 def launch_from(
@@ -161,8 +161,10 @@ def role_from(roles: Iterable[object], instructors: Collection[str] = INSTRUCTOR
     held = {_name_of(role) for role in roles if isinstance(role, str)}
     if held & _KINDS_OF_INSTRUCTOR - {"Instructor"}:
         held.discard("Instructor")
-    wanted = {_name_of(role) or role for role in instructors}  # the names here, and platforms' own
-    return INSTRUCTOR if held & wanted else STUDENT
+    qualifying = {
+        _name_of(role) or role for role in instructors
+    }  # the names here, and platforms' own
+    return INSTRUCTOR if held & qualifying else STUDENT
 
 
 def _name_of(role: str) -> str:
@@ -172,8 +174,8 @@ def _name_of(role: str) -> str:
         return f"{elsewhere[1]}/person#{elsewhere[2]}"
     if elsewhere := _OLD_ROLE_ELSEWHERE.fullmatch(role.strip()):
         return f"{_OLD_PLACES[elsewhere[1]]}/person#{elsewhere[2]}"
-    found = _NEW_ROLE.fullmatch(role.strip()) or _OLD_ROLE.fullmatch(role.strip())
-    parts = [part for part in found.groups() if part] if found else []
+    match = _NEW_ROLE.fullmatch(role.strip()) or _OLD_ROLE.fullmatch(role.strip())
+    parts = [part for part in match.groups() if part] if match else []
     # 1.1 has the assistant beside the instructor, not below.
     if parts[:1] == ["TeachingAssistant"]:
         parts = ["Instructor", parts[-1]]

@@ -76,8 +76,8 @@ def course_id_from(label: str | None, *context: str) -> str:
 
 def fingerprint(*context: str) -> str:
     """Letters and digits that no other context has."""
-    told = json.dumps(context, separators=(",", ":"))
-    return base64.b32encode(hashlib.sha256(told.encode()).digest()).decode().lower().rstrip("=")
+    text = json.dumps(context, separators=(",", ":"))
+    return base64.b32encode(hashlib.sha256(text.encode()).digest()).decode().lower().rstrip("=")
 
 
 def ending(course_id: str) -> str:

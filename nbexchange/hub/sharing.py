@@ -43,8 +43,8 @@ def _share(db: Any, user: Any, course_id: str) -> None:
     # A role, because what is shared with a group does not count when a server asks who comes; and
     # one of the authenticator's, because the hub deletes others that are not in its configuration
     # when it starts.
-    (said,) = grader_roles([course_id])
-    role = orm.Role.find(db, said["name"])
+    (definition,) = grader_roles([course_id])
+    role = orm.Role.find(db, definition["name"])
     if role is None:
-        role = roles.create_role(db, {**said, "managed_by_auth": True})
+        role = roles.create_role(db, {**definition, "managed_by_auth": True})
     roles.grant_role(db, group, role)
