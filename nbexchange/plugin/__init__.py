@@ -51,5 +51,5 @@ def configure(c: Any) -> None:
     c.ExchangeFactory.collect = ExchangeCollect
     c.ExchangeFactory.release_feedback = ExchangeReleaseFeedback
     c.ExchangeFactory.fetch_feedback = ExchangeFetchFeedback
-    if courses.told() is not None:
+    if courses.courses_from_env() is not None:
         c.Exchange.path_includes_course = True

@@ -37,11 +37,11 @@ class Notebook:
     feedback_sha256: str | None
 
     @classmethod
-    def of(cls, said: Any) -> "Notebook":
+    def from_json(cls, fields: Any) -> "Notebook":
         return cls(
-            notebook_id=_text(said, "notebook_id"),
-            has_feedback=bool(said.get("has_exchange_feedback")),
-            feedback_sha256=_or_none(_sha256, said, "feedback_sha256"),
+            notebook_id=_text(fields, "notebook_id"),
+            has_feedback=bool(fields.get("has_exchange_feedback")),
+            feedback_sha256=_or_none(_sha256, fields, "feedback_sha256"),
         )
 
 
@@ -58,15 +58,15 @@ class Released:
     timestamp: str | None = None
 
     @classmethod
-    def of(cls, said: Any) -> "Released":
+    def from_json(cls, fields: Any) -> "Released":
         return cls(
-            course_id=_text(said, "course_id"),
-            assignment_id=_text(said, "assignment_id"),
-            notebooks=_notebooks(said),
-            notebook_files=tuple(sorted(map(_is_text, items(said, "notebook_files")))),
-            sha256=_or_none(_sha256, said, "sha256"),
-            version=_or_none(_number, said, "version"),
-            timestamp=_or_none(_timestamp, said, "timestamp"),
+            course_id=_text(fields, "course_id"),
+            assignment_id=_text(fields, "assignment_id"),
+            notebooks=_notebooks(fields),
+            notebook_files=tuple(sorted(map(_is_text, items(fields, "notebook_files")))),
+            sha256=_or_none(_sha256, fields, "sha256"),
+            version=_or_none(_number, fields, "version"),
+            timestamp=_or_none(_timestamp, fields, "timestamp"),
         )
 
 
@@ -86,29 +86,29 @@ class ListedSubmission:
     lms_user_id: str | None = None
 
     @classmethod
-    def own(cls, said: Any) -> "ListedSubmission":
+    def own(cls, fields: Any) -> "ListedSubmission":
         """From the caller's own list, where `student_id` is a number of the database."""
-        return cls._of(said, _text(said, "student"))
+        return cls._from_json(fields, _text(fields, "student"))
 
     @classmethod
-    def inbound(cls, said: Any) -> "ListedSubmission":
-        return cls._of(said, _text(said, "student_id"))
+    def inbound(cls, fields: Any) -> "ListedSubmission":
+        return cls._from_json(fields, _text(fields, "student_id"))
 
     @classmethod
-    def _of(cls, said: Any, student: str) -> "ListedSubmission":
+    def _from_json(cls, fields: Any, student: str) -> "ListedSubmission":
         return cls(
-            course_id=_text(said, "course_id"),
-            assignment_id=_text(said, "assignment_id"),
+            course_id=_text(fields, "course_id"),
+            assignment_id=_text(fields, "assignment_id"),
             student=student,
-            submission_id=_id(said, "submission_id"),
-            timestamp=_timestamp(said, "timestamp"),
-            path=_text(said, "path"),
-            sha256=_sha256(said, "sha256"),
-            size=_number(said, "size"),
-            notebooks=_notebooks(said),
-            full_name=_text_or_none(said, "full_name"),
-            email=_text_or_none(said, "email"),
-            lms_user_id=_text_or_none(said, "lms_user_id"),
+            submission_id=_id(fields, "submission_id"),
+            timestamp=_timestamp(fields, "timestamp"),
+            path=_text(fields, "path"),
+            sha256=_sha256(fields, "sha256"),
+            size=_number(fields, "size"),
+            notebooks=_notebooks(fields),
+            full_name=_text_or_none(fields, "full_name"),
+            email=_text_or_none(fields, "email"),
+            lms_user_id=_text_or_none(fields, "lms_user_id"),
         )
 
 
@@ -120,8 +120,8 @@ class Receipt:
     size: int
 
     @classmethod
-    def of(cls, said: Any) -> "Receipt":
-        return cls(sha256=_sha256(said, "sha256"), size=_number(said, "size"))
+    def from_json(cls, fields: Any) -> "Receipt":
+        return cls(sha256=_sha256(fields, "sha256"), size=_number(fields, "size"))
 
 
 @dataclass(frozen=True)
@@ -133,15 +133,15 @@ class SubmitReceipt(Receipt):
     timestamp: str
 
     @classmethod
-    def of(cls, said: Any) -> "SubmitReceipt":
+    def from_json(cls, fields: Any) -> "SubmitReceipt":
         return cls(
-            sha256=_sha256(said, "sha256"),
-            size=_number(said, "size"),
-            course_id=_text(said, "course_id"),
-            assignment_id=_text(said, "assignment_id"),
-            student=_text(said, "student"),
-            submission_id=_id(said, "submission_id"),
-            timestamp=_timestamp(said, "timestamp"),
+            sha256=_sha256(fields, "sha256"),
+            size=_number(fields, "size"),
+            course_id=_text(fields, "course_id"),
+            assignment_id=_text(fields, "assignment_id"),
+            student=_text(fields, "student"),
+            submission_id=_id(fields, "submission_id"),
+            timestamp=_timestamp(fields, "timestamp"),
         )
 
 
@@ -150,11 +150,11 @@ class ReleaseFeedbackReceipt(Receipt):
     submission_id: int | str
 
     @classmethod
-    def of(cls, said: Any) -> "ReleaseFeedbackReceipt":
+    def from_json(cls, fields: Any) -> "ReleaseFeedbackReceipt":
         return cls(
-            sha256=_sha256(said, "sha256"),
-            size=_number(said, "size"),
-            submission_id=_id(said, "submission_id"),
+            sha256=_sha256(fields, "sha256"),
+            size=_number(fields, "size"),
+            submission_id=_id(fields, "submission_id"),
         )
 
 
@@ -166,16 +166,16 @@ class FetchedFeedback:
     sha256: str
 
     @classmethod
-    def of(cls, said: Any) -> "FetchedFeedback":
+    def from_json(cls, fields: Any) -> "FetchedFeedback":
         return cls(
-            notebook_id=_text(said, "notebook_id"),
-            submission_timestamp=_timestamp(said, "submission_timestamp"),
-            content=_bytes(said, "content"),
-            sha256=_sha256(said, "sha256"),
+            notebook_id=_text(fields, "notebook_id"),
+            submission_timestamp=_timestamp(fields, "submission_timestamp"),
+            content=_bytes(fields, "content"),
+            sha256=_sha256(fields, "sha256"),
         )
 
 
-class _Altered(str):
+class _EscapedText(str):
     """Text of a service as it may be shown. It is not the name that the service means."""
 
     __slots__ = ()
@@ -186,7 +186,7 @@ def is_folder_name(name: str) -> bool:
     separators = {os.sep, os.altsep or os.sep}
     return (
         name not in ("", ".", "..")
-        and not isinstance(name, _Altered)
+        and not isinstance(name, _EscapedText)
         and separators.isdisjoint(name)
         and is_safe(name)
         and _bytes_on_disk(name) <= LONGEST_NAME
@@ -208,21 +208,21 @@ def is_visible_name(name: str) -> bool:
     return name[:1] != "." and is_folder_name(name)
 
 
-def items(said: Any, key: str) -> list[Any]:
-    found = _get(said, key)
-    if not isinstance(found, list):
+def items(fields: Any, key: str) -> list[Any]:
+    value = _get(fields, key)
+    if not isinstance(value, list):
         raise ProtocolError(f"{key!r} is not a list")
-    return found
+    return value
 
 
-def _get(said: Any, key: str) -> Any:
-    if not isinstance(said, Mapping) or key not in said:
+def _get(fields: Any, key: str) -> Any:
+    if not isinstance(fields, Mapping) or key not in fields:
         raise ProtocolError(f"{key!r} is missing")
-    return said[key]
+    return fields[key]
 
 
-def _text(said: Any, key: str) -> str:
-    return _is_text(_get(said, key), key)
+def _text(fields: Any, key: str) -> str:
+    return _is_text(_get(fields, key), key)
 
 
 def _is_text(value: Any, key: str = "a name") -> str:
@@ -233,32 +233,32 @@ def _is_text(value: Any, key: str = "a name") -> str:
     except UnicodeEncodeError:
         raise ProtocolError(f"{key!r} is not text") from None
     shown = escaped(value, _LONGEST_TEXT)
-    return value if shown == value else _Altered(shown)
+    return value if shown == value else _EscapedText(shown)
 
 
-def _text_or_none(said: Any, key: str) -> str | None:
-    return None if said.get(key) in (None, "") else _text(said, key)
+def _text_or_none(fields: Any, key: str) -> str | None:
+    return None if fields.get(key) in (None, "") else _text(fields, key)
 
 
-def _or_none(read: Callable[[Any, str], _Value], said: Any, key: str) -> _Value | None:
-    return None if said.get(key) is None else read(said, key)
+def _or_none(read: Callable[[Any, str], _Value], fields: Any, key: str) -> _Value | None:
+    return None if fields.get(key) is None else read(fields, key)
 
 
-def _number(said: Any, key: str) -> int:
-    value = _get(said, key)
+def _number(fields: Any, key: str) -> int:
+    value = _get(fields, key)
     if not isinstance(value, int) or isinstance(value, bool):
         raise ProtocolError(f"{key!r} is not a whole number")
     return value
 
 
-def _id(said: Any, key: str) -> int | str:
-    value = _get(said, key)
-    return _text(said, key) if isinstance(value, str) else _number(said, key)
+def _id(fields: Any, key: str) -> int | str:
+    value = _get(fields, key)
+    return _text(fields, key) if isinstance(value, str) else _number(fields, key)
 
 
-def _timestamp(said: Any, key: str) -> str:
+def _timestamp(fields: Any, key: str) -> str:
     """It becomes the name of a folder, and sorting it has to sort the times."""
-    value = _text(said, key)
+    value = _text(fields, key)
     try:
         if not _TIMESTAMP.fullmatch(value):
             raise ValueError
@@ -268,22 +268,22 @@ def _timestamp(said: Any, key: str) -> str:
     return value
 
 
-def _sha256(said: Any, key: str) -> str:
-    value = _text(said, key)
+def _sha256(fields: Any, key: str) -> str:
+    value = _text(fields, key)
     if not _SHA256.fullmatch(value):
         raise ProtocolError(f"{key!r} is not a sha256")
     return value
 
 
-def _bytes(said: Any, key: str) -> bytes:
+def _bytes(fields: Any, key: str) -> bytes:
     try:
-        return base64.b64decode(_get(said, key), validate=True)
+        return base64.b64decode(_get(fields, key), validate=True)
     except (TypeError, ValueError, binascii.Error):
         raise ProtocolError(f"{key!r} is not base64") from None
 
 
-def _notebooks(said: Any) -> tuple[Notebook, ...]:
+def _notebooks(fields: Any) -> tuple[Notebook, ...]:
     """Only those that can be a file here: what we do with a notebook's name is to make a path."""
-    notebooks: Iterable[Notebook] = map(Notebook.of, items(said, "notebooks"))
+    notebooks: Iterable[Notebook] = map(Notebook.from_json, items(fields, "notebooks"))
     usable = (notebook for notebook in notebooks if is_folder_name(notebook.notebook_id))
     return tuple(sorted(usable, key=lambda notebook: notebook.notebook_id))

@@ -75,7 +75,7 @@ class AssignmentList:
     def _list(self, course_id: str) -> _Answer:
         return _success(self._coursework.assignments(course_id))
 
-    async def act(self, action: str, course_id: str, assignment_id: str) -> _Answer:
+    async def run_action(self, action: str, course_id: str, assignment_id: str) -> _Answer:
         """fetch, submit or fetch_feedback, and then the list of the course."""
 
         def work() -> _Answer:
@@ -87,9 +87,9 @@ class AssignmentList:
         key = (action, course_id, assignment_id)
         job, is_joined = self._jobs.start(key, self._transfers, lambda: self._try(work))
         if not await job.ended_within(self._answer_after):
-            job.when_ended(lambda job: self._keep(job, *key))
-            return _shown(action, _failure(_LATE[action].format(assignment_id)))
-        answer = _shown(action, job.result())
+            job.when_ended(lambda job: self._store_outcome(job, *key))
+            return _formatted(action, _failure(_LATE[action].format(assignment_id)))
+        answer = _formatted(action, job.result())
         self._unseen.pop(key, None)
         if is_joined and action == "submit" and answer["success"]:
             return _noted(answer, course_id, assignment_id, [_JOINED.format(job.started)])
@@ -106,7 +106,9 @@ class AssignmentList:
             answer, warnings = _success([]), [*warnings, done]
         return _noted(answer, course_id, assignment_id, warnings)
 
-    def _keep(self, job: Job[_Answer], action: str, course_id: str, assignment_id: str) -> None:
+    def _store_outcome(
+        self, job: Job[_Answer], action: str, course_id: str, assignment_id: str
+    ) -> None:
         """For the next list: a failure, or warnings."""
         answer = job.result()
         key = (action, course_id, assignment_id)
@@ -153,7 +155,7 @@ def _failure(sentence: str) -> _Answer:
     return {"success": False, "value": sentence}
 
 
-def _shown(action: str, answer: _Answer) -> _Answer:
+def _formatted(action: str, answer: _Answer) -> _Answer:
     """A failure as the page shows it: of a submission in a dialog, of others in place of lists."""
     if answer["success"]:
         return answer
@@ -205,7 +207,11 @@ def _note(names: dict[str, str], note: str) -> _Info:
 
 
 def _notes(info: _Info) -> list[str]:
-    return [one["timestamp"] for one in info.get("submissions", ()) if one["status"] == "note"]
+    return [
+        submission["timestamp"]
+        for submission in info.get("submissions", ())
+        if submission["status"] == "note"
+    ]
 
 
 # The handlers
@@ -215,7 +221,7 @@ class _Handler(JupyterHandler):
     def initialize(self, assignment_list: AssignmentList) -> None:
         self._list = assignment_list
 
-    def said(self, *names: str) -> list[str]:
+    def text_arguments(self, *names: str) -> list[str]:
         """Arguments of the request; nbgrader's page sends them as JSON."""
         try:
             return [self.get_argument(name) for name in names]
@@ -244,14 +250,14 @@ class CourseworkListHandler(_Handler):
 class ActionHandler(_Handler):
     @web.authenticated
     async def post(self, action: str) -> None:
-        course_id, assignment_id = self.said("course_id", "assignment_id")
-        self.answer(await self._list.act(action, course_id, assignment_id))
+        course_id, assignment_id = self.text_arguments("course_id", "assignment_id")
+        self.answer(await self._list.run_action(action, course_id, assignment_id))
 
 
 class ValidateHandler(_Handler):
     @web.authenticated
     async def post(self) -> None:
-        (path,) = self.said("path")
+        (path,) = self.text_arguments("path")
         root: str = self.settings["serverapp"].root_dir
         if not _is_below(root, path):
             raise web.HTTPError(403, "Access denied: path outside allowed directory")

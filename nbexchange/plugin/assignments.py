@@ -46,23 +46,23 @@ class ExchangeReleaseAssignment(Exchange, abc.ExchangeReleaseAssignment):  # typ
                 raise self._released_already()
             self.log.info("Overwriting files: %s %s", course_id, assignment_id)
         self.log.info("Source: %s", self.src_path)
-        self.log.info("Destination: %s", self.place(course_id, "outbound", assignment_id))
+        self.log.info("Destination: %s", self.display_path(course_id, "outbound", assignment_id))
         self._send()
         self.log.info("Released as: %s %s", course_id, assignment_id)
 
     def _is_released(self) -> bool:
         released, _ = self.client.assignments(self.coursedir.course_id)
-        return any(one.assignment_id == self.coursedir.assignment_id for one in released)
+        return any(release.assignment_id == self.coursedir.assignment_id for release in released)
 
     def _send(self) -> None:
         selection = self._select()
         try:
-            with selection.packed((), self.max_buffer_size) as parcel:
+            with selection.packed((), self.max_buffer_size) as payload:
                 self._refuse_to_leave_out(selection)
                 self.client.release(
                     self.coursedir.course_id,
                     self.coursedir.assignment_id,
-                    parcel,
+                    payload,
                     overwrite=self.force,
                 )
         except RequestRefused as refusal:
@@ -73,10 +73,10 @@ class ExchangeReleaseAssignment(Exchange, abc.ExchangeReleaseAssignment):  # typ
 
     def _select(self) -> Selection:
         selection = packing.select(Path(self.src_path), PackingRules.of(self.coursedir))
-        for one in selection.too_large:
+        for file in selection.too_large:
             self.log.warning(
                 "Ignoring file too large '%s' (see config option CourseDirectory.max_file_size)",
-                Path(self.src_path, one.path),
+                Path(self.src_path, file.path),
             )
         self._refuse_to_leave_out(selection)
         selection.check_size("Remove what is not needed, or raise the option for the whole course.")
@@ -156,7 +156,7 @@ class ExchangeFetchAssignment(Exchange, abc.ExchangeFetchAssignment):  # type: i
             "--ExchangeFetchAssignment.reset=True does both, and your work stays in a folder "
             "beside it."
         )
-        self._tell_news()
+        self._log_news()
         return error
 
     def copy_files(self) -> None:
@@ -164,45 +164,43 @@ class ExchangeFetchAssignment(Exchange, abc.ExchangeFetchAssignment):  # type: i
         release = self._release()
         limits, ignored = PackingRules.of(self.coursedir).limits, tuple(self.coursedir.ignore)
         with release as file, files.unpacked(file, self.dest_path, limits) as new:
-            self.log.info("Source: %s", self.place(course_id, "outbound", assignment_id))
+            self.log.info("Source: %s", self.display_path(course_id, "outbound", assignment_id))
             self.log.info("Destination: %s", self.dest_path)
             files.prune(new, lambda path: packing.matches(path.name, ignored))
             if self.dest_path.is_dir() and not self.reset:
                 self._complete(new)
                 if not self.replace_missing_files:  # it was not a copy, and is one now
-                    self._remember(release)
-                self._tell_news()
+                    self._record_fetch(release)
+                self._log_news()
             else:
                 self._begin_with(new)
-                self._remember(release)
+                self._record_fetch(release)
         self.log.info("Fetched as: %s %s", course_id, assignment_id)
 
     def _complete(self, new: Path) -> None:
         # Only a file that was there before is worth a warning.
-        say = self.log.warning if self.replace_missing_files else self.log.debug
-        files.replace_missing(new, self.dest_path, say)
+        log = self.log.warning if self.replace_missing_files else self.log.debug
+        files.replace_missing(new, self.dest_path, log)
 
     def _begin_with(self, new: Path) -> None:
         if not self.dest_path.is_dir():
-            files.settle(new, self.dest_path)
+            files.move_into_place(new, self.dest_path)
             return
-        kept = files.settle_beside(new, self.dest_path, f"kept {_now()}")
+        kept = files.replace_keeping_old(new, self.dest_path, f"kept {_now()}")
         self.log.info("Your copy, with all your work, is kept in: %s", kept)
 
-    def _remember(self, release: FetchedRelease) -> None:
+    def _record_fetch(self, release: FetchedRelease) -> None:
         course_id, assignment_id = self.coursedir.course_id, self.coursedir.assignment_id
         cache, folder = Path(self.cache), self.dest_path
         try:
-            fetched.remember(
-                cache, course_id, assignment_id, folder, release.sha256, release.version
-            )
+            fetched.record(cache, course_id, assignment_id, folder, release.sha256, release.version)
         except OSError as error:  # the assignment is there, and that is what matters
             self.log.debug("What was fetched is not remembered. %s", sentence(error))
 
-    def _tell_news(self) -> None:
+    def _log_news(self) -> None:
         """Where there are some. The service is asked only about what is known to be fetched."""
         course_id, assignment_id = self.coursedir.course_id, self.coursedir.assignment_id
-        if not fetched.recall(Path(self.cache), course_id, assignment_id, self.dest_path):
+        if not fetched.find(Path(self.cache), course_id, assignment_id, self.dest_path):
             return
         try:
             released = self.find_release(course_id, assignment_id)
@@ -223,8 +221,11 @@ class ExchangeFetchAssignment(Exchange, abc.ExchangeFetchAssignment):  # type: i
         # Says so itself when the course is the thing that is not there.
         released, _ = self.client.assignments(course_id)
         raise self.not_found(
-            self.place(course_id, "outbound", assignment_id),
-            (self.place(course_id, "outbound", one.assignment_id) for one in released),
+            self.display_path(course_id, "outbound", assignment_id),
+            (
+                self.display_path(course_id, "outbound", release.assignment_id)
+                for release in released
+            ),
         )
 
 

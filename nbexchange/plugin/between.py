@@ -24,7 +24,7 @@ limit of Node.js (`requestTimeout`), which looks every thirty seconds."""
 _LOOKS_EVERY = 30.0
 _SLACK = 10.0
 
-AGAIN = "Try again in a few minutes; if it stays so, contact your administrator."
+TRY_AGAIN = "Try again in a few minutes; if it stays so, contact your administrator."
 
 
 def without_password(url: str) -> str:
@@ -52,7 +52,7 @@ def proxy_in_environment(url: str) -> str:
 
 def _variables(scheme: str) -> list[str]:
     lower = [f"{scheme}_proxy", "all_proxy"]
-    return [name for one in lower for name in (one, one.upper())]
+    return [name for variable in lower for name in (variable, variable.upper())]
 
 
 @dataclass(frozen=True)
@@ -75,40 +75,40 @@ class Attempt:
         late = HUB_PROXY_LIMIT + _LOOKS_EVERY + _SLACK
         return HUB_PROXY_LIMIT - _SLACK <= self.seconds <= late
 
-    def broke(self, error: requests.RequestException, send_timeout: float) -> str:
+    def connection_error(self, error: requests.RequestException, send_timeout: float) -> str:
         """What went wrong with the connection; goes on after "The exchange service at …"."""
-        reasons = list(_reasons(error))
+        causes = list(_causes(error))
         if isinstance(error, requests.exceptions.ProxyError):
             return "cannot be reached."
         if isinstance(error, requests.Timeout) and not isinstance(error, requests.ConnectTimeout):
             return "does not answer in time."
         if isinstance(error, requests.ConnectTimeout) or any(
-            isinstance(reason, NewConnectionError) for reason in reasons
+            isinstance(reason, NewConnectionError) for reason in causes
         ):
             return "cannot be reached."
         if not self.sent:
             return "closed the connection without an answer."
-        if any(isinstance(reason, TimeoutError) for reason in reasons):
+        if any(isinstance(reason, TimeoutError) for reason in causes):
             return f"took no more data for {send_timeout:g} seconds, {self._when}."
         return f"closed the connection {self._when}.{self._cut}"
 
-    def page(self, status: int) -> str:
+    def unexpected_answer(self, status: int) -> str:
         """What an answer means that is not the service's own."""
-        between = f"A proxy between this notebook and the exchange service at {self.url}"
+        proxy = f"A proxy between this notebook and the exchange service at {self.url}"
         if status == requests.codes.request_entity_too_large and self.size:
             return (
-                f"{between} takes no files of this size (413): it is {amount(self.size)} packed. "
+                f"{proxy} takes no files of this size (413): it is {amount(self.size)} packed. "
                 "Leave out large files, or ask your administrator to raise the limit of the proxy "
                 "(nginx: client_max_body_size)."
             )
         if status == requests.codes.request_timeout and self.size:
-            return f"{between} ended the request (408) {self._when}.{self._cut or self._faster}"
+            return f"{proxy} ended the request (408) {self._when}.{self._cut or self._faster}"
         if status in (502, 503, 504):
             reason = "it cannot reach the service, or not in time."
-            return f"{between} answers {status}: {reason} {AGAIN}"
+            return f"{proxy} answers {status}: {reason} {TRY_AGAIN}"
         if status in (401, 403, 407):
             return (
-                f"{between} answers {status} with a page of its own, perhaps for a login. "
+                f"{proxy} answers {status} with a page of its own, perhaps for a login. "
                 f"{CHECK_ADDRESS} Or ask your administrator to let notebooks pass."
             )
         return (
@@ -116,7 +116,7 @@ class Attempt:
             f"{status} with a page of its own. {CHECK_ADDRESS}"
         )
 
-    def elsewhere(self, location: str | None) -> str:
+    def redirect(self, location: str | None) -> str:
         """What a redirect means."""
         parts = urllib.parse.urlsplit(without_password(location or ""))
         to = parts._replace(query="", fragment="").geturl()
@@ -148,10 +148,12 @@ def amount(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size:,} bytes"
 
 
-def _reasons(error: BaseException | None) -> Iterator[BaseException]:
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
     """An exception, and those that it was made from."""
     while error is not None:
         yield error
         inner = getattr(error, "reason", None)
         arguments = [inner, *error.args]
-        error = next((one for one in arguments if isinstance(one, BaseException)), None)
+        error = next(
+            (argument for argument in arguments if isinstance(argument, BaseException)), None
+        )

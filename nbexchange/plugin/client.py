@@ -48,8 +48,8 @@ from nbexchange.plugin.answers import (
     items,
 )
 from nbexchange.plugin.between import (
-    AGAIN,
     CHECK_ADDRESS,
+    TRY_AGAIN,
     Attempt,
     proxy_in_environment,
     without_password,
@@ -59,18 +59,20 @@ from nbexchange.plugin.disks import naming_temporary
 from nbexchange.plugin.progress import TransferProgress
 from nbexchange.text import escaped
 
-_PIECE = 64 * 1024
+_CHUNK_SIZE = 64 * 1024
 _LONGEST_PAGE_TOKEN = 2_000  # characters; it becomes a part of the next request
 _LONGEST_MESSAGE = 2000  # characters
 _FIRST_PAUSE = 0.3  # seconds, doubled each time
 _FIRST_PAUSE_OF_TRANSFER = 1.0
 _LONGEST_PAUSE = 30.0
-_QUICK = 5.0  # seconds within which a list may be tried again: a whole Jupyter server waits for it
-_PATIENT = (
+_LIST_RETRY_SECONDS = (
+    5.0  # seconds within which a list may be tried again: a whole Jupyter server waits for it
+)
+_TRANSFER_RETRY_SECONDS = (
     math.inf
 )  # the same for a transfer: it may break off after an hour, and `retries` ends it
 _PAGE = 500  # submissions a request; 5,000 at once would keep the service busy too long
-_LATER = {429, 502, 503, 504}
+_RETRY_STATUSES = {429, 502, 503, 504}
 _DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/]{43}=):")
 _RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/\d{1,18}", re.ASCII)
 
@@ -108,19 +110,19 @@ _lists: ContextVar[_Lists | None] = ContextVar("_lists", default=None)
 
 
 @contextlib.contextmanager
-def lists_asked_once() -> Iterator[None]:
+def cached_lists() -> Iterator[None]:
     """Inside, in this thread, a list is asked for once, and again after anything has changed it.
 
     nbgrader's pages ask for the same list several times.
     """
-    before = _lists.set({})
+    token = _lists.set({})
     try:
         yield
     finally:
-        _lists.reset(before)
+        _lists.reset(token)
 
 
-class _Again(Exception):
+class _Retry(Exception):
     """It may go well the next time, after `pause` seconds if the service named them."""
 
     def __init__(
@@ -137,8 +139,8 @@ class BearerToken(AuthBase):
     """`Authorization: Bearer`, with the token that JupyterHub or the operator gave this person."""
 
     def __init__(self) -> None:
-        given = os.environ.get("NBEXCHANGE_TOKEN") or os.environ.get("JUPYTERHUB_API_TOKEN")
-        self._token = (given or "").strip()
+        token = os.environ.get("NBEXCHANGE_TOKEN") or os.environ.get("JUPYTERHUB_API_TOKEN")
+        self._token = (token or "").strip()
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         # Checked here, because http.client's complaint about a bad header would show the token.
@@ -247,30 +249,38 @@ class Client:
 
     def assignments(self, course_id: str | None) -> tuple[list[Released], list[ListedSubmission]]:
         """list: what is released, and the caller's own submissions; None means all courses."""
-        asked = _lists.get()
-        if asked is None:
+        cached = _lists.get()
+        if cached is None:
             return self._assignments(course_id)
         key = (self.url, course_id)
-        if key not in asked:
-            asked[key] = self._assignments(course_id)
-        return asked[key]
+        if key not in cached:
+            cached[key] = self._assignments(course_id)
+        return cached[key]
 
     def _assignments(self, course_id: str | None) -> tuple[list[Released], list[ListedSubmission]]:
         params = {} if course_id is None else {"course_id": course_id}
         records = self._items("assignments", params, "value", self._budget_of_list())
-        with self._sense():
+        with self._checking_answer():
             return (
-                [Released.of(said) for said in records if _has_status(said, "released")],
-                [ListedSubmission.own(said) for said in records if _has_status(said, "submitted")],
+                [
+                    Released.from_json(fields)
+                    for fields in records
+                    if _has_status(fields, "released")
+                ],
+                [
+                    ListedSubmission.own(fields)
+                    for fields in records
+                    if _has_status(fields, "submitted")
+                ],
             )
 
     def release(
-        self, course_id: str, assignment_id: str, parcel: Payload, *, overwrite: bool
+        self, course_id: str, assignment_id: str, payload: Payload, *, overwrite: bool
     ) -> Receipt:
         """Refused with 412 when it is released already and may not be overwritten."""
         condition = {} if overwrite else {"If-None-Match": "*"}
         params = {"course_id": course_id, "assignment_id": assignment_id}
-        return self._send("assignment", params, parcel, Receipt.of, condition)
+        return self._send("assignment", params, payload, Receipt.from_json, condition)
 
     def fetch(self, course_id: str, assignment_id: str) -> FetchedRelease:
         """The newest release."""
@@ -283,15 +293,18 @@ class Client:
         params = {"course_id": course_id, "assignment_id": assignment_id}
         try:
             self._ask_json(
-                "DELETE", "assignment", params, self._budget(self.limits.receipt, _QUICK)
+                "DELETE",
+                "assignment",
+                params,
+                self._budget(self.limits.receipt, _LIST_RETRY_SECONDS),
             )
         except RequestRefused as refusal:
             if refusal.status != requests.codes.not_found:
                 raise
 
-    def submit(self, course_id: str, assignment_id: str, parcel: Payload) -> SubmitReceipt:
+    def submit(self, course_id: str, assignment_id: str, payload: Payload) -> SubmitReceipt:
         params = {"course_id": course_id, "assignment_id": assignment_id}
-        receipt = self._send("submission", params, parcel, SubmitReceipt.of)
+        receipt = self._send("submission", params, payload, SubmitReceipt.from_json)
         if (receipt.course_id, receipt.assignment_id) != (course_id, assignment_id):
             raise self._unconfirmed()
         return receipt
@@ -324,25 +337,25 @@ class Client:
         return self._download("collection", params, expected=submission.sha256).file
 
     def release_feedback(
-        self, course_id: str, assignment_id: str, notebook_id: str, html: bytes, whose: _Params
+        self, course_id: str, assignment_id: str, notebook_id: str, html: bytes, submission: _Params
     ) -> ReleaseFeedbackReceipt:
         """`whose` names the submission: its `submission_id`, or `student` and `timestamp`."""
         params = {
             "course_id": course_id,
             "assignment_id": assignment_id,
             "notebook": notebook_id,
-            **whose,
+            **submission,
         }
-        parcel = Payload(io.BytesIO(html), "text/html")
-        return self._send("feedback", params, parcel, ReleaseFeedbackReceipt.of)
+        payload = Payload(io.BytesIO(html), "text/html")
+        return self._send("feedback", params, payload, ReleaseFeedbackReceipt.from_json)
 
     def fetch_feedback(self, course_id: str, assignment_id: str) -> list[FetchedFeedback]:
         """The newest feedback on each notebook of each own submission of the assignment."""
         params = {"course_id": course_id, "assignment_id": assignment_id}
-        budget = self._budget(self.limits.feedback, _PATIENT)
+        budget = self._budget(self.limits.feedback, _TRANSFER_RETRY_SECONDS)
         records = self._items("feedback", params, "feedback", budget)
-        with self._sense():
-            return [FetchedFeedback.of(said) for said in records]
+        with self._checking_answer():
+            return [FetchedFeedback.from_json(fields) for fields in records]
 
     # How they are asked
 
@@ -351,39 +364,39 @@ class Client:
         budget = self._budget_of_list()
         while True:
             answer = self._ask_json("GET", "collections", params, budget)
-            with self._sense():
-                page = [ListedSubmission.inbound(said) for said in items(answer, "value")]
+            with self._checking_answer():
+                page = [ListedSubmission.inbound(fields) for fields in items(answer, "value")]
             yield page
             token = answer.get("next")
             if not token:
                 return
-            if not _is_page(token) or token in seen or len(seen) == self.limits.pages:
+            if not _is_page_token(token) or token in seen or len(seen) == self.limits.pages:
                 raise self._not_an_exchange("its list never ends")
             seen.add(token)
             params = {**params, "page": token}
 
     def _items(self, path: str, params: _Params, key: str, budget: Budget) -> list[Any]:
         answer = self._ask_json("GET", path, params, budget)
-        with self._sense():
+        with self._checking_answer():
             return items(answer, key)
 
     def _send(
         self,
         path: str,
         params: _Params,
-        parcel: Payload,
+        payload: Payload,
         read: Callable[[Any], _Sent],
         headers: Mapping[str, str] | None = None,
     ) -> _Sent:
         """Upload, and believe it only when the receipt is for exactly what was sent."""
-        headers = {**parcel.headers, **(headers or {})}
-        with TransferProgress("Sending", parcel.size) as progress:
-            body = _Body(parcel.file, parcel.size, progress)
-            budget = self._budget(self.limits.receipt, _PATIENT)
+        headers = {**payload.headers, **(headers or {})}
+        with TransferProgress("Sending", payload.size) as progress:
+            body = _Body(payload.file, payload.size, progress)
+            budget = self._budget(self.limits.receipt, _TRANSFER_RETRY_SECONDS)
             answer = self._ask_json("POST", path, params, budget, headers, body)
-        with self._sense():
+        with self._checking_answer():
             receipt = read(answer)
-        if (receipt.sha256, receipt.size) != (parcel.sha256, parcel.size):
+        if (receipt.sha256, receipt.size) != (payload.sha256, payload.size):
             raise self._unconfirmed()
         return receipt
 
@@ -395,7 +408,7 @@ class Client:
             file = tempfile.TemporaryFile()  # noqa: SIM115 - it is what we return
             try:
                 download = _Download(file, self.max_buffer_size, label, expected)
-                budget = self._budget(self.max_buffer_size, _PATIENT)
+                budget = self._budget(self.max_buffer_size, _TRANSFER_RETRY_SECONDS)
                 self._ask("GET", path, params, budget, download.take, download.headers)
                 file.seek(0)
             except BaseException:
@@ -428,32 +441,38 @@ class Client:
         """Ask until it is answered, or until patience ends, and let `take` read the answer."""
         if method != "GET" and (lists := _lists.get()):
             lists.clear()
-        self._check_words(params)
+        self._check_text(params)
         started = self.clock()
-        line_broke = False
+        connection_broke = False
         for attempt in range(self.retries + 1):
             now = headers() if callable(headers) else headers or {}
             try:
-                if body is not None and line_broke:
-                    self._look()
+                if body is not None and connection_broke:
+                    self._probe()
                 with budget.in_use(self._timeouts(budget, body, attempt)):
                     return self._ask_once(method, path, params, budget.timeouts, take, now, body)
-            except _Again as again:
-                line_broke = not again.answered
-                pause = _pause(attempt, again.pause, budget.patience)
-                late = self.clock() - started + pause > budget.patience
+            except _Retry as retry:
+                connection_broke = not retry.answered
+                pause = _pause(attempt, retry.pause, budget.retry_seconds)
+                late = self.clock() - started + pause > budget.retry_seconds
                 if late or attempt == self.retries:
-                    raise again.error from None
-                self.log.debug("%s", again.error)
+                    raise retry.error from None
+                self.log.debug("%s", retry.error)
                 # A page that lists asks all the time; at a transfer somebody waits.
-                level = logging.WARNING if budget.patience > _QUICK else logging.DEBUG
+                level = (
+                    logging.WARNING if budget.retry_seconds > _LIST_RETRY_SECONDS else logging.DEBUG
+                )
                 self.log.log(level, "That did not work; trying again in %.1f seconds.", pause)
             self.sleep(pause)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _timeouts(self, budget: Budget, body: "_Body | None" = None, attempt: int = 0) -> Timeouts:
         """Of one try. Each next one lets a line stand still for longer."""
-        answer = self.transfer_timeout if budget.patience > _QUICK else self.api_timeout
+        answer = (
+            self.transfer_timeout
+            if budget.retry_seconds > _LIST_RETRY_SECONDS
+            else self.api_timeout
+        )
         return Timeouts(
             connect=self.connect_timeout,
             send=self.send_timeout * (attempt + 1),
@@ -461,13 +480,13 @@ class Client:
             silence=self.api_timeout,
         )
 
-    def _look(self) -> None:
+    def _probe(self) -> None:
         """Ask something small before a file is sent again. Raises _Again without an answer.
 
         Only where the line broke. Each look is a request: where a proxy gives them to two replicas
         in turn, and one of these is gone, every try after a look would reach that one.
         """
-        budget = self._budget(self.limits.receipt, _QUICK)
+        budget = self._budget(self.limits.receipt, _LIST_RETRY_SECONDS)
         with contextlib.suppress(RequestRefused), budget.in_use(self._timeouts(budget)):
             self._ask_once("GET", "healthz", {}, budget.timeouts, lambda _: None)
 
@@ -483,11 +502,11 @@ class Client:
     ) -> _Value:
         if body is not None:
             body.rewind()
-        began = self.clock()
+        started_at = self.clock()
 
         def attempt() -> Attempt:
             size, sent = (0, 0) if body is None else (len(body), body.sent)
-            return Attempt(self.shown_url, size, sent, self.clock() - began)
+            return Attempt(self.shown_url, size, sent, self.clock() - started_at)
 
         try:
             with session().request(
@@ -514,11 +533,11 @@ class Client:
             requests.exceptions.ChunkedEncodingError,
             requests.exceptions.ContentDecodingError,
         ):
-            raise _Again(self._unreachable("broke off in the middle of its answer.")) from None
+            raise _Retry(self._unreachable("broke off in the middle of its answer.")) from None
         except Exceeded as exceeded:
             raise self._unreachable(f"{exceeded}.") from None
-        except ProtocolError as nonsense:
-            raise self._not_an_exchange(str(nonsense)) from None
+        except ProtocolError as error:
+            raise self._not_an_exchange(str(error)) from None
         except requests.RequestException as error:
             raise self._unreachable(f"cannot be asked ({type(error).__name__}).") from None
 
@@ -526,8 +545,8 @@ class Client:
         self, error: requests.RequestException, attempt: Attempt, waits: Timeouts
     ) -> Exception:
         """What to raise for a connection that broke or stood still."""
-        broken = self._unreachable(attempt.broke(error, waits.send))
-        return broken if attempt.is_hopeless else _Again(broken)
+        broken = self._unreachable(attempt.connection_error(error, waits.send))
+        return broken if attempt.is_hopeless else _Retry(broken)
 
     def _check(self, answer: requests.Response, attempt: Attempt) -> None:
         """Raises what the status says, unless it says that all is well."""
@@ -536,22 +555,22 @@ class Client:
             return
         if 300 <= status < 400:
             raise NotAnExchange(
-                attempt.elsewhere(answer.headers.get("Location")) + proxy_in_environment(self.url)
+                attempt.redirect(answer.headers.get("Location")) + proxy_in_environment(self.url)
             )
-        if status in _LATER:
-            later = Unreachable(self._note(answer, attempt))
-            raise _Again(later, _number(answer.headers.get("Retry-After")), answered=True)
-        raise RequestRefused(self._note(answer, attempt), status)
+        if status in _RETRY_STATUSES:
+            later = Unreachable(self._refusal_message(answer, attempt))
+            raise _Retry(later, _number(answer.headers.get("Retry-After")), answered=True)
+        raise RequestRefused(self._refusal_message(answer, attempt), status)
 
-    def _note(self, answer: requests.Response, attempt: Attempt) -> str:
+    def _refusal_message(self, answer: requests.Response, attempt: Attempt) -> str:
         """Why the service refuses, in its own words; else what a proxy means."""
         try:
-            budget = self._budget(self.limits.receipt, _QUICK)
+            budget = self._budget(self.limits.receipt, _LIST_RETRY_SECONDS)
             note = self._json(budget, answer, success=False)["note"]
         except (ProtocolError, KeyError, requests.RequestException):
             note = None
         if not isinstance(note, str) or not note:
-            note = attempt.page(answer.status_code) + proxy_in_environment(self.url)
+            note = attempt.unexpected_answer(answer.status_code) + proxy_in_environment(self.url)
         elif answer.status_code == requests.codes.unauthorized:
             note += " (Your login is the token in NBEXCHANGE_TOKEN, else in JUPYTERHUB_API_TOKEN.)"
         return note
@@ -565,21 +584,21 @@ class Client:
         if sum(map(body.count, (b",", b"[", b"{"))) > self.limits.values:
             raise ProtocolError(f"it sends more than {self.limits.values:,} values")
         try:
-            said = json.loads(body)
+            content = json.loads(body)
         except (ValueError, RecursionError):
             raise ProtocolError("it sends broken JSON") from None
-        if not isinstance(said, Mapping) or said.get("success") is not success:
+        if not isinstance(content, Mapping) or content.get("success") is not success:
             raise ProtocolError("'success' is missing")
-        return said
+        return content
 
-    def _budget(self, size: int, patience: float) -> Budget:
-        return Budget(size, patience=patience, clock=self.clock)
+    def _budget(self, size: int, retry_seconds: float) -> Budget:
+        return Budget(size, retry_seconds=retry_seconds, clock=self.clock)
 
     def _budget_of_list(self) -> Budget:
         return Budget(
             self.limits.list,
             seconds=self.limits.list_seconds,
-            patience=_QUICK,
+            retry_seconds=_LIST_RETRY_SECONDS,
             clock=self.clock,
         )
 
@@ -601,15 +620,15 @@ class Client:
             )
         return self.url
 
-    def _check_words(self, params: _Params) -> None:
+    def _check_text(self, params: _Params) -> None:
         for name, value in params.items():
             try:
                 str(value).encode()
             except UnicodeEncodeError:
                 raise ServiceError(f"The {name} {value!r} is not text.") from None
 
-    def _sense(self) -> "_Sense":
-        return _Sense(self)
+    def _checking_answer(self) -> "_AnswerCheck":
+        return _AnswerCheck(self)
 
     def _not_an_exchange(self, detail: str) -> NotAnExchange:
         return NotAnExchange(
@@ -620,7 +639,7 @@ class Client:
     def _unreachable(self, what: str) -> Unreachable:
         return Unreachable(
             f"The exchange service at {self.shown_url} {what}"
-            f"{proxy_in_environment(self.url)} {AGAIN}"
+            f"{proxy_in_environment(self.url)} {TRY_AGAIN}"
         )
 
     def _unconfirmed(self) -> NotAnExchange:
@@ -630,7 +649,7 @@ class Client:
         )
 
 
-class _Sense:
+class _AnswerCheck:
     """Inside, whatever makes no sense is the fault of who answers."""
 
     def __init__(self, client: Client) -> None:
@@ -660,16 +679,16 @@ class _Body:
         self._progress.restart()
 
     def read(self, size: int = -1) -> bytes:
-        piece = self._file.read(size)
-        self.sent += len(piece)
-        self._progress.advance(len(piece))
-        return piece
+        chunk = self._file.read(size)
+        self.sent += len(chunk)
+        self._progress.advance(len(chunk))
+        return chunk
 
     def __len__(self) -> int:
         return self._size
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(functools.partial(self.read, _PIECE), b"")
+        return iter(functools.partial(self.read, _CHUNK_SIZE), b"")
 
 
 class _Download:
@@ -704,9 +723,9 @@ class _Download:
         self.version = None if version is None else int(version)
         left = int(_number(answer.headers.get("Content-Length")) or 0)
         with TransferProgress(self._label or "", left if self._label else 0) as progress:
-            for piece in answer.iter_content(_PIECE):
-                self.file.write(piece)
-                progress.advance(len(piece))
+            for chunk in answer.iter_content(_CHUNK_SIZE):
+                self.file.write(chunk)
+                progress.advance(len(chunk))
                 self._check_size()
         self._verify(_announced(answer))
 
@@ -716,7 +735,7 @@ class _Download:
         match = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
         if not match or int(match[1]) != self.file.tell():
             self._restart()
-            raise _Again(ServiceError("The exchange service sends another part than asked for."))
+            raise _Retry(ServiceError("The exchange service sends another part than asked for."))
         return True
 
     def _restart(self) -> None:
@@ -737,7 +756,7 @@ class _Download:
         sha256 = hashlib.file_digest(self.file, "sha256").hexdigest()  # type: ignore[arg-type]  # see Payload
         if sha256 != announced or sha256 != (self._expected or sha256):
             self._restart()
-            raise _Again(
+            raise _Retry(
                 ServiceError(
                     "The archive arrived damaged: its digest is not the one that the exchange "
                     "service names. Try again; if it stays so, tell whoever runs the service."
@@ -746,16 +765,16 @@ class _Download:
         self.sha256 = sha256
 
 
-def _is_page(token: Any) -> bool:
+def _is_page_token(token: Any) -> bool:
     return isinstance(token, str) and len(token) <= _LONGEST_PAGE_TOKEN
 
 
 def _body(budget: Budget, answer: requests.Response) -> bytearray:
     """All of an answer that has to fit into memory; what is packed counts unpacked."""
     body = bytearray()
-    for piece in answer.iter_content(_PIECE):
-        budget.use(len(piece))
-        body += piece
+    for chunk in answer.iter_content(_CHUNK_SIZE):
+        budget.use(len(chunk))
+        body += chunk
     return body
 
 
@@ -771,15 +790,15 @@ def _what_is_sent(answer: requests.Response) -> str:
 
 def _announced(answer: requests.Response) -> str | None:
     """The sha256 of the whole blob; a part's `Content-Digest` would be that of the part."""
-    said = answer.headers.get("Repr-Digest")
-    if said is None and answer.status_code == requests.codes.ok:
-        said = answer.headers.get("Content-Digest")
-    match = _DIGEST.search(said or "")
+    header = answer.headers.get("Repr-Digest")
+    if header is None and answer.status_code == requests.codes.ok:
+        header = answer.headers.get("Content-Digest")
+    match = _DIGEST.search(header or "")
     return base64.b64decode(match[1]).hex() if match else None
 
 
-def _has_status(said: Any, status: str) -> bool:
-    return isinstance(said, Mapping) and said.get("status") == status
+def _has_status(fields: Any, status: str) -> bool:
+    return isinstance(fields, Mapping) and fields.get("status") == status
 
 
 def _number(text: str | None) -> float | None:
@@ -787,10 +806,10 @@ def _number(text: str | None) -> float | None:
     return float(text) if text and text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
-def _pause(attempt: int, asked: float | None, patience: float) -> float:
+def _pause(attempt: int, asked: float | None, retry_seconds: float) -> float:
     """Seconds until the next try, spread so that a class does not come back all at once."""
     if asked is not None:
         return min(asked, _LONGEST_PAUSE) * random.uniform(1, 1.2)  # noqa: S311
-    first = _FIRST_PAUSE_OF_TRANSFER if patience > _QUICK else _FIRST_PAUSE
+    first = _FIRST_PAUSE_OF_TRANSFER if retry_seconds > _LIST_RETRY_SECONDS else _FIRST_PAUSE
     pause: float = first * 2**attempt
     return min(pause, _LONGEST_PAUSE) * random.uniform(0.5, 1)  # noqa: S311

@@ -65,12 +65,12 @@ class Budget:
         self,
         size: int,
         *,
-        patience: float,
+        retry_seconds: float,
         seconds: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.size = size
-        self.patience = patience
+        self.retry_seconds = retry_seconds
         self._seconds = seconds
         self._clock = clock
         self._ends = clock() + seconds
@@ -109,7 +109,7 @@ class _Reader(io.RawIOBase):
         self._raw = raw
         self._timeout = budget.timeouts.silence
         self._budget = budget
-        self._began: float | None = None
+        self._started_at: float | None = None
         self._count = 0
 
     def readable(self) -> bool:
@@ -122,10 +122,10 @@ class _Reader(io.RawIOBase):
         return count
 
     def _check(self, now: float) -> None:
-        if self._began is None:
-            self._began = now
+        if self._started_at is None:
+            self._started_at = now
         earned = self._count / SLOWEST if self.has_headers else 0
-        if now - self._began > self._timeout + earned:
+        if now - self._started_at > self._timeout + earned:
             raise Exceeded("sends its answer too slowly")
         self._budget.check((self._count - _OVERHEAD) // 2)  # a chunk may be a byte, and 5 more
 
@@ -147,10 +147,10 @@ class _Socket:
 
 class _TimedResponse(http.client.HTTPResponse):
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
-        ours = _Socket(sock)
+        timed_socket = _Socket(sock)
         self._sock = sock
-        self._reader = ours.reader
-        super().__init__(ours, *args, **kwargs)  # type: ignore[arg-type]  # all that is asked of a socket
+        self._reader = timed_socket.reader
+        super().__init__(timed_socket, *args, **kwargs)  # type: ignore[arg-type]  # all that is asked of a socket
 
     def begin(self) -> None:
         super().begin()
@@ -158,7 +158,7 @@ class _TimedResponse(http.client.HTTPResponse):
         self._reader.has_headers = True
 
 
-class _SendsPatiently:
+class _SendTimeoutMixin:
     """A connection that keeps the timeout for connecting to that."""
 
     sock: Any
@@ -172,11 +172,11 @@ class _SendsPatiently:
         super().request(*args, **kwargs)  # type: ignore[misc]  # of urllib3's class beside it
 
 
-class _Connection(_SendsPatiently, HTTPConnection):
+class _Connection(_SendTimeoutMixin, HTTPConnection):
     response_class = _TimedResponse
 
 
-class _SecureConnection(_SendsPatiently, HTTPSConnection):
+class _SecureConnection(_SendTimeoutMixin, HTTPSConnection):
     response_class = _TimedResponse
 
 

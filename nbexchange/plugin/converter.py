@@ -39,7 +39,7 @@ class Conversion:
         from nbexchange.plugin.course_api import Api
 
         log, _ = logger_of_job(_log(self.level))
-        return getattr(Api(self.course, log, asks=False), self.method)(*self.arguments)
+        return getattr(Api(self.course, log, uses_exchange=False), self.method)(*self.arguments)
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,8 @@ class CourseSnapshot:
 
     @property
     def course_id(self) -> str:
-        found: str = CourseDirectory(config=self.config).course_id
-        return found
+        course_id: str = CourseDirectory(config=self.config).course_id
+        return course_id
 
     def load(self, log: Any) -> Config:
         """The configuration, with what the files say now."""
@@ -70,17 +70,17 @@ class CourseSnapshot:
 
 
 def _picklable(section: Any) -> dict[str, Any]:
-    found = {}
+    picklable = {}
     for name, value in section.items():
         if isinstance(value, Config):
-            found[name] = _picklable(value)
+            picklable[name] = _picklable(value)
         else:
             try:
                 pickle.dumps(value)
             except Exception:  # noqa: BLE001, S112 - whatever a person's own objects raise
                 continue
-            found[name] = value
-    return found
+            picklable[name] = value
+    return picklable
 
 
 class _Nothing:
@@ -95,10 +95,10 @@ class _Nothing:
 class _Exchange(ExchangeFactory):  # type: ignore[misc]  # nbgrader is not typed
     """nbgrader's API asks for a list whenever it is made, and often needs no answer."""
 
-    is_asked = False
+    is_enabled = False
 
     def List(self, *args: Any, **kwargs: Any) -> Any:  # noqa: N802 - nbgrader's name
-        return super().List(*args, **kwargs) if self.is_asked else _Nothing()
+        return super().List(*args, **kwargs) if self.is_enabled else _Nothing()
 
 
 class _Job(LoggingConfigurable):
@@ -109,7 +109,12 @@ class Api(NbGraderAPI):  # type: ignore[misc]  # nbgrader is not typed
     """`asks`: whether it is good for anything that needs the exchange; see `exchange_missing`."""
 
     def __init__(
-        self, course: CourseSnapshot, log: logging.Logger, *, asks: bool, asks_first: bool = False
+        self,
+        course: CourseSnapshot,
+        log: logging.Logger,
+        *,
+        uses_exchange: bool,
+        lists_first: bool = False,
     ) -> None:
         # Before anything else: nbgrader's constructor sets the level of whatever logger is there.
         self.log = log
@@ -117,7 +122,7 @@ class Api(NbGraderAPI):  # type: ignore[misc]  # nbgrader is not typed
         config = course.load(log)
         job = _Job(config=config, log=log)
         exchange = _Exchange(parent=job)
-        exchange.is_asked = asks_first
+        exchange.is_enabled = lists_first
         super().__init__(
             coursedir=course.directory(config, log),
             authenticator=Authenticator(parent=job),
@@ -125,7 +130,7 @@ class Api(NbGraderAPI):  # type: ignore[misc]  # nbgrader is not typed
             parent=job,
         )
         self.log_level = level
-        exchange.is_asked = asks
+        exchange.is_enabled = uses_exchange
 
     @property
     def gradebook(self) -> Any:

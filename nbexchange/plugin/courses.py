@@ -27,42 +27,44 @@ c.CourseDirectory.db_url = "sqlite:///" + os.path.join(c.CourseDirectory.root, "
 """
 
 
-def told() -> Mapping[str, str] | None:
+def courses_from_env() -> Mapping[str, str] | None:
     """course id -> role; None where no hub says it."""
-    return _told_in("NBEXCHANGE_COURSES")
+    return _texts_from_env("NBEXCHANGE_COURSES")
 
 
-def shared() -> Mapping[str, str]:
+def graders_from_env() -> Mapping[str, str]:
     """course id -> address of formgrader in the account that the course's instructors share."""
-    told = _told_in("NBEXCHANGE_GRADERS") or {}
+    graders = _texts_from_env("NBEXCHANGE_GRADERS") or {}
     return {
         course_id: address
-        for course_id, address in told.items()
+        for course_id, address in graders.items()
         if address.startswith(("/", "http://", "https://"))
     }
 
 
-def _told_in(variable: str) -> Mapping[str, str] | None:
+def _texts_from_env(variable: str) -> Mapping[str, str] | None:
     text = os.environ.get(variable)
     if not text:
         return None
     try:
-        said: Any = json.loads(text)
+        content: Any = json.loads(text)
     except (ValueError, RecursionError):
-        said = None
-    if not isinstance(said, dict) or not all(isinstance(value, str) for value in said.values()):
+        content = None
+    if not isinstance(content, dict) or not all(
+        isinstance(value, str) for value in content.values()
+    ):
         logging.getLogger(__name__).warning(
             "%s is not a JSON object of course ids and texts; it is ignored.", variable
         )
         return None
-    return {course_id: value for course_id, value in said.items() if is_visible_name(course_id)}
+    return {course_id: value for course_id, value in content.items() if is_visible_name(course_id)}
 
 
 def taught() -> list[str]:
     """The courses whose instructor this person is."""
     return sorted(
         course_id
-        for course_id, role in (told() or {}).items()
+        for course_id, role in (courses_from_env() or {}).items()
         if role.lower() == "instructor" and can_be_shown(course_id)
     )
 
@@ -74,7 +76,7 @@ def can_be_shown(course_id: str) -> bool:
 
 def only_one() -> str:
     """The course that is meant when none is named; "" where that would be a guess."""
-    courses = told()
+    courses = courses_from_env()
     if courses is None:
         return os.environ.get("NBEXCHANGE_COURSE_ID", "")
     return next(iter(courses)) if len(courses) == 1 else ""

@@ -22,7 +22,7 @@ from nbexchange.plugin.jobs import Messages, logger_of_job
 
 _Info = dict[str, Any]
 
-_TOLD = (logging.WARNING, logging.ERROR)
+_SHOWN_LEVELS = (logging.WARNING, logging.ERROR)
 
 
 class Coursework:
@@ -38,35 +38,35 @@ class Coursework:
 
     def assignments(self, course_id: str) -> list[_Info]:
         """What is released or fetched, then what was submitted; "" means all courses."""
-        with client.lists_asked_once():
+        with client.cached_lists():
             return [*self._released(course_id), *self._submitted(course_id)]
 
     def fetch(self, course_id: str, assignment_id: str) -> list[str]:
         """Fetch a release; warnings for the student."""
-        return self._do("FetchAssignment", course_id, assignment_id)
+        return self._run("FetchAssignment", course_id, assignment_id)
 
     def submit(self, course_id: str, assignment_id: str) -> list[str]:
         """Submit the student's folder; warnings for the student."""
-        return self._do("Submit", course_id, assignment_id)
+        return self._run("Submit", course_id, assignment_id)
 
     def fetch_feedback(self, course_id: str, assignment_id: str) -> None:
         """Its warnings are left out: there is one for each notebook without feedback."""
-        self._do("FetchFeedback", course_id, assignment_id)
+        self._run("FetchFeedback", course_id, assignment_id)
 
     def _released(self, course_id: str) -> list[_Info]:
         with self._exchange(course_id) as (exchange, _):
-            found: list[_Info] = exchange("List").start()
-        for info in found:
+            infos: list[_Info] = exchange("List").start()
+        for info in infos:
             if info["status"] == "fetched":
                 info["path"] = self._shown(info["path"])
                 for notebook in info["notebooks"]:
                     notebook["path"] = self._shown(notebook["path"])
-        return sorted(found, key=lambda info: (info["course_id"], info["assignment_id"]))
+        return sorted(infos, key=lambda info: (info["course_id"], info["assignment_id"]))
 
     def _submitted(self, course_id: str) -> list[_Info]:
         with self._exchange(course_id) as (exchange, _):
-            found: list[_Info] = exchange("List", cached=True).start()
-        for info in found:
+            infos: list[_Info] = exchange("List", cached=True).start()
+        for info in infos:
             for submission in info["submissions"]:
                 for notebook in submission["notebooks"]:
                     page = notebook["local_feedback_path"]
@@ -75,13 +75,13 @@ class Coursework:
                 feedback = submission["local_feedback_path"]
                 if feedback and Path(feedback).exists():
                     submission["local_feedback_path"] = self._shown(feedback)
-        return sorted(found, key=lambda info: str(info["assignment_id"]))
+        return sorted(infos, key=lambda info: str(info["assignment_id"]))
 
     def _shown(self, path: str) -> str:
         """As JupyterLab's file browser names it."""
         return os.path.relpath(path, self._root)
 
-    def _do(self, verb: str, course_id: str, assignment_id: str) -> list[str]:
+    def _run(self, verb: str, course_id: str, assignment_id: str) -> list[str]:
         with self._exchange(course_id, assignment_id) as (exchange, messages):
             exchange(verb).start()
             return _warnings(messages)
@@ -132,8 +132,8 @@ class Coursework:
 
 
 def _assignment_dir(config: Config) -> str:
-    found: str = ExchangeFactory(config=config).List(config=config).assignment_dir
-    return found
+    folder: str = ExchangeFactory(config=config).List(config=config).assignment_dir
+    return folder
 
 
 def _warnings(messages: Messages) -> list[str]:
@@ -141,5 +141,5 @@ def _warnings(messages: Messages) -> list[str]:
     return [
         record.getMessage()
         for record in messages.records
-        if record.levelno in _TOLD and record.module != client.__name__.rpartition(".")[2]
+        if record.levelno in _SHOWN_LEVELS and record.module != client.__name__.rpartition(".")[2]
     ]

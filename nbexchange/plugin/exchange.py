@@ -184,8 +184,10 @@ class Exchange(abc.Exchange):  # type: ignore[misc]  # nbgrader is not typed
         if not self.coursedir.course_id:
             self.coursedir.course_id = courses.only_one()
         if not self.coursedir.course_id:
-            told = courses.told()
-            yours = f" Your courses are: {', '.join(sorted(told))}." if told else ""
+            known_courses = courses.courses_from_env()
+            yours = (
+                f" Your courses are: {', '.join(sorted(known_courses))}." if known_courses else ""
+            )
             raise self.failed(f"No course id specified. Re-run with --course flag.{yours}")
         return str(self.coursedir.course_id)
 
@@ -213,15 +215,15 @@ class Exchange(abc.Exchange):  # type: ignore[misc]  # nbgrader is not typed
             "it stays so, ask whoever runs your notebook server."
         )
 
-    def place(self, *parts: str) -> str:
+    def display_path(self, *parts: str) -> str:
         """Where something is in the exchange, for a person: there is no such file or page."""
         return "/".join((self.client.shown_url, *parts))
 
-    def not_found(self, place: str, others: Iterable[str]) -> Exception:
+    def not_found(self, address: str, others: Iterable[str]) -> Exception:
         """What to raise, as nbgrader does, with the most similar of the others as a hint."""
-        message = f"Assignment not found at: {place}"
+        message = f"Assignment not found at: {address}"
         self.log.critical(message)
-        similar = max(others, key=lambda other: _similarity(place, other), default=None)
+        similar = max(others, key=lambda other: _similarity(address, other), default=None)
         if similar is not None:
             self.log.error("Did you mean: %s", similar)
         return abc.ExchangeError(message)  # type: ignore[no-any-return]  # nbgrader is not typed
@@ -256,10 +258,10 @@ class Exchange(abc.Exchange):  # type: ignore[misc]  # nbgrader is not typed
         usual = self.local_folder(course_id, assignment_id)
         if files.has_work(Path(usual)):
             return usual
-        found = fetched.renamed(Path(self.cache), course_id, assignment_id, Path(usual).absolute())
-        if found is None:
+        folder = fetched.renamed(Path(self.cache), course_id, assignment_id, Path(usual).absolute())
+        if folder is None:
             return usual
-        return os.path.join(os.path.dirname(usual), found.name)  # noqa: PTH118, PTH120 - as above
+        return os.path.join(os.path.dirname(usual), folder.name)  # noqa: PTH118, PTH120 - as above
 
     def course_of_folder(self, folder: Path) -> str | None:
         """The course that this folder was fetched from, if that is known."""
@@ -273,7 +275,9 @@ class Exchange(abc.Exchange):  # type: ignore[misc]  # nbgrader is not typed
 
     def find_release(self, course_id: str, assignment_id: str) -> Released | None:
         released, _ = self.client.assignments(course_id)
-        return next((one for one in released if one.assignment_id == assignment_id), None)
+        return next(
+            (release for release in released if release.assignment_id == assignment_id), None
+        )
 
     def is_copy(self, released: Released, folder: Path) -> bool:
         """Whether a folder holds the assignment.
@@ -292,7 +296,7 @@ class Exchange(abc.Exchange):  # type: ignore[misc]  # nbgrader is not typed
     def news(self, released: Released, folder: Path) -> str | None:
         """What to tell somebody whose copy of an assignment is older than the release."""
         try:
-            mine = fetched.recall(
+            mine = fetched.find(
                 Path(self.cache), released.course_id, released.assignment_id, folder
             )
         except OSError:  # there is no such folder
@@ -314,17 +318,17 @@ class Exchange(abc.Exchange):  # type: ignore[misc]  # nbgrader is not typed
         The result is a function, which waits and raises what went wrong with this item. One that
         does not come does not stop the others; several in a row do, because nobody is there.
         """
-        missed: list[_Item] = []
+        unreachable: list[_Item] = []
 
-        def work_while_there(item: _Item) -> _Result:
-            if len(missed) >= _GIVE_UP:
+        def work_while_available(item: _Item) -> _Result:
+            if len(unreachable) >= _GIVE_UP:
                 raise ServiceError("not tried, because the exchange service went away")
             try:
                 result = work(item)
             except Unreachable:
-                missed.append(item)
+                unreachable.append(item)
                 raise
-            missed.clear()
+            unreachable.clear()
             return result
 
         is_over = threading.Event()
@@ -332,7 +336,7 @@ class Exchange(abc.Exchange):  # type: ignore[misc]  # nbgrader is not typed
         def work_until_over(item: _Item) -> _Result:
             if is_over.is_set():
                 raise ServiceError("not tried, because the command was stopped")
-            return work_while_there(item)
+            return work_while_available(item)
 
         lane = Lane("items", workers)
         jobs = [lane.start(functools.partial(work_until_over, item)) for item in items]
@@ -385,8 +389,8 @@ def is_glob(pattern: str) -> bool:
     return any(sign in pattern for sign in "*?[")
 
 
-def _similarity(one: str, other: str) -> float:
-    return difflib.SequenceMatcher(None, one, other).ratio()
+def _similarity(name: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, name, other).ratio()
 
 
 def _utc_now() -> str:

@@ -17,7 +17,7 @@ from nbexchange.plugin.client import ServiceError
 from nbexchange.plugin.exchange import Exchange, is_wanted, sentence
 from nbexchange.plugin.submissions import RECEIPT, TIMESTAMP
 
-_ANYBODY = "\0"  # no student is called that, and no folder
+_PLACEHOLDER = "\0"  # no student is called that, and no folder
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class ExchangeReleaseFeedback(Exchange, abc.ExchangeReleaseFeedback):  # type: i
             page
             for student in sorted(set(self._students()) - excluded)
             if is_wanted(student, self.coursedir.student_id)
-            for page in self._of(student)
+            for page in self._pages_of(student)
         ]
 
     def _students(self) -> Iterator[str]:
@@ -59,7 +59,7 @@ class ExchangeReleaseFeedback(Exchange, abc.ExchangeReleaseFeedback):  # type: i
         By splitting the path where the name is: nbgrader's way by a regular expression finds
         nobody as soon as a name holds a sign that means something in one.
         """
-        before, _, after = self._folder(_ANYBODY).partition(_ANYBODY)
+        before, _, after = self._folder(_PLACEHOLDER).partition(_PLACEHOLDER)
         above, prefix = os.path.split(before)
         suffix = after.split(os.sep, 1)[0]
         for path in Path(above).glob("*"):
@@ -72,9 +72,9 @@ class ExchangeReleaseFeedback(Exchange, abc.ExchangeReleaseFeedback):  # type: i
         step = self.coursedir.feedback_directory
         return str(self.coursedir.format_path(step, student, self.coursedir.assignment_id))
 
-    def _of(self, student: str) -> list[_Page]:
-        found = sorted(Path(self._folder(student)).glob("*.html"))
-        return [_Page(student, path.stem, path) for path in found if path.name[0] != "."]
+    def _pages_of(self, student: str) -> list[_Page]:
+        paths = sorted(Path(self._folder(student)).glob("*.html"))
+        return [_Page(student, path.stem, path) for path in paths if path.name[0] != "."]
 
     def init_dest(self) -> None:
         self.check_course()
@@ -82,7 +82,7 @@ class ExchangeReleaseFeedback(Exchange, abc.ExchangeReleaseFeedback):  # type: i
     def copy_files(self) -> None:
         course_id, assignment_id = self.coursedir.course_id, self.coursedir.assignment_id
         failures = {}
-        for page, place in self.in_order(self._send, self._pages, self.release_workers):
+        for page, address in self.in_order(self._send, self._pages, self.release_workers):
             name = f"{course_id}/{assignment_id}/{page.notebook_id}"
             try:
                 self.log.info(
@@ -91,7 +91,7 @@ class ExchangeReleaseFeedback(Exchange, abc.ExchangeReleaseFeedback):  # type: i
                     name,
                     page.timestamp,
                 )
-                self.log.info("Feedback released to: %s", place())
+                self.log.info("Feedback released to: %s", address())
             except Exception as error:  # noqa: BLE001 - it must not stop the others
                 failures[f"{page.student} {page.notebook_id}"] = sentence(error)
                 self.log.error(
@@ -107,12 +107,12 @@ class ExchangeReleaseFeedback(Exchange, abc.ExchangeReleaseFeedback):  # type: i
         course_id, assignment_id = self.coursedir.course_id, self.coursedir.assignment_id
         html = page.path.read_bytes()
         receipt = self.client.release_feedback(
-            course_id, assignment_id, page.notebook_id, html, self._whose(page)
+            course_id, assignment_id, page.notebook_id, html, self._submission_of(page)
         )
         name = f"{receipt.submission_id}/{page.notebook_id}.html"
-        return self.place(course_id, "feedback", name)
+        return self.display_path(course_id, "feedback", name)
 
-    def _whose(self, page: _Page) -> Mapping[str, str | int]:
+    def _submission_of(self, page: _Page) -> Mapping[str, str | int]:
         """The submission that this is about: the one that collect left its receipt of.
 
         A folder that came from elsewhere has none, or has one that a student put there. Then it
@@ -157,36 +157,42 @@ class ExchangeFetchFeedback(Exchange, abc.ExchangeFetchFeedback):  # type: ignor
         self.strip_slash()
         _, own = self.client.assignments(course_id)
         self._submissions = sorted(
-            (one for one in own if is_wanted(one.assignment_id, self.coursedir.assignment_id)),
-            key=lambda one: (one.assignment_id, one.timestamp),
+            (
+                submission
+                for submission in own
+                if is_wanted(submission.assignment_id, self.coursedir.assignment_id)
+            ),
+            key=lambda submission: (submission.assignment_id, submission.timestamp),
         )
-        self._feedback = {name: self._ask(course_id, name) for name in self._assignment_ids()}
-        for one in self._submissions:
-            self._say_what_there_is(one)
+        self._feedback = {name: self._fetch(course_id, name) for name in self._assignment_ids()}
+        for submission in self._submissions:
+            self._log_available(submission)
 
     def _assignment_ids(self) -> list[str]:
         """Usually the one that is named; formgrader may say "*"."""
         named: str = self.coursedir.assignment_id
-        submitted = {one.assignment_id for one in self._submissions}
+        submitted = {submission.assignment_id for submission in self._submissions}
         return sorted(submitted if named in ("", "*") else {named, *submitted})
 
-    def _ask(self, course_id: str, assignment_id: str) -> list[FetchedFeedback]:
-        found = self.client.fetch_feedback(course_id, assignment_id)
-        return sorted(found, key=lambda one: (one.submission_timestamp, one.notebook_id))
+    def _fetch(self, course_id: str, assignment_id: str) -> list[FetchedFeedback]:
+        feedback = self.client.fetch_feedback(course_id, assignment_id)
+        return sorted(
+            feedback, key=lambda feedback: (feedback.submission_timestamp, feedback.notebook_id)
+        )
 
-    def _say_what_there_is(self, one: ListedSubmission) -> None:
-        there = {
+    def _log_available(self, submission: ListedSubmission) -> None:
+        available = {
             feedback.notebook_id
-            for feedback in self._feedback[one.assignment_id]
-            if feedback.submission_timestamp == one.timestamp
+            for feedback in self._feedback[submission.assignment_id]
+            if feedback.submission_timestamp == submission.timestamp
         }
-        for notebook in one.notebooks:
-            name = f"{one.course_id}/{one.assignment_id}/{notebook.notebook_id}"
-            if notebook.notebook_id in there:
-                self.log.info("Found feedback for '%s' submitted at %s", name, one.timestamp)
+        for notebook in submission.notebooks:
+            name = f"{submission.course_id}/{submission.assignment_id}/{notebook.notebook_id}"
+            if notebook.notebook_id in available:
+                self.log.info("Found feedback for '%s' submitted at %s", name, submission.timestamp)
             else:
                 self.log.warning(
-                    "Could not find feedback for '%s' submitted at %s", name, one.timestamp
+                    "Could not find feedback for '%s' submitted at %s", name, submission.timestamp
                 )
 
     def init_dest(self) -> None:
@@ -199,11 +205,11 @@ class ExchangeFetchFeedback(Exchange, abc.ExchangeFetchFeedback):  # type: ignor
 
     def copy_files(self) -> None:
         failures: dict[str, str] = {}
-        for assignment_id, found in self._feedback.items():
+        for assignment_id, pages in self._feedback.items():
             folder = self._folders[assignment_id]
-            self.log.info("Source: %s", self.place(self.coursedir.course_id, "feedback"))
+            self.log.info("Source: %s", self.display_path(self.coursedir.course_id, "feedback"))
             self.log.info("Destination: %s", folder)
-            for feedback in found:
+            for feedback in pages:
                 self._write(folder, feedback, failures)
         count = sum(map(len, self._feedback.values()))
         self.fail_with("notebooks' feedback could not be written", failures, count)

@@ -36,7 +36,7 @@ class Fetched:
         return self.version < released.version
 
 
-def remember(
+def record(
     cache: Path, course_id: str, assignment_id: str, folder: Path, sha256: str, version: int | None
 ) -> None:
     """Record what was fetched into a folder. Raise OSError when the disk refuses."""
@@ -44,33 +44,33 @@ def remember(
     # A disk gives the number of a deleted folder to a new one.
     for file in _files(cache):
         _write(file, _without(_load(file), new.number))
-    file = _place(cache, course_id, assignment_id)
-    known = _load(file)
-    folders = [*(known.folders if known else ()), new][-_MOST:]
-    _write(file, _Known(course_id, assignment_id, tuple(folders)))
+    file = _path(cache, course_id, assignment_id)
+    existing = _load(file)
+    folders = [*(existing.folders if existing else ()), new][-_MOST:]
+    _write(file, _FetchedFolders(course_id, assignment_id, tuple(folders)))
 
 
-def recall(cache: Path, course_id: str, assignment_id: str, folder: Path) -> Fetched | None:
+def find(cache: Path, course_id: str, assignment_id: str, folder: Path) -> Fetched | None:
     """What was fetched of this assignment into this folder, if that is known."""
     newest_first = _folders(cache, course_id, assignment_id)[::-1]
     number = folder.stat().st_ino
-    by_number = (one for one in newest_first if one.number == number)
-    by_path = (one for one in newest_first if one.path == str(folder))
+    by_number = (fetched for fetched in newest_first if fetched.number == number)
+    by_path = (fetched for fetched in newest_first if fetched.path == str(folder))
     return next(by_number, next(by_path, None))
 
 
 def course_of(cache: Path, folder: Path) -> str | None:
     """The course that the content of this folder was fetched from, if that is known."""
     number = folder.stat().st_ino
-    for known in filter(None, map(_load, _files(cache))):
-        if any(one.number == number for one in known.folders):
-            return known.course_id
+    for existing in filter(None, map(_load, _files(cache))):
+        if any(fetched.number == number for fetched in existing.folders):
+            return existing.course_id
     return None
 
 
 def renamed(cache: Path, course_id: str, assignment_id: str, beside: Path) -> Path | None:
     """The folder in the same place that the assignment was last fetched into, if it is there."""
-    newest_first = [one.number for one in _folders(cache, course_id, assignment_id)[::-1]]
+    newest_first = [folder.number for folder in _folders(cache, course_id, assignment_id)[::-1]]
     if not newest_first:
         return None
     try:
@@ -82,7 +82,7 @@ def renamed(cache: Path, course_id: str, assignment_id: str, beside: Path) -> Pa
 
 
 @dataclass(frozen=True)
-class _Known:
+class _FetchedFolders:
     """One file: the folders of one assignment, oldest first."""
 
     course_id: str
@@ -91,15 +91,15 @@ class _Known:
 
 
 def _folders(cache: Path, course_id: str, assignment_id: str) -> tuple[Fetched, ...]:
-    known = _load(_place(cache, course_id, assignment_id))
-    return known.folders if known else ()
+    existing = _load(_path(cache, course_id, assignment_id))
+    return existing.folders if existing else ()
 
 
 def _directory(cache: Path) -> Path:
     return cache.with_name("nbexchange_fetched")
 
 
-def _place(cache: Path, course_id: str, assignment_id: str) -> Path:
+def _path(cache: Path, course_id: str, assignment_id: str) -> Path:
     """The names, which may be long, are not part of the path."""
     name = hashlib.sha256(json.dumps([course_id, assignment_id]).encode()).hexdigest()
     return _directory(cache) / f"{name}.json"
@@ -109,29 +109,29 @@ def _files(cache: Path) -> list[Path]:
     return sorted(_directory(cache).glob("*.json"))
 
 
-def _load(file: Path) -> _Known | None:
+def _load(file: Path) -> _FetchedFolders | None:
     """None for a file that is missing or that another program has written."""
     try:
         fields: Any = json.loads(file.read_bytes())
         course_id, assignment_id = fields["course_id"], fields["assignment_id"]
-        folders = tuple(Fetched(**one) for one in fields["folders"])
+        folders = tuple(Fetched(**folder) for folder in fields["folders"])
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return None
     are_names = isinstance(course_id, str) and isinstance(assignment_id, str)
-    if not are_names or not all(isinstance(one.version, int | None) for one in folders):
+    if not are_names or not all(isinstance(folder.version, int | None) for folder in folders):
         return None
-    return _Known(course_id, assignment_id, folders)
+    return _FetchedFolders(course_id, assignment_id, folders)
 
 
-def _without(known: _Known | None, number: int) -> _Known | None:
+def _without(existing: _FetchedFolders | None, number: int) -> _FetchedFolders | None:
     """The same without this folder; None if it is not in it."""
-    if known is None or all(one.number != number for one in known.folders):
+    if existing is None or all(folder.number != number for folder in existing.folders):
         return None
-    others = tuple(one for one in known.folders if one.number != number)
-    return dataclasses.replace(known, folders=others)
+    others = tuple(folder for folder in existing.folders if folder.number != number)
+    return dataclasses.replace(existing, folders=others)
 
 
-def _write(file: Path, known: _Known | None) -> None:
-    if known is not None:
-        text = json.dumps(asdict(known), indent=1, ensure_ascii=False) + "\n"
+def _write(file: Path, existing: _FetchedFolders | None) -> None:
+    if existing is not None:
+        text = json.dumps(asdict(existing), indent=1, ensure_ascii=False) + "\n"
         files.write_whole(file, text.encode())

@@ -44,8 +44,8 @@ def unpacked(file: BinaryIO, beside: Path, limits: ArchiveLimits) -> Iterator[Pa
     It may be renamed away. Whatever is left of it in the end goes, and so do the parents of
     `beside` that had to be made, if nothing came into them.
     """
-    with naming(beside), _parents(beside), temporary_folder(beside.parent) as workshop:
-        folder = workshop / "new"
+    with naming(beside), _parents(beside), temporary_folder(beside.parent) as temporary:
+        folder = temporary / "new"
         with COMPUTING:
             archive.unpack(file, folder, limits)
         yield folder
@@ -86,69 +86,69 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def settle(new: Path, place: Path) -> None:
+def move_into_place(new: Path, target: Path) -> None:
     """Let the new folder take its place; should that fail, what was there before is there again."""
-    if not place.is_dir():
-        if place.is_symlink() or place.exists():
-            raise ServiceError(f"{place} is in the way; move it somewhere else.")
-        new.rename(place)
+    if not target.is_dir():
+        if target.is_symlink() or target.exists():
+            raise ServiceError(f"{target} is in the way; move it somewhere else.")
+        new.rename(target)
         return
     old = new.with_name("old")
-    _swap(new, place, old)
+    _swap(new, target, old)
 
 
-def settle_beside(new: Path, place: Path, mark: str) -> Path:
+def replace_keeping_old(new: Path, target: Path, mark: str) -> Path:
     """Let the new folder take the place of the old one, and say where the old one is now.
 
     It gets another name and nothing else. Should the power fail in between, it has that name and
     nothing has the old one.
     """
-    old = _free_name(place, mark)
-    _swap(new, place, old)
+    old = _free_name(target, mark)
+    _swap(new, target, old)
     return old
 
 
-def _swap(new: Path, place: Path, old: Path) -> None:
-    place.rename(old)
+def _swap(new: Path, target: Path, old: Path) -> None:
+    target.rename(old)
     try:
-        new.rename(place)
+        new.rename(target)
     except BaseException:
-        old.rename(place)
+        old.rename(target)
         raise
 
 
-def _free_name(place: Path, mark: str) -> Path:
+def _free_name(target: Path, mark: str) -> Path:
     for number in itertools.count(1):
         ending = f" ({mark})" if number == 1 else f" ({mark}, {number})"
         longest = LONGEST_NAME - len(os.fsencode(ending))
-        begin = os.fsencode(place.name)[:longest].decode(errors="ignore")
-        free = place.with_name(f"{begin}{ending}")
+        begin = os.fsencode(target.name)[:longest].decode(errors="ignore")
+        free = target.with_name(f"{begin}{ending}")
         if not os.path.lexists(free):
             return free
     raise AssertionError("unreachable: there is always another number")
 
 
-def replace_missing(new: Path, place: Path, say: Callable[..., None]) -> None:
+def replace_missing(new: Path, folder: Path, log: Callable[..., None]) -> None:
     """Move over what is not there; never touch what is, not even a link that leads nowhere."""
     for source in sorted(new.iterdir()):
-        target = place / source.name
+        target = folder / source.name
         shown = os.path.relpath(target)
         if source.is_dir():
             if not (target.is_symlink() or target.exists()):
-                say("Creating missing directory '%s'", shown)
+                log("Creating missing directory '%s'", shown)
                 target.mkdir()
             if target.is_dir():
-                replace_missing(source, target, say)
+                replace_missing(source, target, log)
         elif not (target.is_symlink() or target.exists()):
-            say("Replacing missing file '%s'", shown)
+            log("Replacing missing file '%s'", shown)
             source.rename(target)
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Replace a file at once: whoever reads it sees the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with naming(path), temporary_folder(path.parent) as workshop:
-        new = workshop / "new"
+    with naming(path), temporary_folder(path.parent) as temporary:
+        new = temporary / "new"
         new.write_bytes(content)
         new.replace(path)
 

@@ -36,14 +36,14 @@ class HandlerKind:
     """How a handler works. `doing` is for the sentence that comes instead of a late answer."""
 
     doing: str
-    asks: bool = False
+    uses_exchange: bool = False
     """the exchange, be it first of all, as pages do that say whether it is there"""
-    asks_first: bool = False
+    lists_first: bool = False
     converts: bool = False
 
 
 _READS = HandlerKind("Reading the gradebook")
-_LISTS = HandlerKind("Asking the exchange", asks=True, asks_first=True)
+_LISTS = HandlerKind("Asking the exchange", uses_exchange=True, lists_first=True)
 
 KINDS: dict[type, HandlerKind] = {
     handlers.ManageAssignmentsHandler: _LISTS,
@@ -60,14 +60,14 @@ KINDS: dict[type, HandlerKind] = {
     apihandlers.StudentSubmissionCollectionHandler: _READS,
     apihandlers.StudentNotebookSubmissionCollectionHandler: _READS,
     apihandlers.AssignHandler: HandlerKind("Generating", converts=True),
-    apihandlers.UnReleaseHandler: HandlerKind("Unreleasing", asks=True),
-    apihandlers.ReleaseHandler: HandlerKind("Releasing", asks=True),
-    apihandlers.CollectHandler: HandlerKind("Collecting", asks=True),
+    apihandlers.UnReleaseHandler: HandlerKind("Unreleasing", uses_exchange=True),
+    apihandlers.ReleaseHandler: HandlerKind("Releasing", uses_exchange=True),
+    apihandlers.CollectHandler: HandlerKind("Collecting", uses_exchange=True),
     apihandlers.AutogradeHandler: HandlerKind("Autograding", converts=True),
     apihandlers.GenerateAllFeedbackHandler: HandlerKind("Making feedback", converts=True),
-    apihandlers.ReleaseAllFeedbackHandler: HandlerKind("Releasing feedback", asks=True),
+    apihandlers.ReleaseAllFeedbackHandler: HandlerKind("Releasing feedback", uses_exchange=True),
     apihandlers.GenerateFeedbackHandler: HandlerKind("Making feedback", converts=True),
-    apihandlers.ReleaseFeedbackHandler: HandlerKind("Releasing feedback", asks=True),
+    apihandlers.ReleaseFeedbackHandler: HandlerKind("Releasing feedback", uses_exchange=True),
 }
 """All handlers of formgrader that use nbgrader's API."""
 
@@ -84,7 +84,7 @@ class Lanes:
         """One thread changes a course. Others read, without waiting for the exchange."""
         if method != "get":
             return self._changes[course.root]
-        return self._asks if kind.asks else self._reads
+        return self._asks if kind.uses_exchange else self._reads
 
 
 JOBS, LANES = Jobs(), Lanes()
@@ -114,7 +114,7 @@ class _StandIn:
     def answer(self, work: Callable[[Any], None]) -> _FormgraderAnswer:
         """`work` is nbgrader's method."""
         try:
-            with client.lists_asked_once():
+            with client.cached_lists():
                 work(self)
         finally:
             if self._gradebook is not None:
@@ -145,7 +145,12 @@ class _StandIn:
     def api(self) -> Any:
         if self._kind.converts:
             return _Conversions(self._course, self._log.level)
-        return Api(self._course, self._log, asks=self._kind.asks, asks_first=self._kind.asks_first)
+        return Api(
+            self._course,
+            self._log,
+            uses_exchange=self._kind.uses_exchange,
+            lists_first=self._kind.lists_first,
+        )
 
     @functools.cached_property
     def coursedir(self) -> Any:
@@ -196,19 +201,19 @@ def _sentence_first(body: bytes, messages: Messages) -> bytes:
     """What formgrader's dialog shows of a failure: why, then the log; no traceback of nbgrader's
     own exceptions, which it would show as if it were about a mistake in the program."""
     try:
-        said = json.loads(body)
+        answer = json.loads(body)
     except ValueError:  # a page about a wrong setup
         return body
-    if not isinstance(said, dict) or said.get("success") is not False:
+    if not isinstance(answer, dict) or answer.get("success") is not False:
         return body
-    error = (said.get("error") or "").rstrip()
+    error = (answer.get("error") or "").rstrip()
     kind, _, text = error.rpartition("\n")[2].partition(": ")
     reason = messages.failure() or ("" if kind == "SystemExit" else text)
     if messages.failure() or kind.startswith("nbgrader.") or kind == "SystemExit":
         error = ""
-    rest = said.get("log", "").replace(f"[CRITICAL] {reason}\n", "")
+    rest = answer.get("log", "").replace(f"[CRITICAL] {reason}\n", "")
     log = "\n\n".join(part for part in (wrapped(reason), rest) if part)
-    return json.dumps({**said, "error": error, "log": log}).encode()
+    return json.dumps({**answer, "error": error, "log": log}).encode()
 
 
 _BASE = """\

@@ -73,16 +73,20 @@ def duedates(coursedir: Any) -> Duedates:
         return Duedates(assignment.duedate, extensions)
 
 
-def introduce(coursedir: Any, submissions: list[ListedSubmission]) -> None:
+def add_to_gradebook(coursedir: Any, submissions: list[ListedSubmission]) -> None:
     """Write down what the service knows of the students; what an instructor wrote stays."""
-    known = {one.student: found for one in submissions if (found := _identity(one))}
-    if not known:
+    identities = {
+        submission.student: identity
+        for submission in submissions
+        if (identity := _identity(submission))
+    }
+    if not identities:
         return
     with opened(coursedir) as gradebook:
         if gradebook is None:
             return
         present = {student.id: student for student in gradebook.students}
-        for student_id, identity in known.items():
+        for student_id, identity in identities.items():
             missing = {
                 key: value
                 for key, value in identity.items()
@@ -92,13 +96,13 @@ def introduce(coursedir: Any, submissions: list[ListedSubmission]) -> None:
                 gradebook.update_or_create_student(student_id, **missing)
 
 
-def _identity(one: ListedSubmission) -> dict[str, str]:
-    first_name, last_name = split_name(one.full_name or "")
+def _identity(submission: ListedSubmission) -> dict[str, str]:
+    first_name, last_name = split_name(submission.full_name or "")
     identity = {
         "first_name": first_name,
         "last_name": last_name,
-        "email": one.email or "",
-        "lms_user_id": one.lms_user_id or "",
+        "email": submission.email or "",
+        "lms_user_id": submission.lms_user_id or "",
     }
     return {key: value[:_LONGEST] for key, value in identity.items() if value}
 

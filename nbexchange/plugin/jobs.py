@@ -46,11 +46,11 @@ class Job(Generic[_T]):
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
 
-        def tell(_: Any) -> None:
+        def wake(_: Any) -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: the server ends
                 loop.call_soon_threadsafe(ended.set)
 
-        self._future.add_done_callback(tell)
+        self._future.add_done_callback(wake)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(ended.wait(), seconds)
         return self._future.done()

@@ -39,12 +39,12 @@ class ExchangeList(Exchange, abc.ExchangeList):  # type: ignore[misc]  # nbgrade
     def list_files(self) -> list[_Info]:
         if self.inbound or self.cached:
             groups = self._submitted_groups("submitted")
-            self._say("Submitted assignments:", self._lines(groups, _line_with_feedback))
+            self._log_lines("Submitted assignments:", self._lines(groups, _line_with_feedback))
             return groups
-        found = self._released()
-        released = [self._released_info(one) for one in found]
-        self._say("Released assignments:", map(_released_line, released))
-        self._say_what_is_new(found)
+        releases = self._released()
+        released = [self._released_info(release) for release in releases]
+        self._log_lines("Released assignments:", map(_released_line, released))
+        self._log_news(releases)
         return released
 
     def remove_files(self) -> list[_Info]:
@@ -57,17 +57,17 @@ class ExchangeList(Exchange, abc.ExchangeList):  # type: ignore[misc]  # nbgrade
 
     def _remove_released(self) -> list[_Info]:
         self.check_course()
-        found = self._released()
-        infos = [self._released_info(one) for one in found]
-        self._say("Removing released assignments:", map(_released_line, infos))
-        for one in found:
-            self.client.remove(one.course_id, one.assignment_id)
+        releases = self._released()
+        infos = [self._released_info(release) for release in releases]
+        self._log_lines("Removing released assignments:", map(_released_line, infos))
+        for release in releases:
+            self.client.remove(release.course_id, release.assignment_id)
         return [{**info, "status": "removed"} for info in infos]
 
     def _remove_cached(self) -> list[_Info]:
         """Only the copies here go; what was submitted stays submitted."""
         groups = self._submitted_groups("removed")
-        self._say("Removing submitted assignments:", self._lines(groups, _line))
+        self._log_lines("Removing submitted assignments:", self._lines(groups, _line))
         paths = [info["path"] for group in groups for info in group["submissions"]]
         failures = {}
         for path in paths:
@@ -78,14 +78,14 @@ class ExchangeList(Exchange, abc.ExchangeList):  # type: ignore[misc]  # nbgrade
         self.fail_with("copies could not be removed", failures, len(paths))
         return groups
 
-    def _say_what_is_new(self, found: list[Released]) -> None:
-        for one in found:
-            folder = Path(self.local_folder(one.course_id, one.assignment_id)).absolute()
-            news = self.news(one, folder)
+    def _log_news(self, releases: list[Released]) -> None:
+        for release in releases:
+            folder = Path(self.local_folder(release.course_id, release.assignment_id)).absolute()
+            news = self.news(release, folder)
             if news:
                 self.log.info(news)
 
-    def _say(self, title: str, lines: Iterator[str]) -> None:
+    def _log_lines(self, title: str, lines: Iterator[str]) -> None:
         self.log.info(title)
         for line in lines:
             self.log.info(line)
@@ -100,48 +100,59 @@ class ExchangeList(Exchange, abc.ExchangeList):  # type: ignore[misc]  # nbgrade
         course_id: str = self.coursedir.course_id
         return None if course_id == "" or "*" in course_id else course_id
 
-    def _is_listed(self, one: Released | ListedSubmission) -> bool:
+    def _is_listed(self, item: Released | ListedSubmission) -> bool:
         return (
-            is_wanted(one.course_id, self.coursedir.course_id)
-            and is_wanted(one.assignment_id, self.coursedir.assignment_id)
-            and (self._courses is None or one.course_id in self._courses)
-            and self._has_a_folder(one)
+            is_wanted(item.course_id, self.coursedir.course_id)
+            and is_wanted(item.assignment_id, self.coursedir.assignment_id)
+            and (self._courses is None or item.course_id in self._courses)
+            and self._has_a_folder(item)
         )
 
-    def _has_a_folder(self, one: Released | ListedSubmission) -> bool:
-        usable = is_visible_name(one.course_id) and is_visible_name(one.assignment_id)
+    def _has_a_folder(self, item: Released | ListedSubmission) -> bool:
+        usable = is_visible_name(item.course_id) and is_visible_name(item.assignment_id)
         if not usable:
             # Nothing could be fetched, and looking for it here would look outside of our folders.
-            self.log.warning("Leaving out %r: no folder has this name", one.assignment_id)
+            self.log.warning("Leaving out %r: no folder has this name", item.assignment_id)
         return usable
 
     def _released(self) -> list[Released]:
         released, _ = self.client.assignments(self._course())
         listed = filter(self._is_listed, released)
-        return sorted(listed, key=lambda one: (one.course_id, one.assignment_id))
+        return sorted(listed, key=lambda release: (release.course_id, release.assignment_id))
 
     def _submissions(self) -> list[ListedSubmission]:
         if self.inbound:
-            found = [
-                one for course_id in self._inbound_courses() for one in self._inbound(course_id)
+            submissions = [
+                submission
+                for course_id in self._inbound_courses()
+                for submission in self._inbound(course_id)
             ]
         else:
-            _, found = self.client.assignments(self._course())
+            _, submissions = self.client.assignments(self._course())
         return sorted(
-            (one for one in found if self._is_listed(one) and self._is_by_student(one)),
-            key=lambda one: (one.course_id, one.student, one.assignment_id, one.timestamp),
+            (
+                submission
+                for submission in submissions
+                if self._is_listed(submission) and self._is_by_student(submission)
+            ),
+            key=lambda submission: (
+                submission.course_id,
+                submission.student,
+                submission.assignment_id,
+                submission.timestamp,
+            ),
         )
 
-    def _is_by_student(self, one: ListedSubmission) -> bool:
-        return is_wanted(one.student, self.coursedir.student_id)
+    def _is_by_student(self, submission: ListedSubmission) -> bool:
+        return is_wanted(submission.student, self.coursedir.student_id)
 
     def _inbound_courses(self) -> list[str]:
         course_id = self._course()
         if course_id is not None:
             return [course_id]
         released, own = self.client.assignments(None)
-        found: list[Released | ListedSubmission] = [*released, *own]
-        return sorted({one.course_id for one in found if self._is_listed(one)})
+        items: list[Released | ListedSubmission] = [*released, *own]
+        return sorted({item.course_id for item in items if self._is_listed(item)})
 
     def _inbound(self, course_id: str) -> list[ListedSubmission]:
         student: str = self.coursedir.student_id
@@ -151,22 +162,25 @@ class ExchangeList(Exchange, abc.ExchangeList):  # type: ignore[misc]  # nbgrade
 
     # Released
 
-    def _released_info(self, one: Released) -> _Info:
-        folder = self.local_folder(one.course_id, one.assignment_id)
-        if self.is_copy(one, Path(folder)):
+    def _released_info(self, release: Released) -> _Info:
+        folder = self.local_folder(release.course_id, release.assignment_id)
+        if self.is_copy(release, Path(folder)):
             status, path = "fetched", str(Path(folder).absolute())
             notebooks = _local_notebooks(Path(path))
         else:
-            status, path = "released", self.place(one.course_id, "outbound", one.assignment_id)
+            status, path = (
+                "released",
+                self.display_path(release.course_id, "outbound", release.assignment_id),
+            )
             notebooks = [
                 {"notebook_id": nb.notebook_id, "path": f"{path}/{nb.notebook_id}.ipynb"}
-                for nb in one.notebooks
+                for nb in release.notebooks
             ]
         if not notebooks:
             self.log.warning("No notebooks found in %s", path)
         return {
-            "course_id": one.course_id,
-            "assignment_id": one.assignment_id,
+            "course_id": release.course_id,
+            "assignment_id": release.assignment_id,
             "status": status,
             "path": path,
             "notebooks": notebooks,
@@ -176,7 +190,7 @@ class ExchangeList(Exchange, abc.ExchangeList):  # type: ignore[misc]  # nbgrade
 
     def _submitted_groups(self, status: str) -> list[_Info]:
         """By course, student and assignment, with the submissions oldest first."""
-        infos = [self._submission_info(one, status) for one in self._submissions()]
+        infos = [self._submission_info(submission, status) for submission in self._submissions()]
         if status == "removed":
             infos = [info for info in infos if info["path"]]
         return [
@@ -190,23 +204,23 @@ class ExchangeList(Exchange, abc.ExchangeList):  # type: ignore[misc]  # nbgrade
             for (course_id, student_id, assignment_id), group in groupby(infos, key=_group)
         ]
 
-    def _submission_info(self, one: ListedSubmission, status: str) -> _Info:
-        path = self._path(one)
-        folder = self.folder_of_copy(one.course_id, one.assignment_id)
+    def _submission_info(self, submission: ListedSubmission, status: str) -> _Info:
+        path = self._path(submission)
+        folder = self.folder_of_copy(submission.course_id, submission.assignment_id)
         # nbgrader's pages and its tests see "./ps1/feedback/...": Path would drop the dot.
-        feedback = os.path.join(folder, files.FEEDBACK, one.timestamp)  # noqa: PTH118
-        notebooks = [_notebook_info(nb, path, feedback) for nb in one.notebooks]
+        feedback = os.path.join(folder, files.FEEDBACK, submission.timestamp)  # noqa: PTH118
+        notebooks = [_notebook_info(nb, path, feedback) for nb in submission.notebooks]
         # An extra notebook never gets feedback, and must not hide that of the others.
         commented = [nb for nb in notebooks if nb["has_exchange_feedback"]]
         has_local = any(nb["has_local_feedback"] for nb in notebooks) and all(
             nb["has_local_feedback"] for nb in commented
         )
         return {
-            "course_id": one.course_id,
-            "student_id": one.student,
-            "assignment_id": one.assignment_id,
-            "timestamp": one.timestamp,
-            **({"random_string": f"+{one.submission_id}"} if self.inbound else {}),
+            "course_id": submission.course_id,
+            "student_id": submission.student,
+            "assignment_id": submission.assignment_id,
+            "timestamp": submission.timestamp,
+            **({"random_string": f"+{submission.submission_id}"} if self.inbound else {}),
             "status": status,
             "path": path,
             "notebooks": notebooks,
@@ -216,13 +230,18 @@ class ExchangeList(Exchange, abc.ExchangeList):  # type: ignore[misc]  # nbgrade
             "local_feedback_path": str(Path(feedback).absolute()) if has_local else None,
         }
 
-    def _path(self, one: ListedSubmission) -> str:
+    def _path(self, submission: ListedSubmission) -> str:
         if self.inbound:
-            name = f"{one.student}+{one.assignment_id}+{one.timestamp}+{one.submission_id}"
-            return self.place(one.course_id, "inbound", name)
-        if not is_folder_name(one.student):
+            name = (
+                f"{submission.student}+{submission.assignment_id}+{submission.timestamp}"
+                f"+{submission.submission_id}"
+            )
+            return self.display_path(submission.course_id, "inbound", name)
+        if not is_folder_name(submission.student):
             return ""
-        copy = self.cached_copy(one.course_id, one.student, one.assignment_id, one.timestamp)
+        copy = self.cached_copy(
+            submission.course_id, submission.student, submission.assignment_id, submission.timestamp
+        )
         return str(copy) if files.is_folder(copy) else ""
 
     def _lines(self, groups: list[_Info], line: Any) -> Iterator[str]:
@@ -254,8 +273,8 @@ def _line_with_feedback(info: _Info) -> str:
 
 def _local_notebooks(folder: Path) -> list[_Info]:
     """Those at the top, as the student has them now."""
-    found = sorted(folder.glob("*.ipynb"))
-    shown = [path for path in found if not path.name.startswith(".")]
+    notebooks = sorted(folder.glob("*.ipynb"))
+    shown = [path for path in notebooks if not path.name.startswith(".")]
     return [{"notebook_id": path.stem, "path": str(path)} for path in shown]
 
 

@@ -133,7 +133,7 @@ class Selection:
 
     def _drop(self, names: Iterable[str]) -> None:
         dropped = set(names)
-        self.members = [one for one in self.members if one.name not in dropped]
+        self.members = [member for member in self.members if member.name not in dropped]
         for name in dropped:
             self.sizes.pop(name, None)
 
@@ -147,7 +147,7 @@ class Selection:
             )
 
     @contextlib.contextmanager
-    def packed(self, extra: Sequence[Member], most: int) -> Iterator[Payload]:
+    def packed(self, extra: Sequence[Member], max_size: int) -> Iterator[Payload]:
         """An archive in a temporary file, with the `extra` members at its end.
 
         What cannot be read any more is left out. ServiceError if it is too large to be sent.
@@ -155,14 +155,14 @@ class Selection:
         with naming_temporary(), tempfile.TemporaryFile() as file:
             with COMPUTING:
                 self._pack(extra, file)
-            parcel = Payload(file, "application/gzip")
-            if parcel.size > most:
+            payload = Payload(file, "application/gzip")
+            if payload.size > max_size:
                 raise ServiceError(
-                    f"This is too large to be sent: {parcel.size} bytes packed, and at most {most} "
-                    f"are allowed (c.Exchange.max_buffer_size). The largest files are "
+                    f"This is too large to be sent: {payload.size} bytes packed, and at most "
+                    f"{max_size} are allowed (c.Exchange.max_buffer_size). The largest files are "
                     f"{self.largest}."
                 )
-            yield parcel
+            yield payload
 
     def _pack(self, extra: Sequence[Member], file: BinaryIO) -> None:
         broken: list[str] = []
@@ -176,7 +176,7 @@ class Selection:
                 if broken.count(error.name) == _TRIES:
                     self.leave_out(error.name, error.reason)
             else:
-                self._check_grown(size - sum(len(_content(one)) for one in extra))
+                self._check_grown(size - sum(len(_content(member)) for member in extra))
                 return
         raise ServiceError(
             f"The files in {self.folder} change all the time, so they cannot be packed. Save and "
@@ -193,7 +193,7 @@ class Selection:
             )
 
     def _give_up(self, member: Member, error: Unsendable | OSError) -> None:
-        reason = error.reason if isinstance(error, Unsendable) else _why(error)
+        reason = error.reason if isinstance(error, Unsendable) else _reason(error)
         self.leave_out(member.name, reason)
 
 
@@ -206,7 +206,7 @@ def select(
     rules: PackingRules,
     *,
     notebooks: Collection[str] = (),
-    ours: Collection[str] = (),
+    reserved: Collection[str] = (),
 ) -> Selection:
     """All of `folder` that can be packed, links followed.
 
@@ -216,20 +216,20 @@ def select(
     cannot be read.
     """
     selection = Selection(folder, rules)
-    _Walk(selection, _with_folders(notebooks), ours).walk(folder, "", ())
-    _leave_out_too_many(selection, set(notebooks), len(ours))
+    _Walk(selection, _with_folders(notebooks), reserved).walk(folder, "", ())
+    _leave_out_too_many(selection, set(notebooks), len(reserved))
     return selection
 
 
 class _Walk:
     def __init__(
-        self, selection: Selection, preferred: Collection[str], ours: Collection[str]
+        self, selection: Selection, preferred: Collection[str], reserved: Collection[str]
     ) -> None:
         self._selection = selection
         self._preferred = preferred
-        self._ours = ours
+        self._reserved = reserved
         self._names = Names(_UNLIMITED)
-        for name in ours:
+        for name in reserved:
             self._names.add(name, is_folder=False)
 
     def walk(self, folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> None:
@@ -241,7 +241,7 @@ class _Walk:
         if prefix:
             self._add(prefix.removesuffix("/"), None)
         for name in sorted(names, key=lambda name: (prefix + name not in self._preferred, name)):
-            if prefix or name not in self._ours:
+            if prefix or name not in self._reserved:
                 path = f"{prefix}{name}"
                 try:
                     self._visit(folder / name, path, (*above, here))
@@ -250,7 +250,7 @@ class _Walk:
                 except OSError as error:
                     is_folder = os.path.isdir(folder / name)  # noqa: PTH112 - never an OSError
                     if self._selection.rules.match(name, is_folder=is_folder):
-                        self._leave_out(path, _why(error, folder / name))
+                        self._leave_out(path, _reason(error, folder / name))
 
     def _leave_out(self, path: str, reason: str) -> None:
         self._selection.left_out.append(LeftOut(path, reason))
@@ -288,7 +288,7 @@ class _Walk:
             )
 
 
-def _why(error: OSError, path: Path | None = None) -> str:
+def _reason(error: OSError, path: Path | None = None) -> str:
     if error.errno == errno.ELOOP:
         return "it is a link that leads in a circle"
     if error.errno in (errno.ENOENT, errno.ENOTDIR) and path is not None and path.is_symlink():
@@ -322,16 +322,18 @@ def _leave_out_too_many(selection: Selection, notebooks: set[str], reserved: int
     """
     for _ in range(_MOST_GROUPS):
         entries = len(selection.members) + reserved - _USUAL.entries
-        length = sum(len(one.name.encode()) + 1 for one in selection.members)
+        length = sum(len(member.name.encode()) + 1 for member in selection.members)
         length -= _USUAL.all_paths_length - 1024
         if entries <= 0 and length <= 0:
             return
         groups = _groups(selection.members, notebooks)
-        enough = [one for one in groups if len(one.names) >= entries and one.length >= length]
+        enough = [
+            group for group in groups if len(group.names) >= entries and group.length >= length
+        ]
         if enough:
-            group = min(enough, key=lambda one: (len(one.names), one.folder))
+            group = min(enough, key=lambda group: (len(group.names), group.folder))
         elif groups:
-            group = max(groups, key=lambda one: (len(one.names), one.folder))
+            group = max(groups, key=lambda group: (len(group.names), group.folder))
         else:
             break
         _leave_out_group(selection, group, entries, length)
@@ -364,16 +366,16 @@ def _leave_out_group(selection: Selection, group: _Group, entries: int, length: 
 def _groups(members: list[Member], notebooks: set[str]) -> list[_Group]:
     kept = {"", *_with_folders(notebooks)}
     by_folder: dict[str, list[str]] = {}
-    for one in members:
-        if one.name in kept:
+    for member in members:
+        if member.name in kept:
             continue
-        above = list(_folders_of(one.name))
-        for folder in (*above, *([one.name] if one.source is None else ())):
+        above = list(_folders_of(member.name))
+        for folder in (*above, *([member.name] if member.source is None else ())):
             if folder not in kept:
-                by_folder.setdefault(folder, []).append(one.name)
+                by_folder.setdefault(folder, []).append(member.name)
         parent = above[0] if above else ""
-        if one.source is not None and parent in kept:
-            by_folder.setdefault(parent, []).append(one.name)
+        if member.source is not None and parent in kept:
+            by_folder.setdefault(parent, []).append(member.name)
     return [
         _Group(folder, tuple(sorted(names)), is_whole=folder not in kept)
         for folder, names in by_folder.items()
@@ -382,8 +384,8 @@ def _groups(members: list[Member], notebooks: set[str]) -> list[_Group]:
 
 def _largest_folders(members: list[Member]) -> str:
     counts: dict[str, int] = {}
-    for one in members:
-        folder = one.name.rpartition("/")[0]
+    for member in members:
+        folder = member.name.rpartition("/")[0]
         counts[folder] = counts.get(folder, 0) + 1
     largest = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_LARGEST]
     return ", ".join(f"{quoted(folder or '.')} ({count:,})" for folder, count in largest)
@@ -398,18 +400,18 @@ def check_notebooks(selection: Selection, notebooks: Collection[str]) -> None:
     Then nothing should be submitted: the rest would be worth little.
     """
     names = _with_folders(notebooks)
-    missing = names - {one.name for one in selection.members}
+    missing = names - {item.name for item in selection.members}
     advice = _Advice(
         {folded(name): name for name in names}, {_skeleton(name): name for name in missing}
     )
     texts = (
-        *((one, advice.on(one)) for one in selection.left_out),
-        *((one, advice.on(one, is_too_large=True)) for one in selection.too_large),
+        *((item, advice.on(item)) for item in selection.left_out),
+        *((item, advice.on(item, is_too_large=True)) for item in selection.too_large),
     )
-    for one, text in texts:
+    for item, text in texts:
         if text is not None:
             raise ServiceError(
-                f"{one.shown} cannot be submitted, so nothing was: {one.reason}. {text}"
+                f"{item.shown} cannot be submitted, so nothing was: {item.reason}. {text}"
             )
 
 
@@ -418,17 +420,17 @@ class _Advice:
     names: dict[str, str]  # of the release's notebooks and their folders, by what disks make equal
     missing: dict[str, str]  # those of them that are not packed, by what they look like
 
-    def on(self, one: LeftOut, *, is_too_large: bool = False) -> str | None:
-        same = self.names.get(folded(one.path))
-        alike = self.missing.get(_skeleton(one.path))
-        if same is not None and same != one.path:
+    def on(self, item: LeftOut, *, is_too_large: bool = False) -> str | None:
+        same = self.names.get(folded(item.path))
+        alike = self.missing.get(_skeleton(item.path))
+        if same is not None and same != item.path:
             return (
                 f"Keep your work in {quoted(same)}, which belongs to the assignment, rename or "
-                f"remove {one.shown}, and submit again."
+                f"remove {item.shown}, and submit again."
             )
         if alike is None:
             return None
-        if alike != one.path:
+        if alike != item.path:
             return f"Rename it to {quoted(alike)}, which is missing, and submit again."
         if is_too_large:
             return "Clear its output, save it, and submit again."
@@ -459,7 +461,7 @@ def warning(left_out: Sequence[LeftOut], receipt: str) -> str:
 
 def listed(left_out: Sequence[LeftOut], more: str = "") -> list[str]:
     """A line for each of the first ones, and one that counts the rest."""
-    lines = [str(one) for one in left_out[:_SHOWN]]
+    lines = [str(item) for item in left_out[:_SHOWN]]
     rest = len(left_out) - _SHOWN
     return [*lines, f"and {rest:,} more{more}"] if rest > 0 else lines
 

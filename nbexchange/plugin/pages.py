@@ -54,7 +54,11 @@ from nbexchange.plugin.list import ExchangeList
 from nbexchange.plugin.shown import page
 
 FRAMED = "@jupyter/nbgrader:formgrader"
-OF_INSTRUCTORS = (FRAMED, "@jupyter/nbgrader:create-assignment", "@jupyter/nbgrader:course-list")
+INSTRUCTOR_EXTENSIONS = (
+    FRAMED,
+    "@jupyter/nbgrader:create-assignment",
+    "@jupyter/nbgrader:course-list",
+)
 
 _NO_FRAMES = "frame-ancestors 'none'"
 _PageConfig = MutableMapping[str, Any]
@@ -66,9 +70,9 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
 
 def _load_jupyter_server_extension(server: Any) -> None:
     pages = _Pages(server)
-    if courses.told() is not None:
+    if courses.courses_from_env() is not None:
         taught = courses.taught()
-        _choose(server.web_app.settings, teaches=bool(taught))
+        _hide_extensions(server.web_app.settings, teaches=bool(taught))
         for course_id in taught:
             try:
                 pages.open_course(course_id)
@@ -81,19 +85,21 @@ def _load_jupyter_server_extension(server: Any) -> None:
         pages.answer_in_time()
 
 
-def _choose(settings: MutableMapping[str, Any], *, teaches: bool) -> None:
+def _hide_extensions(settings: MutableMapping[str, Any], *, teaches: bool) -> None:
     """Leave out of JupyterLab, when it makes its page, what is of no use to this person.
 
     Here and not in `page_config_data`, which the files on disk replace.
     """
-    before: Callable[[Any, _PageConfig], _PageConfig] | None = settings.get("page_config_hook")
+    previous_hook: Callable[[Any, _PageConfig], _PageConfig] | None = settings.get(
+        "page_config_hook"
+    )
 
     def hook(handler: Any, page_config: _PageConfig) -> _PageConfig:
-        if before is not None:  # JupyterHub has one
-            page_config = before(handler, page_config)
+        if previous_hook is not None:  # JupyterHub has one
+            page_config = previous_hook(handler, page_config)
         disabled = [*(page_config.get("disabledExtensions") or ())]
         if not teaches:
-            disabled += OF_INSTRUCTORS
+            disabled += INSTRUCTOR_EXTENSIONS
         elif _NO_FRAMES in settings.get("headers", {}).get("Content-Security-Policy", ""):
             disabled += [FRAMED]
         page_config["disabledExtensions"] = list(dict.fromkeys(disabled))
@@ -128,7 +134,7 @@ class _Pages:
         for address, handler, *options in (*default_handlers, *apihandlers.default_handlers):
             if handler is not FormgraderHandler:
                 self.add(address, adapted(handler), **(options[0] if options else {}))
-        if courses.told() is None:
+        if courses.courses_from_env() is None:
             self.add("formgraders", _LocalCourseList)
 
     def open_course(self, course_id: str) -> None:
@@ -148,18 +154,19 @@ class _Pages:
             ) from None
         base_url = self._server.web_app.settings["base_url"]
         address = url_path_join(base_url, "nbexchange", quote(course_id, safe=""))
-        meant = formgrader.coursedir.course_id
-        if meant != course_id:  # a folder of another year that was copied, with its configuration
+        configured = formgrader.coursedir.course_id
+        # It differs in a folder of another year that was copied with its configuration.
+        if configured != course_id:
             raise ServiceError(
-                f"{folder}/nbgrader_config.py is about the course {meant!r}; write {course_id!r} "
-                "there, and start your Jupyter server again."
+                f"{folder}/nbgrader_config.py is about the course {configured!r}; write "
+                f"{course_id!r} there, and start your Jupyter server again."
             )
         site = _Site(self._server.web_app, address)
         formgrader.init_tornado_settings(site)
         formgrader.init_handlers(site)
         self.open[course_id] = f"{address}/formgrader"
 
-    async def meant_by(self, path: str) -> dict[str, str]:
+    async def formgraders_for(self, path: str) -> dict[str, str]:
         """Those of `open` that `/formgrader?path=` may be about; none if that is another folder.
 
         ServiceError when it is about a course that is none of the person's.
@@ -212,12 +219,12 @@ class _Site:
     def add_handlers(self, host_pattern: str, handlers: list[Any]) -> None:
         del self.settings["base_url"]
         formgrader = f"{re.escape(self._address)}/formgrader"
-        ours = ((f"{formgrader}/?", _Start), (f"{formgrader}/static/js/utils.js", _Links))
+        own = ((f"{formgrader}/?", _Start), (f"{formgrader}/static/js/utils.js", _Links))
         self._webapp.add_handlers(
             host_pattern,
             [
                 (pattern, self._within(adapted(handler)), *options)
-                for pattern, handler, *options in (*ours, *handlers)
+                for pattern, handler, *options in (*own, *handlers)
             ],
         )
 
@@ -272,7 +279,7 @@ class _Formgrader(_AnyFolder):
     async def get(self) -> None:
         path = self.get_argument("path", "")
         try:
-            links = await self._pages.meant_by(path)
+            links = await self._pages.formgraders_for(path)
         except EXPECTED_ERRORS as error:
             self.set_status(404 if isinstance(error, ServiceError) else 500)
             self.finish(page(f"<p>{escape(sentence(error))}</p>"))
@@ -318,7 +325,7 @@ class _CourseList(_LocalCourseList):
     async def check_for_local_formgrader(self, config: Any) -> list[dict[str, str]]:
         """Not of the kind "local", which JupyterLab shows in a frame that keeps its first page,
         and JupyterHub forbids."""
-        kinds = {"your server": self._pages.open, "shared": courses.shared()}
+        kinds = {"your server": self._pages.open, "shared": courses.graders_from_env()}
         return [
             {"course_id": course_id, "url": url, "kind": kind}
             for kind, urls in kinds.items()

@@ -28,7 +28,7 @@ other files, so that feedback finds its way back to the very submission it is ab
 
 TIMESTAMP = "timestamp.txt"
 SECRET = "submission_secret.txt"  # noqa: S105 - the name of a file
-_OURS = {RECEIPT, TIMESTAMP, SECRET}
+_RESERVED = {RECEIPT, TIMESTAMP, SECRET}
 
 
 class ExchangeSubmit(Exchange, abc.ExchangeSubmit):  # type: ignore[misc]  # nbgrader is not typed
@@ -47,7 +47,9 @@ class ExchangeSubmit(Exchange, abc.ExchangeSubmit):  # type: ignore[misc]  # nbg
         self.coursedir.assignment_id = self.src_path.name
         if not self.src_path.is_dir():
             others = self.src_path.parent.glob("*")
-            raise self.not_found(str(self.src_path), (str(one) for one in others if one.is_dir()))
+            raise self.not_found(
+                str(self.src_path), (str(folder) for folder in others if folder.is_dir())
+            )
 
     def init_dest(self) -> None:
         self.check_course()
@@ -66,25 +68,25 @@ class ExchangeSubmit(Exchange, abc.ExchangeSubmit):  # type: ignore[misc]  # nbg
         news = self.news(released, self.src_path)
         if news:
             self.log.warning("%s This is submitted all the same.", news)
-        with selection.packed(self._marks(), self.max_buffer_size) as parcel:
+        with selection.packed(self._marker_files(), self.max_buffer_size) as payload:
             packing.check_notebooks(selection, released.notebook_files)
-            self._say_what_is_left_out(selection)
+            self._warn_about_left_out(selection)
             receipt = self.client.submit(
-                self.coursedir.course_id, self.coursedir.assignment_id, parcel
+                self.coursedir.course_id, self.coursedir.assignment_id, payload
             )
             name = f"{receipt.student}+{receipt.assignment_id}+{receipt.timestamp}"
             self.log.info(
                 "Destination: %s",
-                self.place(receipt.course_id, "inbound", f"{name}+{receipt.submission_id}"),
+                self.display_path(receipt.course_id, "inbound", f"{name}+{receipt.submission_id}"),
             )
-            self._keep(parcel, receipt)
+            self._keep(payload, receipt)
         self.log.info(
             "Submitted as: %s %s %s", receipt.course_id, receipt.assignment_id, receipt.timestamp
         )
 
     def _select(self, released: Released) -> Selection:
         rules, notebooks = PackingRules.of(self.coursedir), released.notebook_files
-        selection = packing.select(self.src_path, rules, notebooks=notebooks, ours=_OURS)
+        selection = packing.select(self.src_path, rules, notebooks=notebooks, reserved=_RESERVED)
         packing.check_notebooks(selection, notebooks)
         selection.check_size(
             "Remove what need not be submitted, or ask your instructor to raise the option for "
@@ -92,7 +94,7 @@ class ExchangeSubmit(Exchange, abc.ExchangeSubmit):  # type: ignore[misc]  # nbg
         )
         return selection
 
-    def _say_what_is_left_out(self, selection: Selection) -> None:
+    def _warn_about_left_out(self, selection: Selection) -> None:
         self.left_out = [*selection.left_out, *selection.too_large]
         if self.left_out:
             self.log.warning("%s", packing.warning(self.left_out, RECEIPT))
@@ -102,15 +104,17 @@ class ExchangeSubmit(Exchange, abc.ExchangeSubmit):  # type: ignore[misc]  # nbg
         course_id, assignment_id = self.coursedir.course_id, self.coursedir.assignment_id
         released, own = self.client.assignments(course_id)
         self._refuse_to_impersonate(own)
-        for one in released:
-            if one.assignment_id == assignment_id:
-                return one
+        for release in released:
+            if release.assignment_id == assignment_id:
+                return release
         raise self.failed(
-            f"Assignment not found: {self.place(course_id, 'outbound', assignment_id)}"
+            f"Assignment not found: {self.display_path(course_id, 'outbound', assignment_id)}"
         )
 
     def _refuse_to_impersonate(self, own: list[ListedSubmission]) -> None:
-        names = {one.student for one in own} or {os.environ.get("JUPYTERHUB_USER", "")}
+        names = {submission.student for submission in own} or {
+            os.environ.get("JUPYTERHUB_USER", "")
+        }
         if self.coursedir.student_id not in ("", "*", *names):
             raise self.failed(
                 f"You cannot submit as {self.coursedir.student_id}: the exchange service takes "
@@ -129,16 +133,16 @@ class ExchangeSubmit(Exchange, abc.ExchangeSubmit):  # type: ignore[misc]  # nbg
 
     def _compare_notebooks(self, released: Released, contents: list[Member]) -> None:
         expected = set(released.notebook_files)
-        submitted = {one.name for one in contents if _is_notebook(one)}
+        submitted = {member.name for member in contents if _is_notebook(member)}
         if expected == submitted:
             return
-        found = "\n\t".join(
+        notebooks = "\n\t".join(
             f"{name}: {'FOUND' if name in submitted else 'MISSING'}" for name in sorted(expected)
         )
         sent = "\n\t".join(
             f"{name}: {'OK' if name in expected else 'EXTRA'}" for name in sorted(submitted)
         )
-        diff = f"Expected:\n\t{found}\nSubmitted:\n\t{sent}"
+        diff = f"Expected:\n\t{notebooks}\nSubmitted:\n\t{sent}"
         # Work on an older release counts, also where the newer one calls its notebooks otherwise.
         is_older = bool(submitted) and self.news(released, self.src_path) is not None
         if expected.isdisjoint(submitted) and expected and not is_older:
@@ -158,7 +162,7 @@ class ExchangeSubmit(Exchange, abc.ExchangeSubmit):  # type: ignore[misc]  # nbg
             diff,
         )
 
-    def _marks(self) -> list[Member]:
+    def _marker_files(self) -> list[Member]:
         """nbgrader's marks, instead of whatever the student has under these names.
 
         The secret means nothing here. It lets nbgrader's own exchange give feedback on this
@@ -169,7 +173,7 @@ class ExchangeSubmit(Exchange, abc.ExchangeSubmit):  # type: ignore[misc]  # nbg
             Member(SECRET, secrets.token_hex(64).encode()),
         ]
 
-    def _keep(self, parcel: Payload, receipt: SubmitReceipt) -> None:
+    def _keep(self, payload: Payload, receipt: SubmitReceipt) -> None:
         """A copy here, with the receipt. The work is submitted, whether this succeeds or not."""
         names = (receipt.course_id, receipt.student)
         copy = self.cached_copy(
@@ -179,11 +183,11 @@ class ExchangeSubmit(Exchange, abc.ExchangeSubmit):  # type: ignore[misc]  # nbg
             if not all(map(is_folder_name, names)):
                 raise ServiceError(f"{receipt.student!r} cannot be part of the name of a folder")
             copy.parent.mkdir(parents=True, exist_ok=True)
-            parcel.file.seek(0)
+            payload.file.seek(0)
             text = _receipt(receipt, self.left_out)
             marks = {TIMESTAMP: receipt.timestamp.encode(), RECEIPT: text.encode()}
             with naming(copy), COMPUTING:
-                archive.unpack(parcel.file, copy, PackingRules.of(self.coursedir).limits, marks)
+                archive.unpack(payload.file, copy, PackingRules.of(self.coursedir).limits, marks)
         except Exception as error:  # noqa: BLE001 - the work is submitted
             self.log.warning(
                 "Your work is submitted, but no copy of it is kept here: %s", sentence(error)
@@ -200,12 +204,15 @@ class ExchangeCollect(Exchange, abc.ExchangeCollect):  # type: ignore[misc]  # n
     def init_src(self) -> None:
         self.check_course()
         due = self._duedates() if self.before_duedate else gradebook.Duedates(None)
-        found = self._submissions(latest=due.usual is None)
+        submissions = self._submissions(latest=due.usual is None)
         by_student: dict[str, list[ListedSubmission]] = {}
-        for one in sorted(found, key=lambda one: one.timestamp, reverse=True):
-            by_student.setdefault(one.student, []).append(one)
+        for submission in sorted(
+            submissions, key=lambda submission: submission.timestamp, reverse=True
+        ):
+            by_student.setdefault(submission.student, []).append(submission)
         self._chosen = [
-            _choose(ones, due.of(student)) for student, ones in sorted(by_student.items())
+            _best_submission(submissions_of_student, due.of(student))
+            for student, submissions_of_student in sorted(by_student.items())
         ]
 
     def _duedates(self) -> gradebook.Duedates:
@@ -221,22 +228,24 @@ class ExchangeCollect(Exchange, abc.ExchangeCollect):  # type: ignore[misc]  # n
     def _submissions(self, *, latest: bool) -> list[ListedSubmission]:
         course_id, assignment_id = self.coursedir.course_id, self.coursedir.assignment_id
         student = self.coursedir.student_id
-        one = None if student == "" or is_glob(student) else student
+        only_student = None if student == "" or is_glob(student) else student
         try:
-            found = self.client.inbound(course_id, assignment_id, one, latest=latest)
+            submissions = self.client.inbound(course_id, assignment_id, only_student, latest=latest)
         except RequestRefused as refusal:
             if refusal.status != 404:
                 raise
             self.client.assignments(course_id)  # refuses when it is the course that is not there
             return []
         return [
-            one
-            for one in found
-            if one.assignment_id == assignment_id and is_wanted(one.student, student)
+            submission
+            for submission in submissions
+            if submission.assignment_id == assignment_id and is_wanted(submission.student, student)
         ]
 
     def init_dest(self) -> None:
-        students = (one.student for one in self._chosen if is_folder_name(one.student))
+        students = (
+            submission.student for submission in self._chosen if is_folder_name(submission.student)
+        )
         self.remove_abandoned(*{self._folder(student).parent for student in students})
 
     def _folder(self, student: str) -> Path:
@@ -257,55 +266,63 @@ class ExchangeCollect(Exchange, abc.ExchangeCollect):  # type: ignore[misc]  # n
             course_id,
         )
         failures = self._collect_all()
-        self._introduce([one for one in self._chosen if one.student not in failures])
+        self._add_to_gradebook(
+            [submission for submission in self._chosen if submission.student not in failures]
+        )
         self.fail_with("submissions could not be collected", failures, len(self._chosen))
 
     def _collect_all(self) -> dict[str, str]:
         """Reasons by student, of those that failed; a bad one does not stop the others."""
         failures = {}
-        for one, outcome in self.in_order(self._collect, self._chosen, self.collect_workers):
+        for submission, outcome in self.in_order(self._collect, self._chosen, self.collect_workers):
             try:
-                self.log.info("%s: %s %s", outcome(), one.student, one.assignment_id)
+                self.log.info("%s: %s %s", outcome(), submission.student, submission.assignment_id)
             except Exception as error:  # noqa: BLE001 - it must not stop the others
                 reason = sentence(error)
-                failures[one.student] = reason
+                failures[submission.student] = reason
                 self.log.error(
-                    "Could not collect %s %s: %s", one.student, one.assignment_id, reason
+                    "Could not collect %s %s: %s",
+                    submission.student,
+                    submission.assignment_id,
+                    reason,
                 )
         return failures
 
-    def _collect(self, one: ListedSubmission) -> str:
+    def _collect(self, submission: ListedSubmission) -> str:
         """Get one submission, if it is wanted; what was done, in nbgrader's words."""
-        if not is_folder_name(one.student):
-            raise ServiceError(f"{one.student!r} cannot be the name of a folder")
-        folder = self._folder(one.student)
+        if not is_folder_name(submission.student):
+            raise ServiceError(f"{submission.student!r} cannot be the name of a folder")
+        folder = self._folder(submission.student)
         is_there = folder.is_dir()
-        if is_there and not self._is_better(one, folder):
+        if is_there and not self._is_better(submission, folder):
             if self.update:
                 return "No newer submission to collect"
             return "Submission already exists, use --update to update"
-        self._bring(one, folder)
+        self._download(submission, folder)
         return "Updating submission" if is_there else "Collecting submission"
 
-    def _is_better(self, one: ListedSubmission, folder: Path) -> bool:
-        existing, new = self._existing_timestamp(folder), parse_utc(one.timestamp)
+    def _is_better(self, submission: ListedSubmission, folder: Path) -> bool:
+        existing, new = self._existing_timestamp(folder), parse_utc(submission.timestamp)
         if self.update and (existing is None or new > existing):
             return True
         return bool(self.before_duedate and existing != new)
 
     def _existing_timestamp(self, folder: Path) -> datetime.datetime | None:
         try:
-            found: datetime.datetime | None = self.coursedir.get_existing_timestamp(str(folder))
+            timestamp: datetime.datetime | None = self.coursedir.get_existing_timestamp(str(folder))
         except (AttributeError, ValueError, OverflowError):
             # nbgrader trips over its own complaint about a timestamp that it cannot read.
             self.log.warning("Invalid timestamp string: %s", folder / TIMESTAMP)
             return None
-        return found
+        return timestamp
 
-    def _bring(self, one: ListedSubmission, folder: Path) -> None:
+    def _download(self, submission: ListedSubmission, folder: Path) -> None:
         rules = PackingRules.of(self.coursedir)
-        with self.client.collect(one) as file, files.unpacked(file, folder, rules.limits) as new:
-            selection = packing.select(new, rules, ours=_OURS)
+        with (
+            self.client.collect(submission) as file,
+            files.unpacked(file, folder, rules.limits) as new,
+        ):
+            selection = packing.select(new, rules, reserved=_RESERVED)
             selection.check_size(
                 "If that is right, set c.CourseDirectory.max_dir_size = "
                 f"{packing.kilobytes(selection.size)} or more in nbgrader_config.py, and collect "
@@ -317,20 +334,20 @@ class ExchangeCollect(Exchange, abc.ExchangeCollect):  # type: ignore[misc]  # n
                     "Ignoring files too large in the submission of %s:\n\t%s\n"
                     "To have them, raise c.CourseDirectory.max_file_size in nbgrader_config.py, "
                     "remove %s, and collect again.",
-                    one.student,
+                    submission.student,
                     lines,
                     folder,
                 )
             files.prune(new, rules.leave_out)
-            files.put(new, TIMESTAMP, one.timestamp)
-            files.put(new, RECEIPT, _receipt(one))
+            files.put(new, TIMESTAMP, submission.timestamp)
+            files.put(new, RECEIPT, _receipt(submission))
             if self.coursedir.groupshared:
                 files.share_with_group(new, self.log)
-            files.settle(new, folder)
+            files.move_into_place(new, folder)
 
-    def _introduce(self, submissions: list[ListedSubmission]) -> None:
+    def _add_to_gradebook(self, submissions: list[ListedSubmission]) -> None:
         try:
-            gradebook.introduce(self.coursedir, submissions)
+            gradebook.add_to_gradebook(self.coursedir, submissions)
         except Exception as error:  # noqa: BLE001 - names are a comfort, whatever SQLAlchemy says
             self.log.warning(
                 "The students' names could not be written into the gradebook (%s)",
@@ -338,29 +355,33 @@ class ExchangeCollect(Exchange, abc.ExchangeCollect):  # type: ignore[misc]  # n
             )
 
 
-def _choose(
+def _best_submission(
     newest_first: list[ListedSubmission], due: datetime.datetime | None
 ) -> ListedSubmission:
     """The newest in time, else the newest."""
-    in_time = (one for one in newest_first if due is None or parse_utc(one.timestamp) <= due)
+    in_time = (
+        submission
+        for submission in newest_first
+        if due is None or parse_utc(submission.timestamp) <= due
+    )
     return next(in_time, newest_first[0])
 
 
-def _receipt(one: ListedSubmission | SubmitReceipt, left_out: Sequence[LeftOut] = ()) -> str:
-    said: dict[str, object] = {
-        "course_id": one.course_id,
-        "assignment_id": one.assignment_id,
-        "student": one.student,
-        "submission_id": one.submission_id,
-        "timestamp": one.timestamp,
-        "sha256": one.sha256,
-        "size": one.size,
+def _receipt(submission: ListedSubmission | SubmitReceipt, left_out: Sequence[LeftOut] = ()) -> str:
+    content: dict[str, object] = {
+        "course_id": submission.course_id,
+        "assignment_id": submission.assignment_id,
+        "student": submission.student,
+        "submission_id": submission.submission_id,
+        "timestamp": submission.timestamp,
+        "sha256": submission.sha256,
+        "size": submission.size,
     }
     if left_out:
-        said["left_out"] = [
-            {"path": escaped(each.path), "reason": escaped(each.reason)} for each in left_out
+        content["left_out"] = [
+            {"path": escaped(item.path), "reason": escaped(item.reason)} for item in left_out
         ]
-    return json.dumps(said, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 def _is_notebook(member: Member) -> bool:

@@ -18,7 +18,7 @@ def place(tmp_path):
 
 def test_the_old_folder_is_restored_when_the_new_one_cannot_come(place):
     with pytest.raises(FileNotFoundError):
-        files.settle(place.parent / "workshop" / "not there", place)
+        files.move_into_place(place.parent / "workshop" / "not there", place)
 
     assert (place / "old").exists()
 
@@ -29,7 +29,7 @@ def test_a_link_to_a_folder_is_replaced_and_what_it_leads_to_stays(place, tmp_pa
     link = tmp_path / "link"
     link.symlink_to(place)
 
-    files.settle(new, link)
+    files.move_into_place(new, link)
 
     assert not link.is_symlink()
     assert (place / "old").exists()
@@ -45,7 +45,7 @@ def test_what_is_no_folder_is_not_replaced(tmp_path, kind):
         place.symlink_to("nowhere")
 
     with pytest.raises(ServiceError, match="is in the way"):
-        files.settle(new, place)
+        files.move_into_place(new, place)
 
     assert place.is_symlink() or place.read_text() == "mine"
     assert new.is_dir()
