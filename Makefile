@@ -1,12 +1,12 @@
-# make demo    one whole course through a real nbgrader and this service
-# make test    the tests
-# make docs    the pages of docs/ as a site in docs/_build/html
-# make image   the image of the service, run once with the demo (docs/images.md)
-# make compose the service in containers, with PARTS="postgresql s3" or "mariadb" on servers of its own
-# make lock    requirements/ anew; LOCK_ARGS=--upgrade takes the newest versions
-# make hub-local   a JupyterHub with a learning platform and this service (docs/tutorial.md)
+# make demo    take a whole course through a real nbgrader and this service
+# make test    run the tests
+# make docs    build a site from docs/ in docs/_build/html
+# make image   build the image of the service and run the demo with it (docs/images.md)
+# make compose run the service in containers; PARTS="postgresql s3" or "mariadb" adds servers
+# make lock    rewrite requirements/; LOCK_ARGS=--upgrade takes the newest versions
+# make hub-local   run a JupyterHub with a simulated LMS and this service (docs/tutorial.md)
 #
-# Each makes its own virtual environment in .venv; PYTHON names the Python to make it with.
+# Each creates the virtual environment .venv if necessary; PYTHON names the Python for it.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -63,7 +63,7 @@ $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 
 # uv installs the hundred packages of the tests in a fraction of pip's time. It does not read pip's
-# configuration (a mirror, a certificate), so pip follows where it fails; groups need pip 25.1.
+# configuration (a mirror, a certificate), so pip is used if uv fails; groups need pip 25.1.
 $(BIN)/uv: | $(BIN)/pip
 	-$(BIN)/pip install --quiet --only-binary uv uv
 
@@ -90,7 +90,7 @@ $(VENV)/.installed-for-tests: pyproject.toml | $(BIN)/uv
 	$(install-group)
 	touch $@
 
-# The other JupyterHub that is supported, in an environment of its own that sees all else of ours.
+# The other supported JupyterHub, in a separate environment that also sees the packages of .venv.
 $(VENV)/.hub5: pyproject.toml | $(VENV)/.installed-for-tests
 	$(BIN)/python -m venv --without-pip $(VENV)/hub5
 	$(BIN)/pip --python $(VENV)/hub5/bin/python install --quiet --no-deps 'jupyterhub==5.5.*'

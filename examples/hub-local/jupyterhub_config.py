@@ -1,8 +1,8 @@
-"""A hub whose people come from a learning platform, with the exchange as one of its services.
+"""A hub whose users come from an LMS by LTI, with the exchange as one of its services.
 
-What a hub of yours needs is at the end: one call. What is above it is what every hub has in some
-form (people, a spawner, addresses), here in the form that needs nothing but this machine. run.py
-has chosen the ports and started the platform; it says so in `SETTINGS`.
+Your own hub only needs the one call at the end. The settings above it exist in every hub in some
+form (users, a spawner, addresses); here they need only this machine. run.py has chosen the ports
+and started the platform; `SETTINGS` contains both.
 """
 
 import json
@@ -22,11 +22,11 @@ SETTINGS = json.loads(Path(os.environ["HUB_LOCAL_SETTINGS"]).read_text())
 DATA = Path(SETTINGS["data"])
 PLATFORM = SETTINGS["platform"]
 
-# -- people: they come from the learning platform, by LTI 1.3 or 1.1
+# -- users: they come from the platform, by LTI 1.3 or 1.1
 
 
 class Launches(LTI13Authenticator):
-    """Both versions at one hub. A hub with one of them names that class, and needs no own."""
+    """Both versions in one hub. With only one version, use its class directly."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -47,20 +47,20 @@ c.LTI13Authenticator.client_id = {PLATFORM["client_id"]}
 c.LTI13Authenticator.authorize_url = PLATFORM["authorize_url"]
 c.LTI13Authenticator.jwks_endpoint = PLATFORM["jwks_endpoint"]
 c.LTI11Authenticator.consumers = PLATFORM["consumers"]
-# The account is called as the platform calls the person, whichever way they come.
+# The account has the platform's id of the user as its name, with both versions.
 c.LTI13Authenticator.username_key = "sub"
 c.LTI11Authenticator.username_key = "user_id"
-# A launch by LTI 1.1 that names no page would end on the hub's own.
+# Without this, an LTI 1.1 launch without a page would end on the hub's home page.
 c.JupyterHub.default_url = "/hub/user-redirect/lab"
 
-# -- everybody's JupyterLab: a process on this machine, for an example only
+# -- each user's JupyterLab: a process on this machine, for an example only
 
 c.JupyterHub.spawner_class = "simple"
 c.SimpleLocalProcessSpawner.home_dir_template = str(DATA / "homes" / "{username}")
 c.Spawner.cmd = [sys.executable, "-m", "jupyterhub.singleuser"]
 c.Spawner.args = ["--allow-root"] if os.geteuid() == 0 else []
 c.Spawner.default_url = "/lab"
-# Several JupyterLabs at once take their time on a small machine.
+# Several JupyterLabs at once start slowly on a small machine.
 c.Spawner.start_timeout = c.Spawner.http_timeout = 120
 # In an image this folder is /etc/jupyter.
 c.Spawner.environment = {
@@ -73,7 +73,7 @@ c.Spawner.env_keep = [
     *("JUPYTER_PATH", "JUPYTERLAB_DIR"),
 ]
 
-# -- addresses: this machine alone
+# -- addresses: this machine only
 
 c.JupyterHub.bind_url = f"http://127.0.0.1:{SETTINGS['port']}"
 c.JupyterHub.hub_bind_url = f"http://127.0.0.1:{SETTINGS['hub_port']}"
@@ -91,6 +91,6 @@ configure(
     command=[sys.executable, "-m", "nbexchange", f"--config-file={HERE / 'nbexchange_config.py'}"],
     environment={"NBEXCHANGE_DATA": str(DATA / "exchange")},
     lti=True,
-    # Whatever it signs with, it is one platform, and its courses are the same.
+    # All keys belong to one platform with the same courses.
     platforms=dict.fromkeys([PLATFORM["issuer"], *PLATFORM["consumers"]], "campus"),
 )

@@ -1,10 +1,10 @@
-"""A pretend learning platform: enough of LTI 1.1 and 1.3 to launch into a JupyterHub.
+"""A simulated learning management system: enough of LTI 1.1 and 1.3 to launch into a JupyterHub.
 
-`Platform(hub_url)` is a small web server with people, courses and buttons. Its key is made when it
-starts. It believes everybody: who presses a button is who the button says.
+`Platform(hub_url)` is a small web server with users, courses and buttons. It generates its key when
+it starts. It has no login: each button launches as the user that it names.
 
-What it sends can be had without it, piece by piece, to send something else: `form_of_11`,
-`claims_of_13` and `id_token`.
+Tests can build and change the messages without the server: `form_of_11`, `claims_of_13` and
+`id_token`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ ROLES_OF_13 = {
         f"{IN_THE_COURSE}/Instructor#TeachingAssistant",
     ],
     "student": [f"{IN_THE_COURSE}#Learner", f"{IN_THE_INSTITUTION}#Student"],
-    # Teaches in the institution, and in this course is a student like others.
+    # An instructor in the institution, and a student in this course.
     "professor who learns": [f"{IN_THE_COURSE}#Learner", f"{IN_THE_INSTITUTION}#Instructor"],
     "professor from outside": [f"{IN_THE_INSTITUTION}#Instructor"],
     "observer": [f"{IN_THE_COURSE}#Mentor"],
@@ -85,7 +85,7 @@ class Course:
     label: str
     title: str
     roles: Mapping[str, str] = field(default_factory=dict)
-    """person's id -> one of ROLES_OF_13; everybody else is a student."""
+    """person's id -> one of ROLES_OF_13; all others are students."""
 
     def role_of(self, person: Person) -> str:
         return self.roles.get(person.id, "student")
@@ -100,7 +100,7 @@ PEOPLE = (
 
 COURSES = (
     Course("17", "PHYS101", "Physics I", {"ada": "instructor", "tom": "assistant"}),
-    # The same label, as it happens when a course is given again.
+    # The same label, as happens when a course is repeated.
     Course("31", "PHYS101", "Physics I (again)", {"tom": "instructor", "ada": "student"}),
     Course(
         "42",
@@ -112,7 +112,7 @@ COURSES = (
 
 
 class Platform:
-    """Serves at `url` between `start` and `stop`, in a thread of its own; or in a `with`.
+    """Serves at `url` between `start` and `stop`, in its own thread; or in a `with`.
 
     `hub_url` is the hub's address in the browser, with its base_url and no slash at the end; it may
     be set later. The platform calls itself localhost, so for a hub at 127.0.0.1 it is another site,
@@ -140,7 +140,7 @@ class Platform:
         self._port = port
         self._thread: threading.Thread | None = None
 
-    # -- what the hub has to know
+    # -- settings for the hub
 
     @property
     def url(self) -> str:
@@ -172,7 +172,7 @@ class Platform:
     # -- LTI 1.3
 
     def login_of_13(self, person: Person, course: Course | None, to: str = "") -> str:
-        """Where the browser goes first. `to` is a path below the hub's base_url."""
+        """The first address of a launch. `to` is a path below the hub's base_url."""
         hints = {
             "iss": self.issuer,
             "client_id": self.client_id,
@@ -185,7 +185,7 @@ class Platform:
     def claims_of_13(
         self, person: Person, course: Course | None, nonce: str, **changes: Any
     ) -> dict[str, Any]:
-        """What the platform says of this launch; `changes` replace it, None takes it away.
+        """The claims of this launch; `changes` replace claims, None removes one.
 
         The names in `changes` are short: `roles` is the claim `https://.../claim/roles`.
         """
@@ -244,7 +244,7 @@ class Platform:
         timestamp: int | None = None,
         **changes: str | None,
     ) -> dict[str, str]:
-        """The signed fields of a launch; `changes` replace some, None takes one away."""
+        """The signed fields of a launch; `changes` replace fields, None removes one."""
         said: dict[str, str | None] = {
             "lti_message_type": "basic-lti-launch-request",
             "lti_version": "LTI-1p0",
@@ -338,7 +338,7 @@ class Page(RequestHandler):
         return person, course
 
     def send_form(self, action: str, fields: Mapping[str, str]) -> None:
-        """A form that sends itself, as platforms do."""
+        """A form that submits itself, as platforms use."""
         inputs = "".join(
             f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">'
             for name, value in fields.items()
@@ -358,13 +358,13 @@ class Page(RequestHandler):
 
 
 class Home(Page):
-    """People, courses, and a button for each way in."""
+    """Users, courses, and a button for each kind of launch."""
 
     def get(self) -> None:
         sections = "".join(map(self._section, self.platform.people.values()))
         self.finish(
             "<!doctype html><html lang=en><meta charset=utf-8><title>The pretend campus</title>"
-            f"{STYLE}<h1>The pretend campus</h1><p>A learning platform that believes everybody. "
+            f"{STYLE}<h1>The pretend campus</h1><p>A simulated platform without passwords. "
             "Choose who you are, and open a course in Jupyter.</p>"
             f"{sections}</html>"
         )
@@ -420,7 +420,7 @@ class Start(Page):
 
 
 class Authorize(Page):
-    """LTI 1.3: the hub has sent the browser here, to learn who it is."""
+    """LTI 1.3: the hub has redirected the browser here, to identify the user."""
 
     def get(self) -> None:
         callback = f"{self.platform.hub_url}/hub/lti13/oauth_callback"

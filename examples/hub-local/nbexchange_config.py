@@ -1,3 +1,3 @@
-# The exchange asks the hub who people are. Where to listen and where the hub is, the hub says.
+# The exchange asks the hub for users and courses. The hub passes both addresses in the environment.
 c = get_config()
 c.NbExchange.user_plugin_class = "nbexchange.handlers.auth.jupyterhub.JupyterHubUserHandler"

@@ -1,9 +1,9 @@
-"""A learning platform, a hub and the exchange on this machine, until Ctrl-C.
+"""Run a learning management system, a hub and the exchange on this machine, until Ctrl-C.
 
     python examples/hub-local/run.py
 
-It is the pretend platform itself (lms.py), and starts JupyterHub, which starts its proxy, the
-exchange and, later, everybody's JupyterLab. At the end all of them are stopped. What they write is
+This process serves the simulated platform (lms.py) and starts JupyterHub, which starts its proxy,
+the exchange and, later, each user's JupyterLab. At the end it stops all of them. All their data is
 in one folder.
 """
 
@@ -33,9 +33,9 @@ HERE = Path(__file__).resolve().parent
 PROXY = "configurable-http-proxy"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE = 60
-"""Seconds until a hub that has not come up is given up."""
+"""Seconds to wait for the hub to start."""
 GRACE = 30
-"""Seconds that it has to end everything in order."""
+"""Seconds for the hub to stop everything in order."""
 
 WELCOME = """\
 
@@ -73,7 +73,7 @@ def main() -> int:
 
 def stop(*_: object) -> None:
     for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)  # impatience would leave things behind
+        signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C would leave processes behind
     raise Stopped
 
 
@@ -112,11 +112,11 @@ def run(options: argparse.Namespace) -> None:
             raise Failed(f"The hub has ended by itself:\n{last_words(data)}")
 
 
-# -- what has to be there first
+# -- requirements
 
 
 def proxy_program(folder: Path) -> str:
-    """The hub's proxy, a program of Node.js; where there is none, it is installed in the folder."""
+    """The hub's proxy, a Node.js program; installed into the folder if it is missing."""
     installed = folder / "node_modules" / ".bin" / PROXY
     found = shutil.which(PROXY) or shutil.which(str(installed))
     if found:
@@ -146,13 +146,13 @@ def choose_port(wanted: int, option: str) -> int:
 
 
 def free_port() -> int:
-    """One that is free now, below those that the system gives to clients."""
+    """A free port below the range that the system gives to clients."""
     return next(port for port in iter(lambda: random.randrange(10_000, 32_000), 0) if is_free(port))
 
 
 def is_free(port: int) -> bool:
     with socket.socket() as probe:
-        # Connections that ended a minute ago do not take it.
+        # Connections that ended a minute ago do not block the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -182,7 +182,7 @@ def hub(settings: dict[str, Any], data: Path) -> Iterator[subprocess.Popen[bytes
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            # Ctrl-C goes to us alone, and we say it to the hub, which ends things in order.
+            # Ctrl-C reaches only this process, which then stops the hub in order.
             start_new_session=True,
         )
     try:
@@ -192,7 +192,7 @@ def hub(settings: dict[str, Any], data: Path) -> Iterator[subprocess.Popen[bytes
 
 
 def end(process: subprocess.Popen[bytes], data: Path) -> None:
-    """The hub ends what it has started, and then itself; what it does not end, we do."""
+    """Let the hub stop its processes and itself; kill the processes that remain."""
     if process.poll() is not None:
         return
     print("\nStopping everybody's servers, the exchange and the hub ...", flush=True)
@@ -211,7 +211,7 @@ def end(process: subprocess.Popen[bytes], data: Path) -> None:
 
 
 def wait_for(process: subprocess.Popen[bytes], settings: dict[str, Any], data: Path) -> None:
-    """Until the exchange answers through the hub's proxy, which is the last thing to come up."""
+    """Wait until the exchange answers through the hub's proxy, which is the last part to start."""
     hub = f"http://127.0.0.1:{settings['hub_port']}/hub/api/"
     exchange = f"{settings['hub_url']}/services/nbexchange/healthz"
     deadline = time.monotonic() + PATIENCE

@@ -1,4 +1,4 @@
-# What the environment does not say. It is read when the service starts.
+# Options that the environment does not set. The service reads this file when it starts.
 c = get_config()
 
 c.NbExchange.user_plugin_class = "nbexchange.handlers.auth.token_file.TokenFileUserHandler"

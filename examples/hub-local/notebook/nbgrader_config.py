@@ -1,5 +1,5 @@
-# All that nbgrader needs in the image of the notebooks (there: /etc/jupyter/nbgrader_config.py).
-# Whose server it is, which courses they have, and where the exchange is, the hub says.
+# The complete configuration of nbgrader; in a notebook image: /etc/jupyter/nbgrader_config.py.
+# The hub passes the user, the courses and the address of the exchange in the environment.
 from nbexchange.plugin import configure
 
 c = get_config()
