@@ -401,7 +401,7 @@ def test_nothing_is_left_when_the_disk_is_full(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("nbexchange.archive._make_file", full)
+    monkeypatch.setattr("nbexchange.archive.unpacking._make_file", full)
     assert "No space left on device; nothing is left of it" in str(export(used, place))
     assert {path.name for path in tmp_path.iterdir()} == before
 

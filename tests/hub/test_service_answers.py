@@ -18,9 +18,9 @@ from nbexchange.handlers.auth.jupyterhub import (
     ODD_STRANGERS,
     OWN,
     STRANGERS,
-    ExpiringCache,
     JupyterHubUserHandler,
 )
+from nbexchange.handlers.auth.lookups import ExpiringCache
 from tests.hub.exchange import Clock, exchange
 from tests.hub.fake_hub import ADA, FakeHub, http
 from tests.support.course import PS1, receipt, release, rows, submissions, submit

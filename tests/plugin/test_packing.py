@@ -11,6 +11,7 @@ import pytest
 
 from nbexchange import archive
 from nbexchange.archive import ArchiveLimits, Member
+from nbexchange.archive.packing import _Whole
 from nbexchange.plugin import packing
 from nbexchange.plugin.client import ServiceError
 from nbexchange.plugin.packing import LeftOut, PackingRules, Selection, select, warning
@@ -86,10 +87,10 @@ def test_a_file_that_becomes_something_else_is_left_out(folder: Path, tmp_path: 
 
 def unreadable(monkeypatch: pytest.MonkeyPatch, name: str, error: int, times: int = 99) -> None:
     """As on a disk of the network: it can be opened, and reading it fails so many times."""
-    read = archive._Whole.read
+    read = _Whole.read
     left = [times]
 
-    def fail(self: archive._Whole, size: int = -1) -> bytes:
+    def fail(self: _Whole, size: int = -1) -> bytes:
         if self._name == name and left[0]:
             left[0] -= 1
             if not error:
@@ -97,7 +98,7 @@ def unreadable(monkeypatch: pytest.MonkeyPatch, name: str, error: int, times: in
             monkeypatch.setattr(self, "_file", Failing(error))
         return read(self, size)
 
-    monkeypatch.setattr(archive._Whole, "read", fail)
+    monkeypatch.setattr(_Whole, "read", fail)
 
 
 class Failing:
@@ -135,10 +136,10 @@ def test_a_file_that_changed_once_is_packed_as_it_is_then(
 def test_files_that_change_all_the_time_end_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(self: archive._Whole, _size: int = -1) -> bytes:
+    def fail(self: _Whole, _size: int = -1) -> bytes:
         raise archive.BrokenOff(self._name, "became shorter")
 
-    monkeypatch.setattr(archive._Whole, "read", fail)
+    monkeypatch.setattr(_Whole, "read", fail)
     for number in range(20):
         (folder / f"{number}.log").write_text("x")
 

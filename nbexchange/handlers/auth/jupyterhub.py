@@ -28,19 +28,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import logging
-import math
 import os
-import random
 import re
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Generic, Never, TypeGuard, TypeVar
-from urllib.parse import quote, urlsplit
+from typing import Any, Final, Never, TypeGuard
+from urllib.parse import urlsplit
 
-from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.web import RequestHandler
 from traitlets import Dict, Float, List, TraitError, Unicode, default
 from traitlets.config import Configurable
@@ -51,7 +46,25 @@ from nbexchange.errors import (
     Misconfigured,
     TooManyRequests,
     Unauthenticated,
-    Unavailable,
+)
+from nbexchange.handlers.auth.hub_api import (
+    LONGEST_LINE,
+    OF_A_HUB,
+    TOKEN,
+    UNKNOWN,
+    GroupProperties,
+    HubApi,
+    ThrottledLog,
+)
+from nbexchange.handlers.auth.lookups import (
+    CROWDED,
+    LONGEST_CACHE,
+    Crowded,
+    ExpiringCache,
+    Lottery,
+    PendingLookups,
+    TokenOwner,
+    undisturbed,
 )
 from nbexchange.handlers.auth.token_file import bearer_token
 from nbexchange.handlers.auth.user_handler import Answer, BaseUserHandler
@@ -65,59 +78,22 @@ from nbexchange.identity import (
 from nbexchange.server.rate_limits import soon
 from nbexchange.traits import OrganisationNumber
 
-log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-LONGEST_CACHE = 30
-"""Seconds during which somebody who was removed may go on reading."""
-
-AT_A_TIME = 20
-"""Questions that are open at the hub, which answers one after the other."""
-
 STRANGERS = 5
 """Of these, about tokens that were not good when they came last: anybody can make up tokens."""
 
 ODD_STRANGERS = 1
 """Of these, about tokens that do not look like a hub's: those of services, set by hand."""
 
-MOST_WAITING = 1000
-"""Strangers of each kind who wait; each more takes the place of one of them."""
-
 OWN = 2
 """Of these, about the tokens of one person, who can have many."""
-
-LONGEST_LINE = 0.75
-"""Of `hub_timeout`, the part after which a question is not worth putting any more."""
-
-LARGEST_ANSWER = 2 * 1024 * 1024
-"""Bytes; a group is told with the names of all its members."""
-
-MOST_KEPT = 10_000
-"""Tokens, and groups, whose answers are kept."""
 
 UNKNOWN_SECONDS = 3
 """How long a token stays unknown once the hub said so: a client that asks on and on with it would
 keep the hub busy."""
 
-MINUTE = 60
-
 ANY_SERVICE: Final = "access:services"
 
 _ACCESS_SCOPE = re.compile(r"access:services(!service=[^!\s]+)?")
-_TOKEN = re.compile(r"[!-~]{1,500}")
-_OF_A_HUB = re.compile(r"[0-9a-f]{12}4[0-9a-f]{3}[89ab][0-9a-f]{15}|[0-9a-f]{64}")
-"""JupyterHub 5 and 6 make all tokens by uuid4; Zero to JupyterHub gives services 64 digits."""
-
-UNKNOWN = (
-    "JupyterHub does not know your token (any more); get a new one by stopping and starting your "
-    "server in the hub's control panel, and try again"
-)
-AWAY = "the exchange cannot ask JupyterHub who you are for now; try again soon"
-CROWDED = (
-    "JupyterHub is to say of too many tokens at once whose they are, and yours was not among those "
-    "that it came to; try again soon"
-)
 
 
 class SecretText(Unicode[str, str]):
@@ -125,15 +101,6 @@ class SecretText(Unicode[str, str]):
 
     def error(self, obj: Any, value: Any, error: Any = None, info: Any = None) -> Never:
         raise TraitError(f"{self.name} has to be text")
-
-
-@dataclass(frozen=True)
-class TokenOwner:
-    """Whose a token is: the keys of `get_current_user`, and course_id -> role."""
-
-    identity: Mapping[str, Any]
-    courses: Mapping[str, str]
-    is_service: bool = False
 
 
 class JupyterHubUserHandler(BaseUserHandler, Configurable):
@@ -263,7 +230,7 @@ class JupyterHubUserHandler(BaseUserHandler, Configurable):
         token = bearer_token(request)
         if token is None:
             return None
-        if not _TOKEN.fullmatch(token):
+        if not TOKEN.fullmatch(token):
             raise Unauthenticated(UNKNOWN)
         fresh = request.request.method not in ("GET", "HEAD")
         try:
@@ -292,7 +259,7 @@ class JupyterHubUserHandler(BaseUserHandler, Configurable):
                 line.put += 1
                 line.answer = asyncio.create_task(self._ask(key, token))
                 line.answer.add_done_callback(lambda _: place.release())
-            return await _undisturbed(line.answer)
+            return await undisturbed(line.answer)
 
     async def _place(self, key: str, token: str) -> asyncio.Semaphore | Lottery:
         """Among the questions that are open; to be released. Raises TooManyRequests."""
@@ -308,7 +275,7 @@ class JupyterHubUserHandler(BaseUserHandler, Configurable):
         known = self._people.last(key)
         if known is not None:
             return self._places.setdefault(known.identity["name"], asyncio.Semaphore(OWN))
-        return self._strangers if _OF_A_HUB.fullmatch(token) else self._odd_strangers
+        return self._strangers if OF_A_HUB.fullmatch(token) else self._odd_strangers
 
     async def _ask(self, key: str, token: str) -> TokenOwner:
         asked = self._clock()
@@ -408,237 +375,6 @@ class JupyterHubUserHandler(BaseUserHandler, Configurable):
                 LARGEST_ORGANISATION,
             )
         return number
-
-
-class PendingLookups:
-    """Those who want to know whose one token is."""
-
-    answer: asyncio.Task[TokenOwner]
-
-    def __init__(self) -> None:
-        self.turn = asyncio.Lock()
-        self.put = 0
-        """How many questions were; `answer` is that to the last."""
-
-
-class Crowded(Exception):
-    """Another took the place of this one among those who wait."""
-
-
-class Lottery:
-    """A semaphore that wakes a random one of those who wait.
-
-    First come, first served would let a flood decide who is first: with more questions waiting than
-    the hub answers in time, all of them would come too late. Here each has the same chance.
-    """
-
-    def __init__(self, places: int) -> None:
-        self._free = places
-        self._waiting: list[asyncio.Future[None]] = []
-
-    async def acquire(self) -> None:
-        """Raises Crowded where more wait than may."""
-        if self._free:
-            self._free -= 1
-            return
-        if len(self._waiting) >= MOST_WAITING and (drawn := self._draw()):
-            drawn.set_exception(Crowded)
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if not turn.cancelled() and turn.exception() is None:
-                self.release()  # it was drawn in the same moment
-            raise
-
-    def release(self) -> None:
-        if drawn := self._draw():
-            drawn.set_result(None)
-        else:
-            self._free += 1
-
-    def _draw(self) -> asyncio.Future[None] | None:
-        """One of those who wait, if there are any. Those who gave up are left out."""
-        while self._waiting:
-            at = random.randrange(len(self._waiting))  # noqa: S311 (no secret)
-            self._waiting[at], self._waiting[-1] = self._waiting[-1], self._waiting[at]
-            drawn = self._waiting.pop()
-            if not drawn.done():
-                return drawn
-        return None
-
-
-class HubApi:
-    """The hub's REST API: its answers where they make sense, and Unavailable for all else."""
-
-    def __init__(self, api_url: str, timeout: float, seldom: ThrottledLog) -> None:
-        self._url = api_url.rstrip("/")
-        self._timeout = timeout
-        self._seldom = seldom
-        self._client: AsyncHTTPClient | None = None
-
-    async def whoami(self, token: str) -> Mapping[str, Any]:
-        """The owner of a token. Raises Unauthenticated where there is none."""
-        status, model = await self.get("user", token)
-        if status == 404:
-            raise self.away("it has no /user; is the address that of its REST API?")
-        if status != 200:
-            raise Unauthenticated(UNKNOWN)
-        return model
-
-    async def get(self, path: str, token: str) -> tuple[int, Mapping[str, Any]]:
-        """200 and an object, or 401, 403 or 404 from the hub itself."""
-        response = await self._fetch(path, token)
-        if response.code == 200:
-            return 200, self._object(response.body)
-        # Whatever stands where the hub should be may say these as well.
-        if response.code in (401, 403, 404) and "X-JupyterHub-Version" in response.headers:
-            return response.code, {}
-        raise self.away(f"its answer is {response.code}, which a hub does not say")
-
-    async def _fetch(self, path: str, token: str) -> HTTPResponse:
-        if self._client is None:  # not before: the loop of the service has to run
-            self._client = AsyncHTTPClient(
-                force_instance=True, max_clients=AT_A_TIME, max_body_size=LARGEST_ANSWER
-            )
-        asking = self._client.fetch(
-            f"{self._url}/{path}",
-            headers={"Authorization": f"token {token}", "Accept": "application/json"},
-            raise_error=False,
-            follow_redirects=False,
-            decompress_response=False,
-            connect_timeout=self._timeout,
-            request_timeout=self._timeout,
-        )
-        try:
-            return await _undisturbed(asking)
-        except Exception as error:  # noqa: BLE001 (it has many names for what it cannot read)
-            raise self.away(f"{type(error).__name__}: {error}") from None
-
-    def _object(self, body: bytes) -> Mapping[str, Any]:
-        try:
-            said = json.loads(body)
-        except (ValueError, RecursionError):
-            said = None
-        if not isinstance(said, dict):
-            raise self.away("its answer is no JSON object; is the address that of its REST API?")
-        return said
-
-    def away(self, reason: str) -> Unavailable:
-        """What to raise; the reason is for the operator."""
-        self._seldom.warning("the hub at %s is of no help: %.300s", self._url, reason)
-        return Unavailable(AWAY)
-
-
-class GroupProperties:
-    """The properties of the hub's groups, as far as the service may read them."""
-
-    def __init__(
-        self, hub: HubApi, token: str, cache_seconds: float, clock: Callable[[], float]
-    ) -> None:
-        self._hub = hub
-        self._token = token
-        self._kept: ExpiringCache[Mapping[str, Any]] = ExpiringCache(cache_seconds, clock)
-        self._asking: dict[str, asyncio.Task[Mapping[str, Any] | None]] = {}
-        self._clock = clock
-        self._has_read = False
-        self._refused: float | None = None
-
-    async def of(self, group: str) -> Mapping[str, Any] | None:
-        """Empty where the service may not read them; None where there is no such group."""
-        if not self._token or self._was_refused():
-            return {}
-        kept = self._kept.get(group)
-        if kept is not None:
-            return kept
-        # Everybody in a course wants the same, and a hub takes long to tell of a large group.
-        asking = self._asking.get(group)
-        if asking is None:
-            asking = self._asking[group] = asyncio.create_task(self._ask(group))
-            asking.add_done_callback(lambda _: self._asking.pop(group))
-        return await _undisturbed(asking)
-
-    async def _ask(self, group: str) -> Mapping[str, Any] | None:
-        asked = self._clock()
-        status, model = await self._hub.get(f"groups/{quote(group, safe='')}", self._token)
-        if status == 404:
-            return None
-        properties = model.get("properties")
-        if not isinstance(properties, dict):
-            return self._without()
-        self._has_read = True
-        self._kept.keep(group, properties, asked)
-        return properties
-
-    def _was_refused(self) -> bool:
-        return self._refused is not None and self._clock() - self._refused < LONGEST_CACHE
-
-    def _without(self) -> Mapping[str, Any]:
-        if self._has_read:
-            # To go on without would put people into another organisation.
-            raise self._hub.away("it no longer lets this service read the properties of groups")
-        if self._refused is None:
-            log.warning(
-                "the hub does not let this service read the properties of groups, so courses have "
-                "no titles and are all in one organisation; a role with the scope read:groups for "
-                "the service changes that"
-            )
-        self._refused = self._clock()
-        return {}
-
-
-async def _undisturbed(asking: asyncio.Future[T]) -> T:
-    """Its result. Who no longer waits for it does not break it off: others may wait, and Tornado
-    logs an error when the end of a request finds nobody."""
-    asking.add_done_callback(lambda done: done.cancelled() or done.exception())
-    return await asyncio.shield(asking)
-
-
-class ExpiringCache(Generic[T]):
-    """What was answered lately. The oldest is forgotten first."""
-
-    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
-        self._seconds = seconds
-        self._clock = clock
-        self._answers: dict[str, tuple[float, T]] = {}
-
-    def get(self, key: str) -> T | None:
-        asked, answer = self._answers.get(key, (None, None))
-        if asked is None or self._clock() - asked >= self._seconds:
-            return None
-        return answer
-
-    def last(self, key: str) -> T | None:
-        """However old it is."""
-        return self._answers.get(key, (None, None))[1]
-
-    def keep(self, key: str, answer: T, asked: float) -> None:
-        """`asked` is when the question was put: what was true later is not in the answer."""
-        self.drop(key)
-        self._answers[key] = (asked, answer)
-        if len(self._answers) > MOST_KEPT:
-            del self._answers[next(iter(self._answers))]
-
-    def drop(self, key: str) -> None:
-        self._answers.pop(key, None)
-
-
-class ThrottledLog:
-    """Log lines for the operator, each at most once a minute, whoever runs into it."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._said: dict[str, float] = {}
-
-    def warning(self, text: str, *args: object) -> None:
-        line = text % args
-        if self._clock() - self._said.get(line, -math.inf) < MINUTE:
-            return
-        if len(self._said) >= MOST_KEPT:
-            self._said.clear()
-        self._said[line] = self._clock()
-        log.warning("%s", line)
 
 
 def _mixed(organisations: Mapping[int, str]) -> str:
