@@ -1,10 +1,11 @@
-"""The hub's side: for `jupyterhub_config.py`.
+"""Functions for `jupyterhub_config.py`: they connect a hub to the exchange.
 
     from nbexchange.hub import configure
     configure(c, command=["nbexchange"], lti=True)
 
-It needs the standard library and jupyterhub (with its tornado), and nothing else of nbexchange, so
-this folder alone can be mounted into a hub's image, under any name. docs/hub.md tells it all.
+This package uses the standard library and jupyterhub (with its tornado), and nothing else of
+nbexchange. So this folder alone can be mounted into a hub's image, under any name. docs/hub.md has
+the details.
 """
 
 from .config import configure

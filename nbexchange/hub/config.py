@@ -1,7 +1,7 @@
-"""`configure(c)`: what jupyterhub_config.py has to say for the exchange to work.
+"""`configure(c)` adds the exchange to the configuration in jupyterhub_config.py.
 
-It adds to what is configured already and replaces none of it, so it comes last in the file. What
-cannot go together is refused at the start, in words.
+It adds to the existing configuration and replaces nothing, so the call comes last in the file.
+Options that contradict each other raise ValueError when the hub starts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .people import courses_of_user
 PORT = 9000
 
 _SERVER_SCOPES = ("users:activity!user", "access:servers!server")
-"""What the token of a user's server has by itself."""
+"""The scopes that JupyterHub gives the token of a user's server by default."""
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -49,34 +49,39 @@ def configure(
     launch_graders: bool = True,
     prefix_names: bool | None = None,
 ) -> None:
-    """Let people and the servers of this hub use the exchange.
+    """Let the users of this hub and their servers use the exchange.
 
-    `url` is where the hub's proxy finds the service. With a `command` the hub starts it (at
-    http://127.0.0.1:9000 if there is no `url`), with more `environment` if given. Without, the
-    service stands alone, and both have the same `api_token`. `name` is its name in the hub.
+    `url` is the address at which the hub's proxy reaches the service. With a `command`, the hub
+    starts the service (at http://127.0.0.1:9000 if there is no `url`) and adds `environment` to its
+    environment. Without a `command`, the service runs on its own, and the hub and the service have
+    the same `api_token`. `name` is the service's name in the hub.
 
-    `notebook_url` is the address of the exchange for a notebook server. Usually that is the hub's
+    `notebook_url` is the address of the exchange for a notebook server. The default is the hub's
     proxy, which is at http://proxy-public in Kubernetes, else at the hub's own address.
 
     `graders` are the courses whose instructors share an account, `grader-{course_id}`.
 
-    With `lti=True` the launches of a learning platform bring people, courses and roles:
-    `instructors` are the roles in a course that make an instructor. `platforms` names issuers (1.3)
-    and consumer keys (1.1): two with one name are one platform, so that its courses stay the same.
-    `organisations` is the org_id of an issuer or a consumer key. `course_id` gives the course id of
-    a launch, or None where it is no course. `launch_graders=False` makes no shared accounts.
-    With `prefix_names` accounts have the org_id before their name, as `2-ada`. It has to be said
-    where there are several organisations or platforms, two of which may have the same name: True,
-    with an organisation for each platform, or False where names never meet.
+    With `lti=True`, users, courses and roles come from the LTI launches of an LMS:
 
-    Raises ValueError where this contradicts itself or what `c` has.
+    - `instructors` are the LTI roles in a course that make a user an instructor.
+    - `platforms` maps issuers (1.3) and consumer keys (1.1) to names of your own. Keys with one
+      name are one platform, so that its courses stay the same.
+    - `organisations` maps an issuer or a consumer key to its org_id.
+    - `course_id` returns the course id of a launch, or None if the launch does not belong to a
+      course.
+    - `launch_graders=False` creates no shared accounts.
+    - `prefix_names=True` puts the org_id in front of account names, as in `2-ada`. Set it if there
+      are several organisations or platforms, because two of them may have a user with the same
+      name: True, with an organisation for each platform, or False if names never collide.
+
+    Raises ValueError if the arguments contradict each other or the configuration in `c`.
     """
     if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} cannot be the name of the service: use letters, digits, . _ -")
+        raise ValueError(f"{name!r} cannot be the name of the service. Use letters, digits, . _ -")
     if is_grader(name):
         raise ValueError(
-            f"{name!r} cannot be the name of the service: names that begin with grader- are for "
-            "shared accounts"
+            f"{name!r} cannot be the name of the service. Names that begin with grader- are "
+            "reserved for shared accounts."
         )
     shared = check_graders(graders or ())
     _check_launches(
@@ -98,8 +103,9 @@ def configure(
         _check_names(keys, platforms or {}, organisations or {}, prefix_names=prefix_names)
     if _value(c.JupyterHub, "subdomain_host", "") and not notebook_url:
         raise ValueError(
-            "with c.JupyterHub.subdomain_host the proxy goes by host names, which a notebook "
-            "server may not know: say notebook_url, the address of the exchange for notebooks"
+            "With c.JupyterHub.subdomain_host, the proxy routes by host names, which a notebook "
+            "server may not be able to resolve. Set notebook_url, the address of the exchange for "
+            "notebook servers."
         )
     _add_service(c, name, url, command, api_token, environment)
     _add_scopes(c, f"access:services!service={name}")
@@ -116,7 +122,7 @@ def configure(
     if shared:
         _add_graders(c, shared)
     if lti:
-        # Here, because the exchange reads this module's names without a hub.
+        # Imported here, because the exchange imports this package without a hub.
         from .login import LoginRules, groups_hook
 
         _add_launches(c)
@@ -158,8 +164,8 @@ def _add_service(
     for key, value in options.items():
         if value is not None and service.setdefault(key, value) != value:
             raise ValueError(
-                f"c.JupyterHub.services has {name!r} already, with another {key}; say it in one "
-                "place"
+                f"c.JupyterHub.services already has {name!r}, with a different {key}. Set it in "
+                "one place only."
             )
     if service.get("command"):
         service.setdefault("url", f"http://127.0.0.1:{PORT}")
@@ -170,19 +176,23 @@ def _add_service(
 def _check_service(service: Mapping[str, Any], name: str) -> None:
     if not service.get("url"):
         raise ValueError(
-            "configure() needs to know where the service is: command=[...] for one that the hub "
-            "starts, or url='http://host:9000' and api_token for one that stands alone"
+            "The address of the service is missing. Pass command=[...] if the hub starts the "
+            "service, or url='http://host:9000' and api_token if it runs on its own."
         )
     parts = urlsplit(service["url"])
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"url={service['url']!r} is no address: it is like http://host:9000")
+        raise ValueError(
+            f"url={service['url']!r} is not an address. Use one like http://host:9000."
+        )
     if not service.get("command"):
         if service.get("environment"):
-            raise ValueError("environment= is for a service that the hub starts, with command=")
+            raise ValueError(
+                "environment= only applies to a service that the hub starts. Pass command= too."
+            )
         if not service.get("api_token"):
             raise ValueError(
-                f"the service {name!r} stands alone and needs an api_token, the same here and in "
-                "its own JUPYTERHUB_API_TOKEN; make one with: openssl rand -hex 32"
+                f"The service {name!r} runs on its own, so it needs an api_token: the same here "
+                "and in its own JUPYTERHUB_API_TOKEN. Create one with: openssl rand -hex 32"
             )
 
 
@@ -190,10 +200,10 @@ def _check_service(service: Mapping[str, Any], name: str) -> None:
 
 
 def _add_scopes(c: Any, access: str) -> None:
-    """A server's token may be shown to the service, which takes the person and the token."""
+    """Let a server's token access the service. Both the user and the token need the scope."""
     roles = _list(c.JupyterHub, "load_roles")
     user = next((role for role in roles if role.get("name") == "user"), None)
-    # Where the role says its scopes, JupyterHub 6 does not look at extra_user_scopes.
+    # JupyterHub 6 ignores extra_user_scopes if the role lists its scopes.
     if _version() >= 6 and (user is None or "scopes" not in user):
         c.JupyterHub.extra_user_scopes = {*_list(c.JupyterHub, "extra_user_scopes"), access}
     elif user is None:
@@ -226,7 +236,8 @@ def _add_role(c: Any, role: Mapping[str, Any]) -> None:
     roles = _list(c.JupyterHub, "load_roles")
     if any(existing.get("name") == role["name"] for existing in roles):
         raise ValueError(
-            f"c.JupyterHub.load_roles has a role {role['name']!r} already; call configure() once"
+            f"c.JupyterHub.load_roles already has a role {role['name']!r}. Call configure() only "
+            "once."
         )
     c.JupyterHub.load_roles = [*roles, dict(role)]
 
@@ -236,7 +247,7 @@ def _add_role(c: Any, role: Mapping[str, Any]) -> None:
 
 def _add_environment(c: Any, name: str, notebook_url: str | None) -> None:
     variables: dict[str, Any] = {
-        # Functions, because KubeSpawner fills in the braces of a text.
+        # Functions, because KubeSpawner expands braces in a string.
         "NBEXCHANGE_URL": lambda spawner: notebook_url or _through_the_proxy(spawner, name),
         "NBEXCHANGE_COURSES": lambda spawner: json.dumps(courses_of_user(spawner.user)),
         "NBEXCHANGE_GRADERS": lambda spawner: json.dumps(_shared_accounts(spawner)),
@@ -252,7 +263,7 @@ def _through_the_proxy(spawner: Any, name: str) -> str:
     path = f"{bind_url.path.rstrip('/')}/services/{name}/"
     if "KUBERNETES_SERVICE_HOST" in os.environ:
         return f"http://proxy-public{path}"
-    # The proxy may listen everywhere, which is no address to call.
+    # If the proxy listens on all interfaces, its bind address cannot be called.
     host = bind_url.hostname
     everywhere = host in (None, "", "*", "0.0.0.0", "::")  # noqa: S104 (compared, not bound)
     host = "127.0.0.1" if everywhere else f"[{host}]" if ":" in str(host) else host
@@ -261,12 +272,12 @@ def _through_the_proxy(spawner: Any, name: str) -> str:
 
 
 def _shared_accounts(spawner: Any) -> dict[str, str]:
-    """course id -> formgrader of the account that its instructors share, if they do."""
+    """course id -> address of formgrader in the shared account of its instructors, if any."""
     from jupyterhub import orm
 
     if is_grader(spawner.user.name):
         return {}
-    # By way of the hub, which also knows what to do when that server is not running.
+    # The address leads through the hub, which offers to start the server if it is not running.
     users = f"{spawner.hub.public_host}{spawner.hub.base_url}user"
     return {
         course_id: f"{users}/{quote(name, safe='')}/formgrader?path=courses/{quote(course_id)}"
@@ -275,7 +286,7 @@ def _shared_accounts(spawner: Any) -> dict[str, str]:
     }
 
 
-# -- courses that are known here, and those that come by launch
+# -- courses from this file, and courses from launches
 
 
 def _add_graders(c: Any, courses: Iterable[str]) -> None:
@@ -305,32 +316,38 @@ def _check_launches(
     )
     if graders and (lti or manages):
         raise ValueError(
-            "graders= names courses whose groups this file keeps, but here they come at login "
-            "(lti=True or manage_groups); with lti=True the shared account of a course is made at "
-            "its first instructor's launch"
+            "graders= is for courses whose groups are in this file, but here the groups are set at "
+            "login (lti=True or manage_groups). Remove graders=. With lti=True, the shared account "
+            "of a course is created when its first instructor launches."
         )
     if not lti:
         used = [key for key, value in only_with_lti.items() if value]
         if used:
-            raise ValueError(f"{', '.join(used)} say how to read launches, and lti=True is missing")
+            raise ValueError(
+                f"{', '.join(used)} only apply to LTI launches, but lti=True is missing. Add "
+                "lti=True or remove them."
+            )
         return
     if _mapping(c.JupyterHub, "load_groups"):
         raise ValueError(
-            "c.JupyterHub.load_groups and lti=True cannot go together: JupyterHub takes groups "
-            "from one place; put people into groups by its REST API instead"
+            "c.JupyterHub.load_groups and lti=True cannot be used together, because JupyterHub "
+            "takes groups from one place only. Add people to groups with its REST API instead."
         )
     if prefix_names and any(section.get("allowed_users") for section in _authenticators(c)):
         raise ValueError(
-            "allowed_users and prefix_names=True cannot go together: who may come in is decided "
-            "before an account has its organisation; leave allowed_users out"
+            "allowed_users and prefix_names=True cannot be used together, because JupyterHub "
+            "checks allowed_users before an account name has its organisation. Remove "
+            "allowed_users."
         )
     for section in _sections(c, "Authenticator", "manage_groups"):
         if section.get("manage_groups") is False:
-            raise ValueError("manage_groups is set to False, and lti=True needs it")
+            raise ValueError(
+                "manage_groups is set to False, but lti=True needs it. Remove that setting."
+            )
 
 
 def _platform_keys(c: Any) -> set[str]:
-    """The consumer keys and the issuer that launches can come from, as far as the file says."""
+    """The configured consumer keys and issuer, from which launches can come."""
     name = _name_of(c.JupyterHub.get("authenticator_class")).lower()
     keys: set[str] = set()
     for section in _authenticators(c):
@@ -348,20 +365,21 @@ def _check_organisations(
         is_number = isinstance(org_id, int) and not isinstance(org_id, bool)
         if not is_number or not 1 <= org_id <= LARGEST_ORGANISATION:
             raise ValueError(
-                f"organisations: {key!r} has to be a whole number from 1 to {LARGEST_ORGANISATION}"
+                f"organisations: the org_id of {key!r} must be a whole number from 1 to "
+                f"{LARGEST_ORGANISATION}."
             )
         if key in platforms.values() and key not in {*platforms, *keys}:
             raise ValueError(
-                f"organisations: {key!r} is your name for a platform; say the issuers and the "
-                "consumer keys that platforms= calls so"
+                f"organisations: {key!r} is your name for a platform. Use the issuers and consumer "
+                "keys that platforms= gives this name."
             )
     org_id_of: dict[str, int] = {}
     for key in {*keys, *platforms, *organisations}:
         platform, org_id = platforms.get(key, key), organisations.get(key, 1)
         if org_id_of.setdefault(platform, org_id) != org_id:
             raise ValueError(
-                f"organisations: all issuers and consumer keys of the platform {platform!r} have "
-                "to be of one organisation, or people and courses would be there twice"
+                f"organisations: all issuers and consumer keys of the platform {platform!r} must "
+                "have the same org_id. Otherwise its people and courses would exist twice."
             )
 
 
@@ -372,15 +390,15 @@ def _check_names(
     *,
     prefix_names: bool | None,
 ) -> None:
-    """Two platforms may both have somebody with the same name, who would share one account."""
+    """Refuse platforms whose users may have the same name, and so would share one account."""
     if prefix_names is False:
         return
     # A platform that is not named belongs to organisation 1.
     if prefix_names is None and set(organisations.values()) - {1}:
         raise ValueError(
-            "two organisations may both have somebody with the same name, and would share one "
-            "account: say prefix_names=True for accounts like 2-ada, or prefix_names=False if "
-            "names never meet (e-mail addresses, for example)"
+            "Two organisations may each have a user with the same name, and both users would share "
+            "one account. Set prefix_names=True for accounts like 2-ada, or prefix_names=False if "
+            "names never collide (e-mail addresses, for example)."
         )
     platforms_of: dict[int, set[str]] = {}
     for key in {*keys, *organisations}:
@@ -388,23 +406,23 @@ def _check_names(
     for org_id, alike in platforms_of.items():
         if len(alike) > 1:
             raise ValueError(
-                f"the platforms {', '.join(sorted(alike))} of organisation {org_id} may all have "
-                "somebody with the same name, who would share one account. If they are one, call "
-                "a new key as the old one, platforms={'new': 'old'}; else give each an "
-                "organisation and say prefix_names=True, or say prefix_names=False if names never "
-                "meet (e-mail addresses, for example)"
+                f"The platforms {', '.join(sorted(alike))} of organisation {org_id} may have users "
+                "with the same name, who would share one account. If they are one platform, map "
+                "the new key to the old one: platforms={'new': 'old'}. Otherwise, give each an "
+                "organisation and set prefix_names=True, or set prefix_names=False if names never "
+                "collide (e-mail addresses, for example)."
             )
 
 
 def _add_launches(c: Any) -> None:
-    # The authenticator's words say what is wrong with a launch, and not what to do.
+    # The authenticator's error page says what is wrong with a launch, but not what to do.
     if _TEMPLATES.is_dir():
         c.JupyterHub.template_paths = [*_list(c.JupyterHub, "template_paths"), str(_TEMPLATES)]
     c.Authenticator.manage_groups = True
     configured = {trait for section in _authenticators(c) for trait in section}
-    # As JupyterHub itself tells whether anybody has said who may come in.
+    # JupyterHub itself uses the same test for whether access is configured.
     if not any(trait.startswith("allow") or trait == "any_allow_config" for trait in configured):
-        # Who may come in is the learning platform's business; without this nobody may.
+        # The LMS decides who may launch. Without this, JupyterHub would let no user in.
         c.Authenticator.allow_all = True
 
 
@@ -418,13 +436,13 @@ def _version() -> int:
 
 
 def _wrap(c: Any, base: str, trait: str, wrap: Callable[[Hook | None], Hook]) -> None:
-    """Ours, which calls the hook that was there before it."""
+    """Set a hook of ours, which calls the existing hook first."""
     for section in _sections(c, base, trait):
         setattr(section, trait, wrap(section.get(trait)))
 
 
 def _sections(c: Any, base: str, trait: str) -> list[Any]:
-    """`c.Spawner`, and each other section that says this for itself, and so overrides it."""
+    """`c.Spawner`, and each other section that sets this trait and so overrides it."""
     own = [
         section
         for name, section in c.items()
@@ -434,7 +452,7 @@ def _sections(c: Any, base: str, trait: str) -> list[Any]:
 
 
 def _authenticators(c: Any) -> list[Any]:
-    """The sections of all authenticators; of the one that is used also if it has another name."""
+    """The sections of all authenticators, and that of the configured class, whatever its name."""
     used = c.JupyterHub.get("authenticator_class")
     names = {_name_of(used), *map(_name_of, getattr(used, "__mro__", ()))}
     return [
@@ -445,7 +463,7 @@ def _authenticators(c: Any) -> list[Any]:
 
 
 def _name_of(used: Any) -> str:
-    """Of a class, or of the text that names one."""
+    """The class name of a class, or of the dotted path of one."""
     return str(getattr(used, "__name__", str(used).rpartition(".")[2]))
 
 
@@ -458,7 +476,7 @@ def _mapping(section: Any, trait: str) -> dict[str, Any]:
 
 
 def _value(section: Any, trait: str, default: Any) -> Any:
-    """As `c.X.trait.append(...)` on something that was not set leaves a note of what to do."""
+    """A trait's value. `c.X.trait.append(...)` on an unset trait leaves a LazyConfigValue."""
     value = section.get(trait, default)
     return value.get_value(default) if hasattr(value, "get_value") else value
 

@@ -1,11 +1,11 @@
 """The accounts that the instructors of a course share: `grader-{course_id}`.
 
-A user of the hub that nobody can log in as. It is in the group of the course's instructors, so its
-server is an instructor's; and everybody in that group may start, open and stop its server. The
-course's gradebook lives there, once for all of them.
+A shared account is a user of the hub that cannot log in. It is in the group of the course's
+instructors, so its server has an instructor's rights, and every member of that group may start,
+open and stop its server. The server holds the course's one gradebook.
 
-Here is what jupyterhub_config.py says about courses that are known before the hub starts;
-`sharing.py` does it for a course that comes by a launch.
+This module makes the configuration for courses that are listed in jupyterhub_config.py.
+`sharing.py` creates the account of a course that comes from a launch.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from typing import Any
 from .naming import INSTRUCTOR, check_course_id, fingerprint, grader_for, group_for
 
 _SCOPES = ("access:servers", "servers")
-"""To open the server; to start and stop it. The page that starts it wants `servers`, of which
-`start:servers`, which JupyterHub 6 has, is a part."""
+"""To open the server, and to start and stop it. JupyterHub 6 has `start:servers`, a part of
+`servers`, but its page that starts a server requires `servers`."""
 
-# What JupyterHub takes as the name of a role.
+# The names that JupyterHub accepts for a role.
 _ROLE_NAME = re.compile(r"[a-z][a-z0-9\-_~.]{1,253}[a-z0-9]")
 
-# Version 0.1.0 named the roles of other courses so, and those roles may still exist.
+# Version 0.1.0 gave such names to the roles of other courses, and those roles may still exist.
 _OLD_HASH = re.compile(r"nbexchange-grader-[0-9a-f]{20}")
 
 
 def grader_roles(courses: Iterable[str]) -> list[dict[str, Any]]:
-    """For c.JupyterHub.load_roles: instructors of each course may use its shared account."""
+    """For c.JupyterHub.load_roles: roles that let instructors use the shared account."""
     return [
         {
             "name": _role_name(course_id),
@@ -41,25 +41,25 @@ def grader_roles(courses: Iterable[str]) -> list[dict[str, Any]]:
 
 
 def grader_groups(courses: Iterable[str]) -> dict[str, str]:
-    """For c.JupyterHub.load_groups: group -> the shared account that has to be in it."""
+    """For c.JupyterHub.load_groups: group -> the shared account to add to it."""
     return {group_for(course_id, INSTRUCTOR): grader_for(course_id) for course_id in courses}
 
 
 def check_graders(courses: Iterable[str]) -> list[str]:
-    """The course ids; ValueError where one is none, or where two would share one account."""
+    """Return the course ids. ValueError if one is invalid or two would share one account."""
     checked = [check_course_id(course_id) for course_id in courses]
     names = [grader_for(course_id) for course_id in checked]
     for course_id, name in zip(checked, names, strict=True):
         if names.count(name) > 1:
             raise ValueError(
-                f"graders: {course_id!r} and another course would share the account {name}; "
-                "course ids have to differ in more than capitals"
+                f"graders: {course_id!r} and another course would share the account {name}. "
+                "Course ids must differ in more than upper and lower case."
             )
     return checked
 
 
 def _role_name(course_id: str) -> str:
-    """The course's own role. No course id contains `~`, so no two courses share a role."""
+    """The name of the course's own role. A course id never contains `~`, so names are unique."""
     name = f"nbexchange-{grader_for(course_id)}"
     if _ROLE_NAME.fullmatch(name) and not _OLD_HASH.fullmatch(name):
         return name

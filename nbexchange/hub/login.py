@@ -1,8 +1,8 @@
-"""At login: a launch becomes a course, its groups, and the account that its instructors share.
+"""At login, turn a launch into a course, its groups, and its instructors' shared account.
 
-What a hub calls `post_auth_hook`. A person keeps all other courses, and this course's two groups
-are replaced by the one of the role in the launch. Everything is done with the hub's own objects, so
-a new course needs no restart and no token.
+This is a JupyterHub `post_auth_hook`. The user stays in the groups of all other courses. Of this
+course's two groups, the user is then only in the one for the role in the launch. The hook works on
+the hub's own objects, so a new course needs neither a restart nor a token.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from .naming import (
 from .sharing import share_grader
 
 Hook = Callable[[Any, Any, Any], Any]
-"""(authenticator, handler, auth_model) -> auth_model, perhaps awaited."""
+"""(authenticator, handler, auth_model) -> auth_model, or an awaitable of it."""
 
 CONTEXT = "nbexchange_context"
-"""In the properties of a course's groups: the fingerprint of the course that they were made for."""
+"""A property of a course's groups: the fingerprint of the course that they were made for."""
 
 _WITH_ORGANISATION = re.compile(r"\d+-")
 
 
 @dataclass(frozen=True)
 class LoginRules:
-    """What the operator says about launches; `configure` explains each."""
+    """The administrator's options about launches; `configure` explains each."""
 
     instructors: Collection[str] = INSTRUCTORS
     platforms: Mapping[str, str] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class LoginRules:
 
 
 def groups_hook(rules: LoginRules | None = None, before: Hook | None = None) -> Hook:
-    """A post_auth_hook for a hub with `manage_groups`; `before` is one that comes first."""
+    """A post_auth_hook for a hub with `manage_groups`. It calls the hook `before` first."""
     launches = rules or LoginRules()
 
     async def hook(authenticator: Any, handler: Any, auth_model: Any) -> Any:
@@ -66,7 +66,7 @@ def groups_hook(rules: LoginRules | None = None, before: Hook | None = None) -> 
 
 
 def no_grader_hook(before: Hook | None = None) -> Hook:
-    """A post_auth_hook that keeps people out of the shared accounts, and does nothing else."""
+    """A post_auth_hook that refuses logins to the shared accounts and does nothing else."""
 
     async def hook(authenticator: Any, handler: Any, auth_model: Any) -> Any:
         return await _admitted(authenticator, handler, auth_model, before)
@@ -81,9 +81,9 @@ async def _admitted(authenticator: Any, handler: Any, auth_model: Any, before: H
         handler.log.warning("Refused to log in %r: it is a shared account.", auth_model["name"])
         raise HTTPError(
             403,
-            f"Nobody can log in as {auth_model['name']}: names that begin with grader- belong to "
-            "the accounts that a course's instructors share. If this is your own name in the "
-            "learning platform, ask for another one.",
+            f"Nobody can log in as {auth_model['name']}. Names that begin with grader- belong to "
+            "the accounts that a course's instructors share. If this is your own name in the LMS, "
+            "ask your administrator for another one.",
         )
     return auth_model
 
@@ -103,7 +103,7 @@ async def _apply_launch(
         return
     auth_model["user_info"] = {**(auth_model.get("user_info") or {}), **launch.user_info}
     if course_id is None:
-        handler.log.info("The launch of %s is from outside of every course.", name)
+        handler.log.info("The launch of %s does not belong to a course.", name)
         return
     _keep_groups(handler.db, course_id, launch, rules)
     if rules.graders and launch.role == INSTRUCTOR:
@@ -120,28 +120,35 @@ def _launch(rules: LoginRules, handler: Any, auth_model: Any) -> Launch | None:
     except ValueError as error:
         handler.log.warning("Refused to log in %r: %s.", auth_model["name"], error)
         raise HTTPError(
-            400, "This launch contradicts itself. Tell those who run the learning platform."
+            400,
+            "This launch contradicts itself. Contact the administrator of your LMS (learning "
+            "management system).",
         ) from None
 
 
 async def _prefix_name(
     rules: LoginRules, launch: Launch | None, authenticator: Any, handler: Any, auth_model: Any
 ) -> None:
-    """Two platforms may both have somebody called 2, and they must not share an account."""
+    """Put the org_id before the name. Two platforms may each have a user called 2, and these two
+    must not share an account."""
     if launch is None:
         if _WITH_ORGANISATION.match(auth_model["name"]):
-            raise HTTPError(403, "Names that begin with a number and - come by a launch only.")
+            raise HTTPError(
+                403,
+                "Names that begin with a number and - can only log in by a launch. Open the link "
+                "in your LMS.",
+            )
         return
     auth_model["name"] = name = f"{rules.organisation(launch)}-{auth_model['name']}"
-    # What was decided was decided about another name.
+    # JupyterHub made these decisions for the name without the prefix.
     if not await maybe_future(authenticator.check_blocked_users(name, auth_model)):
-        raise HTTPError(403, f"{name} may not log in to this hub. Ask those who run it.")
+        raise HTTPError(403, f"{name} may not log in to this hub. Contact your administrator.")
     auth_model["admin"] = await maybe_future(authenticator.is_admin(handler, auth_model))
 
 
 def _consumer_key(handler: Any) -> str:
-    # The first of several, as the signature was checked with; get_argument would give the last,
-    # which anybody on the way can add.
+    # The first value, because the signature was checked with it. get_argument would return the
+    # last, which a third party can add.
     values = handler.request.arguments.get("oauth_consumer_key", [b""])
     return bytes(values[0]).decode(errors="replace")
 
@@ -155,8 +162,8 @@ def _course_id(rules: LoginRules, handler: Any, launch: Launch) -> str | None:
         handler.log.exception("There is no course id for %s", launch)
         raise HTTPError(
             500,
-            "This course has no usable course id here. Tell those who run this hub; its log says "
-            "why.",
+            "This course has no usable course id on this hub. Contact your administrator; the "
+            "hub's log has the reason.",
         ) from None
 
 
@@ -165,10 +172,11 @@ def _with_platform(rules: LoginRules, launch: Launch) -> Launch:
 
 
 def _existing_course_id(db: Any, launch: Launch) -> str:
-    """The id that the course has already, whatever its label is now; else that of its label.
+    """The id that the course already has, whatever its label is now; else a new id.
 
-    Ids hold only the beginning of a fingerprint, and anybody may give a group any name, so what
-    counts is what the groups were made for. ValueError where they were made for another course.
+    An id holds only the beginning of a fingerprint, and a group of this name may have been created
+    by hand. So the fingerprint in the group's properties decides. ValueError if the group was made
+    for another course.
     """
     like = orm.Group.name.endswith(ending(launch.course_id), autoescape=True)
     for group in db.query(orm.Group).filter(like):
@@ -177,12 +185,13 @@ def _existing_course_id(db: Any, launch: Launch) -> str:
         if course_id and made_for == launch.fingerprint:
             return course_id
         if course_id == launch.course_id and made_for is not None:
-            raise ValueError(f"{course_id} is the course id of another course")
+            raise ValueError(f"{course_id} is already the course id of another course")
     return launch.course_id
 
 
 def _by_rule(rules: LoginRules, db: Any, launch: Launch) -> str | None:
-    """What the operator's own rule says. ValueError where it cannot be, or takes from others."""
+    """The course id by the administrator's own rule. ValueError if it is invalid or would give
+    access to another course."""
     assert rules.course_id is not None
     course_id = rules.course_id(_with_platform(rules, launch))
     if course_id is not None:
@@ -193,30 +202,31 @@ def _by_rule(rules: LoginRules, db: Any, launch: Launch) -> str | None:
 
 
 def _check_unlike_others(db: Any, course_id: str) -> None:
-    """ValueError where another course's id differs in nothing but capitals: their shared account
-    would be one."""
+    """ValueError if another course's id differs only in upper and lower case: the two courses
+    would have the same shared account."""
     for (name,) in db.query(orm.Group.name):
         other, _ = parse_group(name) or (course_id, None)
         if other != course_id and other.lower() == course_id.lower():
-            raise ValueError(f"{course_id} and {other} differ in capitals only")
+            raise ValueError(f"{course_id} and {other} differ only in upper and lower case")
 
 
 def _check_organisation(db: Any, course_id: str, org_id: int) -> None:
-    """ValueError where the course is another organisation's: a rule that gives two platforms one
-    course id would take all of its work from one of them."""
+    """ValueError if the course belongs to another organisation. If a rule gives two platforms the
+    same course id, one of them would lose access to all of its work."""
     for role in (INSTRUCTOR, STUDENT):
         group = orm.Group.find(db, group_for(course_id, role))
         owner = (group.properties or {}).get("org_id", 1) if group else org_id
-        # The exchange takes the number and its digits for the same organisation.
+        # To the exchange, the number and its digits as text are the same organisation.
         if str(owner) != str(org_id):
             raise ValueError(
-                f"{course_id} is a course of organisation {owner}, and this launch is of {org_id}; "
-                "if both are one course, give its groups that org_id by the hub's REST API"
+                f"{course_id} is a course of organisation {owner}, but this launch is from "
+                f"organisation {org_id}. If they are one course, set that org_id in the properties "
+                "of its groups with the hub's REST API"
             )
 
 
 def _keep_groups(db: Any, course_id: str, launch: Launch, rules: LoginRules) -> None:
-    """Both groups of the course are there and say the same about it."""
+    """Create the course's two groups if they are missing, and update their properties."""
     properties_of_launch: dict[str, Any] = {}
     if rules.course_id is None:
         properties_of_launch[CONTEXT] = _with_platform(rules, launch).fingerprint
@@ -242,11 +252,12 @@ def _keep_groups(db: Any, course_id: str, launch: Launch, rules: LoginRules) -> 
 
 
 class _LazyGroups(Collection[str]):
-    """The groups that somebody is to be in, looked up when the hub stores them and not before.
+    """The groups that a user will be in, computed at the moment when the hub stores them.
 
-    The hub replaces all groups by these. Between this hook and that moment it may wait (it makes
-    the account), and another launch of the same person may be stored meanwhile; what was read
-    before the wait would undo that. The hub itself does not wait between asking this and storing.
+    The hub replaces all of the user's groups with these. Between this hook and that moment it may
+    wait (it creates the account), and another launch of the same user may be stored meanwhile.
+    Groups read before the wait would undo that launch. Between reading this collection and storing
+    the groups, the hub does not wait.
     """
 
     def __init__(
@@ -268,7 +279,7 @@ class _LazyGroups(Collection[str]):
         user = self._handler.find_user(self._username)
         groups = {group.name for group in user.groups} if user else set()
         if self._given is not None:
-            # Who gave them means all groups, but knows nothing of courses.
+            # The authenticator that gave them means all groups, but knows nothing of courses.
             groups = {name for name in groups if parse_group(name)} | set(self._given)
         if self._course_id is None or self._role is None:
             return groups

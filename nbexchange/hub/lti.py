@@ -1,8 +1,8 @@
-"""What a launch says: which course, who, and as what.
+"""Read an LTI launch: the course, the user, and the user's role.
 
-LTI 1.1 and 1.3, as jupyterhub-ltiauthenticator leaves them in `auth_state` after it has checked the
-signature. Nothing here trusts a form: a platform may send anything under any name, so what is not
-text is not there.
+The launch is LTI 1.1 or 1.3, as jupyterhub-ltiauthenticator leaves it in `auth_state` after it has
+checked the signature. This module does not trust the form: a platform may send anything under any
+name, so a value that is not text counts as missing.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ASSISTANTS = frozenset(
         "Template",
     )
 )
-"""Assistants, also those of a part of the course."""
+"""The roles of assistants, including assistants for a part of the course."""
 
 INSTRUCTORS = ASSISTANTS | {
     "Instructor",
@@ -46,20 +46,20 @@ INSTRUCTORS = ASSISTANTS | {
     "Instructor#PrimaryInstructor",
     "Instructor#SecondaryInstructor",
 }
-"""The roles in a course that make an instructor of the exchange, unless the operator has others."""
+"""The default roles in a course that make a user an instructor in the exchange."""
 
 _KINDS_OF_INSTRUCTOR = INSTRUCTORS | {"Instructor#GuestInstructor"}
 
 
 @dataclass(frozen=True)
 class Launch:
-    """One launch. `context_id` is empty where it came from outside of every course."""
+    """One launch. `context_id` is empty if the launch does not belong to a course."""
 
     platform: str
-    """The issuer (1.3) or the consumer key (1.1): what the signature was checked with."""
+    """The issuer (1.3) or the consumer key (1.1), with which the signature was checked."""
 
     guid: str
-    """What the platform calls itself. One issuer can speak for many platforms."""
+    """The platform's own identifier. One issuer can serve several platforms."""
 
     context_id: str
     label: str | None
@@ -71,12 +71,12 @@ class Launch:
 
     @property
     def course_id(self) -> str:
-        """Where nobody has chosen another."""
+        """The default course id, if the administrator has no rule for another."""
         return course_id_from(self.label or self.title, *self._context)
 
     @property
     def fingerprint(self) -> str:
-        """Of the course: whatever its label is, and no other course has it."""
+        """Identifies the course uniquely, whatever its label is."""
         return fingerprint(*self._context)
 
     @property
@@ -96,17 +96,17 @@ class Launch:
 def launch_from(
     auth_state: object, *, consumer_key: str = "", instructors: Collection[str] = INSTRUCTORS
 ) -> Launch | None:
-    """The launch that somebody logged in by; None for every other login.
+    """The launch by which a user logged in; None for every other login.
 
-    LTI 1.1 does not tell whose launch it was: `consumer_key` is the one that signed it. Raises
-    ValueError for a launch that looks like both versions: a platform may put any field into a form
-    of 1.1, also the claims by which another platform is known.
+    An LTI 1.1 launch does not name its platform, so `consumer_key` is the key that signed it.
+    Raises ValueError for a launch that looks like both versions: a platform may put any field into
+    a 1.1 form, even the claims that identify another platform.
     """
     if not isinstance(auth_state, Mapping):
         return None
     is_13, is_11 = f"{CLAIM}version" in auth_state, "lti_version" in auth_state
     if is_13 and is_11:
-        raise ValueError("a launch says that it is of LTI 1.1 and of LTI 1.3")
+        raise ValueError("the launch claims to be both LTI 1.1 and LTI 1.3")
     if is_13:
         return _launch_of_13(auth_state, instructors)
     if is_11:
@@ -152,31 +152,31 @@ def _launch_of_11(
 def role_from(roles: Iterable[object], instructors: Collection[str] = INSTRUCTORS) -> str:
     """Instructor if one of the roles in *this course* is an instructor's, else Student.
 
-    Roles in the institution or the system come in the same list and count only where `instructors`
-    names them, as `institution/person#Instructor`: a professor may be a colleague's student. Of two
-    roles the greater counts, but a role that is told more exactly
-    (`Instructor#TeachingAssistant`) takes the place of the one that it is told beside
-    (`Instructor`), or nobody could say that assistants are no instructors.
+    Roles in the institution or the system come in the same list. They count only if `instructors`
+    names them, as `institution/person#Instructor`: a professor may be a student in a colleague's
+    course. Of two roles, the higher one counts. But a sub-role (`Instructor#TeachingAssistant`)
+    replaces the general role that comes with it (`Instructor`). Otherwise administrators could not
+    exclude assistants from the instructors.
     """
     held = {_name_of(role) for role in roles if isinstance(role, str)}
     if held & _KINDS_OF_INSTRUCTOR - {"Instructor"}:
         held.discard("Instructor")
     qualifying = {
         _name_of(role) or role for role in instructors
-    }  # the names here, and platforms' own
+    }  # our short names, or platforms' own
     return INSTRUCTOR if held & qualifying else STUDENT
 
 
 def _name_of(role: str) -> str:
-    """`Role` or `Role#SubRole` of a role in the course, `institution/person#Role` or
-    `system/person#Role` of one elsewhere; empty for every other role."""
+    """`Role` or `Role#SubRole` for a role in the course; `institution/person#Role` or
+    `system/person#Role` for one elsewhere; empty for every other role."""
     if elsewhere := _NEW_ROLE_ELSEWHERE.fullmatch(role.strip()):
         return f"{elsewhere[1]}/person#{elsewhere[2]}"
     if elsewhere := _OLD_ROLE_ELSEWHERE.fullmatch(role.strip()):
         return f"{_OLD_PLACES[elsewhere[1]]}/person#{elsewhere[2]}"
     match = _NEW_ROLE.fullmatch(role.strip()) or _OLD_ROLE.fullmatch(role.strip())
     parts = [part for part in match.groups() if part] if match else []
-    # 1.1 has the assistant beside the instructor, not below.
+    # In LTI 1.1, TeachingAssistant is a role of its own, not a sub-role of Instructor.
     if parts[:1] == ["TeachingAssistant"]:
         parts = ["Instructor", parts[-1]]
     return "#".join(parts)
@@ -187,20 +187,20 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def _id(value: object) -> str:
-    """As it came: two ids that differ in a space are two."""
+    """An id, unchanged: ids that differ only in a space are different ids."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         return ""
     return str(value)
 
 
 def _text(value: object) -> str | None:
-    """For people to read: one line without control characters; None where nothing is left."""
+    """Text for display: one line without control characters; None if nothing is left."""
     seen = "".join(char if _is_shown(char) else " " for char in _id(value))
     return " ".join(seen.split())[:_LONGEST_TEXT].rstrip() or None
 
 
 def _is_shown(char: str) -> bool:
-    # Emoji are joined by an invisible character, which is not "printable".
+    # The invisible joiner within emoji is not "printable".
     return char.isprintable() or char == "\u200d"
 
 

@@ -1,8 +1,8 @@
-"""One rule for the names of courses, of their groups in the hub, and of their graders.
+"""The names of courses, of their groups in the hub, and of their shared accounts.
 
-A person's groups are their courses: `formgrade-{course_id}` for instructors, `nbgrader-{course_id}`
-for students, as nbgrader itself reads them. The hub writes these names, the exchange and the
-notebook read them, so all of them take the rule from here.
+A person's groups say which courses they are in: `formgrade-{course_id}` for instructors,
+`nbgrader-{course_id}` for students, as nbgrader itself reads them. The hub writes these names, and
+the exchange and the notebook read them. The rule is in this module only.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ PREFIXES = {INSTRUCTOR: "formgrade-", STUDENT: "nbgrader-"}
 GRADER = "grader-"
 
 LONGEST_COURSE_ID = 200
-"""Characters; what the exchange takes (`nbexchange.identity.LONGEST_NAME`). A hub's names of groups
-and users have 255."""
+"""Characters. This is the limit of the exchange (`nbexchange.identity.LONGEST_NAME`). Names of
+groups and users in a hub may have 255."""
 
 LARGEST_ORGANISATION = 2**31 - 1
 """The largest `org_id` (`nbexchange.identity.LARGEST_ORGANISATION`)."""
@@ -37,7 +37,7 @@ def group_for(course_id: str, role: str) -> str:
 
 
 def parse_group(name: str) -> tuple[str, str] | None:
-    """The course id and the role that membership means; None for a group that is no course's."""
+    """The course id and role of the group's members; None if it is not a course's group."""
     for role, prefix in PREFIXES.items():
         course_id = name.removeprefix(prefix)
         if course_id != name and _can_be_named(course_id):
@@ -46,7 +46,7 @@ def parse_group(name: str) -> tuple[str, str] | None:
 
 
 def courses_of(groups: Iterable[str]) -> dict[str, str]:
-    """course id -> role. Who is in both groups of a course is its instructor."""
+    """course id -> role. A member of both groups of a course is an instructor."""
     courses: dict[str, str] = {}
     for course_id, role in filter(None, map(parse_group, sorted(groups))):
         if courses.get(course_id) != INSTRUCTOR:
@@ -55,38 +55,38 @@ def courses_of(groups: Iterable[str]) -> dict[str, str]:
 
 
 def grader_for(course_id: str) -> str:
-    """The shared account of a course's instructors. The hub lower-cases the names of users."""
+    """The name of the shared account of a course's instructors. The hub lower-cases user names."""
     return GRADER + course_id.lower()
 
 
 def is_grader(username: str) -> bool:
-    """Whether this is the name of a shared account, so that no person may have it."""
+    """Whether this name is reserved for a shared account, so that a person must not have it."""
     return username.lower().startswith(GRADER)
 
 
 def course_id_from(label: str | None, *context: str) -> str:
-    """The course id of a course in a learning platform.
+    """The course id of a course in an LMS.
 
-    `context` says which course it is: the platform and its own id of the course. Labels are neither
-    unique nor constant, so the id ends with a fingerprint of the context; the label before it is
-    for people.
+    `context` identifies the course: the platform and its own id of the course. Labels are neither
+    unique nor constant, so the id ends with a fingerprint of the context. The label before it is
+    there for readability.
     """
     return f"{_slug(label or '') or 'course'}-{fingerprint(*context)[:_FINGERPRINT]}"
 
 
 def fingerprint(*context: str) -> str:
-    """Letters and digits that no other context has."""
+    """Letters and digits that identify the context uniquely."""
     text = json.dumps(context, separators=(",", ":"))
     return base64.b32encode(hashlib.sha256(text.encode()).digest()).decode().lower().rstrip("=")
 
 
 def ending(course_id: str) -> str:
-    """What stays when a course gets another label: `-` and the beginning of its fingerprint."""
+    """The part that stays when a course's label changes: `-` and the start of its fingerprint."""
     return course_id[-_FINGERPRINT - 1 :]
 
 
 def check_course_id(course_id: object) -> str:
-    """The course id, if it is good in groups, folders, nbgrader and addresses; else ValueError."""
+    """Return the course id if it is valid in groups, folders, nbgrader and URLs, else raise."""
     if not (
         isinstance(course_id, str)
         and _can_be_named(course_id)
@@ -96,8 +96,8 @@ def check_course_id(course_id: object) -> str:
         )
     ):
         raise ValueError(
-            f"{course_id!r} cannot be a course id; use letters, digits and {_PUNCTUATION}, "
-            f"begin with a letter or digit, and end after {LONGEST_COURSE_ID} characters"
+            f"{course_id!r} cannot be a course id. Use at most {LONGEST_COURSE_ID} letters, digits "
+            f"and {_PUNCTUATION}, and begin with a letter or digit."
         )
     return course_id
 
@@ -107,7 +107,7 @@ def _can_be_named(course_id: str) -> bool:
 
 
 def _slug(label: str) -> str:
-    """Lower-case letters and digits of any alphabet, `.`, `_` and `-`; all else is one `-`."""
+    """Lower-case letters and digits of any alphabet, `.`, `_` and `-`; a run of others is `-`."""
     slug = ""
     for char in unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", label).lower()):
         if char in _PUNCTUATION or _is_of_a_word(char, after=slug[-1:]):
@@ -119,5 +119,6 @@ def _slug(label: str) -> str:
 
 def _is_of_a_word(char: str, after: str) -> bool:
     kind = unicodedata.category(char)[0]
-    # Hindi has no vowels without marks; an emoji leaves one behind that nobody sees.
+    # Hindi writes vowels as marks, so marks after a letter count. An invisible mark that an emoji
+    # leaves behind does not.
     return kind in "LN" or (kind == "M" and after not in ("", *_PUNCTUATION))

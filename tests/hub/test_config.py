@@ -377,35 +377,35 @@ def test_graders_of_known_courses_are_members_and_shared():
 
 
 REFUSED = {
-    "no address": ({"url": None, "api_token": None}, "needs to know where the service is"),
+    "no address": ({"url": None, "api_token": None}, "The address of the service is missing"),
     "no token": ({"api_token": None}, "openssl rand -hex 32"),
-    "no scheme": ({"url": "exchange:9000"}, "is no address"),
-    "environment of nobody": ({"environment": {"A": "b"}}, "with command="),
+    "no scheme": ({"url": "exchange:9000"}, "is not an address"),
+    "environment without command": ({"environment": {"A": "b"}}, "Pass command= too"),
     "a name with a space": ({"name": "my exchange"}, "cannot be the name of the service"),
     "a name like a shared account's": (
         {"name": "Grader-x", "graders": ["x-reads-groups"]},
-        "names that begin with grader- are for shared accounts",
+        "Names that begin with grader- are reserved for shared accounts",
     ),
-    "launches without lti": ({"course_id": str}, "course_id say how to read launches"),
+    "launches without lti": ({"course_id": str}, "course_id only apply to LTI launches"),
     "roles without lti": ({"instructors": INSTRUCTORS - ASSISTANTS}, "lti=True is missing"),
-    "both kinds of graders": ({"graders": ["a"], "lti": True}, "first instructor's launch"),
+    "both kinds of graders": ({"graders": ["a"], "lti": True}, "first instructor launches"),
     "one account for two courses": ({"graders": ["CS1", "cs1"]}, "would share the account"),
     "no course id": ({"graders": ["a b"]}, "cannot be a course id"),
     "names that may meet": (
         {"lti": True, "organisations": {"x": 1, "y": 2}},
-        "say prefix_names=True",
+        "Set prefix_names=True",
     ),
     "names that may meet those of the usual organisation": (
         {"lti": True, "organisations": {"x": 7}},
-        "say prefix_names=True",
+        "Set prefix_names=True",
     ),
     "an organisation of our own name for a platform": (
         {"lti": True, "platforms": {"x": "campus"}, "organisations": {"campus": 2}},
-        "'campus' is your name for a platform; say the issuers and the consumer keys",
+        "'campus' is your name for a platform. Use the issuers and consumer keys",
     ),
     "one platform in two organisations": (
         {"lti": True, "platforms": {"x": "campus", "y": "campus"}, "organisations": {"y": 2}},
-        "of the platform 'campus' have to be of one organisation",
+        "of the platform 'campus' must have the same org_id",
     ),
     "organisation 0": ({"lti": True, "organisations": {"x": 0}}, "whole number from 1"),
     "organisation as text": ({"lti": True, "organisations": {"x": "2"}}, "whole number from 1"),
@@ -413,7 +413,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("options", "words"), REFUSED.values(), ids=REFUSED)
-def test_what_makes_no_sense_is_refused_in_words(options, words):
+def test_invalid_options_are_refused_with_an_explanation(options, words):
     with pytest.raises(ValueError, match=words):
         configured(**options)
 
@@ -427,7 +427,7 @@ def contradiction(section, trait, value):
 CONTRADICTIONS = {
     "groups of the file": (
         contradiction("JupyterHub", "load_groups", {"a": {}}),
-        "load_groups and lti=True cannot go together",
+        "load_groups and lti=True cannot be used together",
     ),
     "no groups": (contradiction("Authenticator", "manage_groups", False), "manage_groups is set"),
     "no groups of the class": (
@@ -436,17 +436,17 @@ CONTRADICTIONS = {
     ),
     "hosts of their own": (
         contradiction("JupyterHub", "subdomain_host", "https://hub.example"),
-        "say notebook_url",
+        "Set notebook_url",
     ),
     "another address": (
         contradiction("JupyterHub", "services", [{"name": "nbexchange", "url": "http://other:1"}]),
-        "with another url; say it in one place",
+        "with a different url. Set it in one place only",
     ),
 }
 
 
 @pytest.mark.parametrize(("c", "words"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
-def test_what_contradicts_the_rest_of_the_file_is_refused_in_words(c, words):
+def test_options_that_contradict_the_rest_of_the_file_are_refused_with_an_explanation(c, words):
     with pytest.raises(ValueError, match=words):
         configured(c, lti=True)
 
@@ -472,7 +472,7 @@ TWO = {"moodle": 2, "https://moodle.example": 2}
         ),
         (
             {"organisations": {"edx": 2}, "platforms": {"edx": "moodle"}, "prefix_names": True},
-            "of the platform 'moodle' have to be of one organisation",
+            "of the platform 'moodle' must have the same org_id",
         ),
     ],
     ids=["unsaid", "one organisation", "two of one organisation", "one in two organisations"],
@@ -508,13 +508,13 @@ def test_a_section_of_a_class_that_is_not_used_names_no_platform(name):
     configured(c, lti=True)
 
 
-def test_who_may_come_in_is_not_said_of_names_without_their_organisation():
-    with pytest.raises(ValueError, match="leave allowed_users out"):
+def test_allowed_users_and_prefixed_names_cannot_be_used_together():
+    with pytest.raises(ValueError, match="Remove allowed_users"):
         configured(
             contradiction("Authenticator", "allowed_users", {"ada"}), lti=True, prefix_names=True
         )
 
 
 def test_to_configure_twice_is_refused():
-    with pytest.raises(ValueError, match="call configure\\(\\) once"):
+    with pytest.raises(ValueError, match="Call configure\\(\\) only once"):
         configured(configured())

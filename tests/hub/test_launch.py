@@ -23,7 +23,7 @@ async def hook(authenticator, handler, auth_model):
 c.Authenticator.post_auth_hook = hook
 """
 
-GO_BACK = "Go back to it, reload its page, and open the link again"
+GO_BACK = "Go back to your course, reload its page, and open the link again"
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +237,7 @@ def test_a_course_id_that_another_course_has_is_refused(hub, platform):
 
     assert refused.status_code == 500
     assert "no usable course id" in words(refused)
-    assert "is the course id of another course" in hub.log.read_text()
+    assert "is already the course id of another course" in hub.log.read_text()
 
 
 def test_what_an_operator_has_said_of_a_course_stays(hub, platform):
