@@ -259,7 +259,7 @@ def test_a_loop_that_stood_still_is_told_of(service: Service):
 class Stuck(DiskStorage):
     """A disk that says nothing."""
 
-    async def room(self) -> DiskSpace:
+    async def disk_space(self) -> DiskSpace:
         return await asyncio.get_running_loop().create_future()
 
 

@@ -436,8 +436,8 @@ def test_what_was_listed_can_be_swept(storage: Storage, run: Run) -> None:
     kept, swept = run(stored(storage, b"kept")), run(stored(storage, b"swept"))
     (entry,) = [entry for entry in run(entries(storage)) if entry.key == swept.key]
 
-    run(storage.sweep(entry))
-    run(storage.sweep(entry))
+    run(storage.delete_entry(entry))
+    run(storage.delete_entry(entry))
 
     assert [entry.key for entry in run(entries(storage))] == [kept.key]
 
@@ -483,7 +483,7 @@ def test_a_sweep_spares_an_upload_that_was_committed_since_it_was_listed(
         blob = await upload.seal(unchecked)
         (listed,) = [entry async for entry in disk.entries()]
         await upload.commit()
-        await disk.sweep(listed)
+        await disk.delete_entry(listed)
         return blob
 
     blob = run(scenario())
@@ -531,7 +531,7 @@ def test_only_the_service_may_read_the_store_and_needs_no_root_for_it(
     storage = DiskStorage(tmp_path)
     run(stored(storage, b"x"))
     upload, _ = run(sealed(storage, b"half"))
-    run(storage.write_note("last-check", b"note"))
+    run(storage.write_state("last-check", b"note"))
 
     directories = [tmp_path / "blobs", tmp_path / "uploads"]
     found = [path for top in directories for path in [top, *top.rglob("*")]]
@@ -560,11 +560,11 @@ def test_a_note_is_kept_beside_the_blobs_and_replaced(
 ) -> None:
     first, second = make_storage(), make_storage()
     try:
-        assert run(first.read_note("last-check")) is None
-        run(first.write_note("last-check", b"old" * 1000))
-        run(first.write_note("last-check", b"new"))
+        assert run(first.read_state("last-check")) is None
+        run(first.write_state("last-check", b"old" * 1000))
+        run(first.write_state("last-check", b"new"))
 
-        assert run(second.read_note("last-check")) == b"new"
+        assert run(second.read_state("last-check")) == b"new"
         assert run(entries(second)) == []
     finally:
         first.close()

@@ -61,7 +61,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(engines, "_machine_clock", lambda: clock())
+    monkeypatch.setattr(engines, "_system_clock", lambda: clock())
     monkeypatch.setattr(base, "monotonic", clock.monotonic)
     return clock
 

@@ -99,7 +99,7 @@ class Command(Application):
             # Never on a new one: an address that is wrong would look like an empty service.
             database.prepare(make=False)
             self.service.refuse_absent_store(database)
-            database.be_patient()
+            database.disable_timeouts()
             with contextlib.closing(self.service.make_storage()) as storage:
                 yield database, storage
 

@@ -62,7 +62,7 @@ class Expected:
     @classmethod
     async def load(cls, storage: Storage) -> Expected | None:
         """None before the first check. Raises Misconfigured for what is not ours."""
-        content = await storage.read_note(NOTE)
+        content = await storage.read_state(NOTE)
         if content is None:
             return None
         try:
@@ -83,7 +83,7 @@ class Expected:
     async def save(self, storage: Storage) -> None:
         rows = [[*owner, "".join(keys)] for owner, keys in self._keys.items()]
         content = json.dumps({"seen_at": self.seen_at.isoformat(), "rows": rows})
-        await storage.write_note(NOTE, gzip.compress(content.encode(), 6))
+        await storage.write_state(NOTE, gzip.compress(content.encode(), 6))
 
     async def gone(self, database: Database) -> Counter[Owner]:
         """How many of whose rows are not there any more, without those that were purged since."""

@@ -66,7 +66,7 @@ class Gc(Command):
                 found, size = found + 1, size + entry.size
                 progress.print(f"{entry.modified:%Y-%m-%d %H:%M} {entry.size:>12,} {entry.key}")
                 if self.delete:
-                    await storage.sweep(entry)
+                    await storage.delete_entry(entry)
         return found, size
 
 

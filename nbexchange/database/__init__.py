@@ -37,12 +37,12 @@ from nbexchange import timeouts
 from nbexchange.database.durability import check_durability
 from nbexchange.database.engines import READERS, SCANNERS, WRITERS, make_engine
 from nbexchange.database.failures import (
-    away,
     busy,
     can_only_read,
     known_errors,
     log,
     lost_to_another_writer,
+    unavailable,
 )
 from nbexchange.database.schema import Schema
 from nbexchange.database.sql import DatabaseClock, clock, insert_if_absent, queue_up
@@ -104,13 +104,15 @@ class Database:
     ) -> None:
         engine_options |= {"echo": echo, "writes_whole_pages": writes_whole_pages}
         self.engine = make_engine(url, **engine_options)
-        self.schema = Schema(self.engine, lambda: make_engine(url, patient=True, **engine_options))
+        self.schema = Schema(
+            self.engine, lambda: make_engine(url, for_migrations=True, **engine_options)
+        )
         self._writes_whole_pages = writes_whole_pages
         self._writing = self.engine.execution_options(nbexchange_writes=True)
-        self._reading = make_engine(url, brief=True, **engine_options)
+        self._reading = make_engine(url, for_requests=True, **engine_options)
         event.listen(self.engine, "handle_error", self._leave_standby)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
-        self._patience = None if self.is_sqlite else ANSWER_SECONDS
+        self._timeout = None if self.is_sqlite else ANSWER_SECONDS
         """Seconds; None to wait for as long as it takes."""
         self._readers: Executor
         self._scanners: Executor
@@ -123,7 +125,7 @@ class Database:
             self._readers = ServerThreads(READERS, "database-read")
             self._scanners = ServerThreads(SCANNERS, "database-scan")
             self._writers = ServerThreads(WRITERS, "database-write")
-        self._waiting: dict[Executor, set[object]] = {
+        self._queued: dict[Executor, set[object]] = {
             threads: set() for threads in (self._readers, self._scanners, self._writers)
         }
 
@@ -133,9 +135,9 @@ class Database:
             context.is_disconnect = True
             self._reading.dispose()
 
-    def be_patient(self) -> None:
+    def disable_timeouts(self) -> None:
         """For commands: no request waits, so nothing ends a statement that takes long."""
-        self._patience = None
+        self._timeout = None
         self._reading.dispose()
         self._reading = self.engine
 
@@ -146,18 +148,18 @@ class Database:
             self._readers, lambda: self._read(lambda session: verb(session, *args, **kwargs))
         )
 
-    async def scan(self, verb: Callable[[Session], T], over: Callable[[], None]) -> T:
-        """`read` for what may take long. `over` is called once no thread works on it any more,
+    async def scan(self, verb: Callable[[Session], T], on_done: Callable[[], None]) -> T:
+        """`read` for what may take long. `on_done` is called once no thread works on it any more,
         which may be later than the refusal of a request that waited too long."""
-        return await self._in(self._scanners, lambda: self._read(verb, in_list=True), over)
+        return await self._in(self._scanners, lambda: self._read(verb, in_list=True), on_done)
 
     async def write(
-        self, verb: Callable[[Session], T], over: Callable[[], None] = lambda: None
+        self, verb: Callable[[Session], T], on_done: Callable[[], None] = lambda: None
     ) -> T:
-        """`over` as in `scan`."""
-        return await self._in(self._writers, lambda: self.write_now(verb), over)
+        """`on_done` as in `scan`."""
+        return await self._in(self._writers, lambda: self.write_now(verb), on_done)
 
-    async def write_patiently(self, verb: Callable[[Session], T]) -> T:
+    async def write_without_timeout(self, verb: Callable[[Session], T]) -> T:
         """`write` for what no request waits for, for as long as it takes. Nor does the end of the
         process, where a server is frozen."""
         return await asyncio.wrap_future(self._writers.submit(self.write_now, verb))
@@ -170,28 +172,28 @@ class Database:
         self,
         threads: Executor,
         work: Callable[[], T],
-        over: Callable[[], None] = lambda: None,
+        on_done: Callable[[], None] = lambda: None,
     ) -> T:
-        waiting, ticket = self._waiting[threads], object()
+        queued, request = self._queued[threads], object()
 
         def begin() -> T:
-            waiting.discard(ticket)
+            queued.discard(request)
             return work()
 
-        waiting.add(ticket)
+        queued.add(request)
         try:
             future = threads.submit(begin)
-            future.add_done_callback(_on_this_loop(over))
-            async with asyncio.timeout(self._patience):
+            future.add_done_callback(_on_this_loop(on_done))
+            async with asyncio.timeout(self._timeout):
                 return await asyncio.wrap_future(future)
         except TimeoutError as error:
-            if ticket in waiting:
-                log.error("no thread of the database was free within %g seconds", self._patience)
+            if request in queued:
+                log.error("no thread of the database was free within %g seconds", self._timeout)
                 raise busy() from error
-            log.error("the database did not answer within %g seconds", self._patience)
-            raise away() from error
+            log.error("the database did not answer within %g seconds", self._timeout)
+            raise unavailable() from error
         finally:
-            waiting.discard(ticket)
+            queued.discard(request)
 
     def check_durability(self) -> None:
         """Raises Misconfigured where the server may lose coursework by now."""
@@ -204,7 +206,7 @@ class Database:
                     writes_whole_pages=self._writes_whole_pages,
                 )
             except dialect.loaded_dbapi.Error as error:
-                raise away() from error
+                raise unavailable() from error
 
     def check_writable(self) -> None:
         """Raises Unavailable where a server can only be read, as a standby can."""
@@ -231,9 +233,9 @@ class Database:
         return Load(
             connections=sum(pool.size() for pool in pools) if pools else None,
             in_use=sum(pool.checkedout() for pool in pools) if pools else None,
-            waiting_to_read=len(self._waiting[self._readers]),
-            waiting_to_scan=len(self._waiting[self._scanners]),
-            waiting_to_write=len(self._waiting[self._writers]),
+            waiting_to_read=len(self._queued[self._readers]),
+            waiting_to_scan=len(self._queued[self._scanners]),
+            waiting_to_write=len(self._queued[self._writers]),
         )
 
     def read_now(
@@ -297,7 +299,7 @@ class Database:
             if self.is_sqlite or lost_to_another_writer(error):
                 raise
             log.error("The database failed at a COMMIT: %s", error.orig)
-            raise away() from error
+            raise unavailable() from error
 
     def prepare(
         self,
@@ -321,11 +323,11 @@ def _change_nothing(session: Session) -> None:
     session.execute(text("UPDATE compatibility SET oldest = oldest WHERE id < 0"))
 
 
-def _on_this_loop(over: Callable[[], None]) -> Callable[[object], None]:
+def _on_this_loop(on_done: Callable[[], None]) -> Callable[[object], None]:
     loop = asyncio.get_running_loop()
 
     def call(_: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended, and the service with it
-            loop.call_soon_threadsafe(over)
+            loop.call_soon_threadsafe(on_done)
 
     return call

@@ -212,9 +212,9 @@ def _check_postgresql(connection: Any, *, writes_whole_pages: bool) -> None:
             "SELECT quote_ident(session_user), quote_ident(current_database()),"
             f" ({_UNLOGGED}), {columns}"
         )
-        role, database, table, *found = cursor.fetchone()
+        role, database, table, *settings = cursor.fetchone()
     connection.rollback()
-    values = dict(zip(names, found, strict=True))
+    values = dict(zip(names, settings, strict=True))
     _refuse_lossy(
         POSTGRESQL, values, writes_whole_pages=writes_whole_pages, role=role, database=database
     )

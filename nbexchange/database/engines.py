@@ -56,22 +56,22 @@ _DRIVERS = {
 def make_engine(
     url: str,
     *,
-    patient: bool = False,
-    brief: bool = False,
+    for_migrations: bool = False,
+    for_requests: bool = False,
     writes_whole_pages: bool = False,
     **options: Any,
 ) -> Engine:
     """Raises Misconfigured for a URL that cannot be used.
 
-    A `patient` one is for migrations, during which a server may work in silence for hours. A
-    `brief` one is for what requests read: the database ends each statement after
+    A `for_migrations` one is for migrations, during which a server may work in silence for hours. A
+    `for_requests` one is for what requests read: the database ends each statement after
     STATEMENT_SECONDS. `writes_whole_pages` is what the administrator says of the server's disks.
     """
     try:
         parsed = make_url(url)
         parsed = parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
         kind = _Kind.of(parsed)
-        connect_args = kind.connect_args | (kind.for_ever if patient else {})
+        connect_args = kind.connect_args | (kind.no_timeouts if for_migrations else {})
         connect_args |= options.get("connect_args", {})
         engine = create_engine(
             parsed, pool_pre_ping=True, **kind.options | options | {"connect_args": connect_args}
@@ -98,9 +98,9 @@ def make_engine(
         check_durability(engine.dialect.name, connection, writes_whole_pages=writes_whole_pages)
 
     event.listen(engine, "connect", check)
-    if kind.limit_locks and not patient:
+    if kind.limit_locks and not for_migrations:
         event.listen(engine, "connect", kind.limit_locks)
-    if brief:
+    if for_requests:
         event.listen(engine, "connect", kind.limit_statements)
     return engine
 
@@ -144,7 +144,7 @@ def _open_sqlite(connection: sqlite3.Connection, record: object) -> None:
     # We say BEGIN ourselves: sqlite3 would begin late and as a reader, and a reader that turns
     # writer can fail with SQLITE_BUSY at once, however long the timeout.
     connection.isolation_level = None
-    connection.create_function("nbexchange_clock", 0, _machine_clock)
+    connection.create_function("nbexchange_clock", 0, _system_clock)
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise Misconfigured(f"SQLite cannot use a write-ahead log here (it stays in {mode!r} mode)")
@@ -152,7 +152,7 @@ def _open_sqlite(connection: sqlite3.Connection, record: object) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
 
 
-def _machine_clock() -> str:
+def _system_clock() -> str:
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
@@ -243,7 +243,7 @@ class _Kind:
         limit_statements: Callable[[Any, Any], None],
         connect_args: dict[str, Any],
         options: dict[str, Any] | None = None,
-        for_ever: dict[str, Any] | None = None,
+        no_timeouts: dict[str, Any] | None = None,
         limit_locks: Callable[[Any, object], None] | None = None,
         on_connect: Callable[[Any, Any], None] | None = None,
     ) -> None:
@@ -251,7 +251,7 @@ class _Kind:
         self.limit_statements = limit_statements
         self.connect_args = connect_args
         self.options = options or {}
-        self.for_ever = for_ever or {}
+        self.no_timeouts = no_timeouts or {}
         self.limit_locks = limit_locks
 
     @staticmethod

@@ -62,12 +62,12 @@ _ONLY_READ = (
 
 def lost_to_another_writer(error: exc.DBAPIError) -> bool:
     """Whether the same verb may well succeed when it runs again."""
-    return isinstance(error, exc.IntegrityError) or says(error.orig, _LOST_TO_ANOTHER)
+    return isinstance(error, exc.IntegrityError) or has_code(error.orig, _LOST_TO_ANOTHER)
 
 
 def can_only_read(orig: Any) -> bool:
     """Whether the driver's error says that the server, or the session, takes no changes."""
-    return says(orig, _ONLY_READ)
+    return has_code(orig, _ONLY_READ)
 
 
 @contextlib.contextmanager
@@ -82,7 +82,7 @@ def known_errors(*, in_list: bool = False) -> Iterator[None]:
         raise
     except exc.TimeoutError as error:
         log.error("no connection to the database became free: %s", error)
-        raise away() from error
+        raise unavailable() from error
     except (exc.OperationalError, exc.InterfaceError, exc.InternalError) as error:
         # InternalError is, besides faults of the database's own, one that may only be read.
         if _is_disk_full(error.orig):
@@ -90,33 +90,33 @@ def known_errors(*, in_list: bool = False) -> Iterator[None]:
             raise StoreFull(
                 "the exchange's disk is full, so nothing was stored; contact your administrator"
             ) from error
-        if says(error.orig, _STOPPED):
+        if has_code(error.orig, _STOPPED):
             log.error("The database stopped a statement that took too long: %s", error.orig)
             raise (too_long() if in_list else busy()) from error
-        if says(error.orig, _LOCKED):
+        if has_code(error.orig, _LOCKED):
             log.error("The database kept a statement waiting for a lock too long: %s", error.orig)
             raise busy() from error
         if can_only_read(error.orig):
             log.error("The database takes no changes: %s", error.orig)
             raise only_read() from error
         log.error("the database is away: %s", error.orig)
-        raise away() from error
+        raise unavailable() from error
     except exc.DatabaseError as error:
         # The class itself is a file that is harmed or no database; its subclasses are our faults.
-        if type(error) is not exc.DatabaseError and not says(error.orig, _NO_TABLE):
+        if type(error) is not exc.DatabaseError and not has_code(error.orig, _NO_TABLE):
             raise
         log.error("the database cannot be read: %s", error.orig)
-        raise away() from error
+        raise unavailable() from error
 
 
 def _is_disk_full(orig: Any) -> bool:
-    return says(orig, _DISK_FULL) or (
+    return has_code(orig, _DISK_FULL) or (
         # MariaDB, MySQL: a storage engine's own error, with a number of the operating system's
-        says(orig, (1030,)) and f"error {errno.ENOSPC} " in str(orig)
+        has_code(orig, (1030,)) and f"error {errno.ENOSPC} " in str(orig)
     )
 
 
-def away() -> Unavailable:
+def unavailable() -> Unavailable:
     return Unavailable("the exchange's database is away for now; try again soon")
 
 
@@ -137,13 +137,13 @@ def too_long() -> Unavailable:
     )
 
 
-def says(orig: Any, codes: tuple[str | int, ...]) -> bool:
+def has_code(orig: Any, codes: tuple[str | int, ...]) -> bool:
     """Whether a driver's error has one of these codes.
 
     psycopg has a `sqlstate`, sqlite3 a number, pymysql its number as the first argument."""
-    said = (
+    present = (
         getattr(orig, "sqlstate", None),
         getattr(orig, "sqlite_errorcode", None),
         *getattr(orig, "args", ())[:1],
     )
-    return any(code in codes for code in said)
+    return any(code in codes for code in present)

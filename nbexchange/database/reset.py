@@ -25,7 +25,7 @@ from typing import Any
 
 from sqlalchemy import Connection, MetaData, Table, exc, func, inspect, select, text
 
-from nbexchange.database.failures import says
+from nbexchange.database.failures import has_code
 from nbexchange.errors import Misconfigured
 
 KEPT = ("alembic_version", "compatibility", "secret")
@@ -34,7 +34,7 @@ KEPT = ("alembic_version", "compatibility", "secret")
 COUNTED = {"course": "courses", "release": "releases", "submission": "submissions"}
 COUNTED |= {"feedback": "feedback"}
 
-GOING_SECONDS = 5.0
+SESSION_END_SECONDS = 5.0
 """How long sessions may take to end: ours, and those of a service that was just stopped."""
 
 LOCK_SECONDS = 10
@@ -67,8 +67,8 @@ def measure(connection: Connection) -> Loss:
         # Times and random names, so that other rows in the same number have another code.
         marks = [table.c[name] for name in ("id", "key", "token", "at") if name in table.c]
         query = select(func.count(), *map(func.max, marks)).select_from(table)
-        counts[table.name], *found = connection.execute(query).one()
-        digest.update(repr((table.name, counts[table.name], found)).encode())
+        counts[table.name], *maxima = connection.execute(query).one()
+        digest.update(repr((table.name, counts[table.name], maxima)).encode())
     return Loss(counts, digest.hexdigest()[:12])
 
 
@@ -87,13 +87,13 @@ def refuse_without_code(connection: Connection, code: str) -> Loss:
     )
 
 
-def leave_the_log(connection: Connection) -> None:
+def leave_wal(connection: Connection) -> None:
     """On SQLite, before the transaction. Raises Misconfigured where another process has the file
     open; the next connection makes a log again."""
     if connection.dialect.name != "sqlite":
         return
     driver: Any = connection.connection.driver_connection
-    driver.execute(f"PRAGMA busy_timeout = {int(1000 * GOING_SECONDS)}")
+    driver.execute(f"PRAGMA busy_timeout = {int(1000 * SESSION_END_SECONDS)}")
     try:
         (mode,) = driver.execute("PRAGMA journal_mode = DELETE").fetchone()
     except sqlite3.OperationalError:
@@ -108,7 +108,7 @@ def locked_tables(connection: Connection) -> Iterator[None]:
     before that. Raises Misconfigured where one is there."""
     dialect = connection.dialect.name
     if dialect != "sqlite":
-        _wait_for_others_to_go(connection)
+        _wait_for_other_sessions(connection)
     names = [_quoted(connection, table.name) for table in _tables(connection)]
     if dialect == "postgresql":
         connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
@@ -128,7 +128,7 @@ def _lock_mysql_tables(connection: Connection, names: Sequence[str]) -> None:
     try:
         connection.execute(text(f"LOCK TABLES {', '.join(f'{name} WRITE' for name in names)}"))
     except exc.DBAPIError as error:
-        if not says(error.orig, _DENIED):
+        if not has_code(error.orig, _DENIED):
             raise
         database, account = connection.execute(text("SELECT DATABASE(), CURRENT_USER()")).one()
         name, _, host = account.rpartition("@")
@@ -140,27 +140,27 @@ def _lock_mysql_tables(connection: Connection, names: Sequence[str]) -> None:
 
 
 def _tables(connection: Connection) -> list[Table]:
-    found = MetaData()
-    found.reflect(connection)
-    return [table for table in found.sorted_tables if table.name not in KEPT]
+    metadata = MetaData()
+    metadata.reflect(connection)
+    return [table for table in metadata.sorted_tables if table.name not in KEPT]
 
 
 def _quoted(connection: Connection, name: str) -> str:
     return connection.dialect.identifier_preparer.quote(name)
 
 
-def _wait_for_others_to_go(connection: Connection) -> None:
-    deadline = time.monotonic() + GOING_SECONDS
+def _wait_for_other_sessions(connection: Connection) -> None:
+    deadline = time.monotonic() + SESSION_END_SECONDS
     while others := connection.execute(_OTHERS[connection.dialect.name]).scalar_one():
         if time.monotonic() > deadline:
             raise _in_use(f"{others:,} other sessions use the database")
         time.sleep(0.1)
 
 
-def _in_use(why: str) -> Misconfigured:
+def _in_use(reason: str) -> Misconfigured:
     return Misconfigured(
-        f"Nothing was erased: {why}. Stop every service, replica, command and client that uses it, "
-        "then try again."
+        f"Nothing was erased: {reason}. Stop every service, replica, command and client that uses "
+        "it, then try again."
     )
 
 
@@ -169,19 +169,19 @@ def _blind_spots(connection: Connection) -> str:
     if connection.dialect.name not in ("mysql", "mariadb"):
         return ""
     grants = " ".join(connection.execute(text("SHOW GRANTS")).scalars())
-    said = ""
+    advice = ""
     if not re.search(r"\b(PROCESS|ALL PRIVILEGES)\b[^;]*? ON \*\.\*", grants):
-        said += (
+        advice += (
             ". This account does not see other accounts' sessions (it lacks the right PROCESS), so "
             "make sure yourself that no process uses the database with another account"
         )
     size = connection.execute(text("SHOW STATUS LIKE 'wsrep_cluster_size'")).first()
     if size is not None and size[1] not in ("", "0", "1"):
-        said += (
+        advice += (
             ". The server is one of a cluster and does not see the other nodes' clients, so make "
             "sure yourself that no process uses the database there"
         )
-    return said
+    return advice
 
 
 _MYSQL = text(

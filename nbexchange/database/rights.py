@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection, Engine, exc, text
 
-from nbexchange.database.failures import says
+from nbexchange.database.failures import has_code
 from nbexchange.errors import Misconfigured
 
 _DENIED = (
@@ -28,7 +28,7 @@ def rights_to_migrate(engine: Engine) -> Iterator[None]:
     try:
         yield
     except exc.DBAPIError as error:
-        if not says(error.orig, _DENIED):
+        if not has_code(error.orig, _DENIED):
             raise
         with engine.connect() as connection:
             advice = _advice(connection)

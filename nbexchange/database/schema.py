@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, inspect, select, text
 
 from nbexchange.columns import Name
 from nbexchange.database.failures import known_errors
-from nbexchange.database.reset import leave_the_log, locked_tables, refuse_without_code
+from nbexchange.database.reset import leave_wal, locked_tables, refuse_without_code
 from nbexchange.database.rights import rights_to_migrate
 from nbexchange.errors import Misconfigured
 
@@ -33,9 +33,9 @@ LOCK_SECONDS = 3600
 class Schema:
     """Migrations go through an engine of their own, which waits for as long as one takes."""
 
-    def __init__(self, engine: Engine, make_patient: Callable[[], Engine]) -> None:
+    def __init__(self, engine: Engine, make_migration_engine: Callable[[], Engine]) -> None:
         self._engine = engine
-        self._make_patient = make_patient
+        self._make_migration_engine = make_migration_engine
 
     def prepare(
         self,
@@ -75,16 +75,16 @@ class Schema:
         may go on; or `unknown`: made by one that does not, or not by us.
         """
         script = self._script
-        known = {revision.revision for revision in script.walk_revisions()}
+        revisions = {revision.revision for revision in script.walk_revisions()}
         with known_errors(), self._engine.connect() as connection:
-            found = set(MigrationContext.configure(connection).get_current_heads())
-            if not found:
+            heads = set(MigrationContext.configure(connection).get_current_heads())
+            if not heads:
                 return "empty"
-            if found == set(script.get_heads()):
+            if heads == set(script.get_heads()):
                 return "current"
-            if found <= known:
+            if heads <= revisions:
                 return "behind"
-            return "ahead" if _oldest(connection) in known else "unknown"
+            return "ahead" if _oldest(connection) in revisions else "unknown"
 
     def upgrade(self, revision: str = "head") -> None:
         """Bring the schema up to date. Two at once: the second waits and finds nothing to do.
@@ -122,28 +122,28 @@ class Schema:
         self.upgrade()
 
     def _erase(self, code: str) -> None:
-        with self._patient_connection() as connection:
-            leave_the_log(connection)
-            with _alone(connection), locked_tables(connection):
+        with self._migration_connection() as connection:
+            leave_wal(connection)
+            with _exclusively(connection), locked_tables(connection):
                 refuse_without_code(connection, code)
                 _run(command.downgrade, connection, "base")
 
     def _migrate(self, direction: Callable[[Config, str], None], revision: str) -> None:
-        with self._patient_connection() as connection, _alone(connection):
+        with self._migration_connection() as connection, _exclusively(connection):
             _run(direction, connection, revision)
 
     @contextlib.contextmanager
-    def _patient_connection(self) -> Iterator[Connection]:
-        patient = self._make_patient()
+    def _migration_connection(self) -> Iterator[Connection]:
+        engine = self._make_migration_engine()
         try:
             with (
                 known_errors(),
                 rights_to_migrate(self._engine),
-                patient.execution_options(nbexchange_writes=True).connect() as connection,
+                engine.execution_options(nbexchange_writes=True).connect() as connection,
             ):
                 yield connection
         finally:
-            patient.dispose()
+            engine.dispose()
 
 
 def _run(direction: Callable[[Config, str], None], connection: Connection, revision: str) -> None:
@@ -162,7 +162,7 @@ def _oldest(connection: Connection) -> str | None:
 
 
 @contextlib.contextmanager
-def _alone(connection: Connection) -> Iterator[None]:
+def _exclusively(connection: Connection) -> Iterator[None]:
     """A transaction that nobody else's migration runs beside. Whoever dies lets go."""
     dialect = connection.dialect.name
     if dialect in ("mysql", "mariadb"):

@@ -77,5 +77,9 @@ def insert_if_absent(session: Session, table: type[DeclarativeBase], **values: A
 def _unique_key(table: type[DeclarativeBase]) -> UniqueConstraint:
     """The only one besides the primary key."""
     assert isinstance(table.__table__, Table)
-    (key,) = (one for one in table.__table__.constraints if isinstance(one, UniqueConstraint))
+    (key,) = (
+        constraint
+        for constraint in table.__table__.constraints
+        if isinstance(constraint, UniqueConstraint)
+    )
     return key

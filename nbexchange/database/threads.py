@@ -22,17 +22,17 @@ class ServerThreads(Executor):
 
     def __init__(self, number: int, name: str) -> None:
         self._threads = [
-            threading.Thread(target=self._work, name=f"{name}-{one}", daemon=True)
-            for one in range(number)
+            threading.Thread(target=self._work, name=f"{name}-{index}", daemon=True)
+            for index in range(number)
         ]
         self._tasks: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         self._lock = threading.Lock()
-        self._started = self._over = False
+        self._started = self._closed = False
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         future: Future[T] = Future()
         with self._lock:
-            if self._over:
+            if self._closed:
                 raise RuntimeError("the database was closed")
             self._start()
             self._tasks.put((future, functools.partial(fn, *args, **kwargs)))
@@ -47,7 +47,7 @@ class ServerThreads(Executor):
     def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 (Executor's)
         """`wait` has no meaning here."""
         with self._lock:
-            self._over = True
+            self._closed = True
         if cancel_futures:
             self._cancel()
         for _ in self._threads:

@@ -32,7 +32,7 @@ from nbexchange import models
 from nbexchange.errors import StoreFull, TooLarge
 from nbexchange.identity import User
 from nbexchange.storage import CHUNK
-from nbexchange.storage.spool import store_away
+from nbexchange.storage.spool import store_unavailable
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +178,7 @@ class Quotas:
             found = os.statvfs(disk)
         except OSError as error:
             log.error("the disk does not tell its room: %s", error)
-            raise store_away() from error
+            raise store_unavailable() from error
         least = min(self._least_free, found.f_blocks * found.f_frsize // PART_OF_DISK)
         return found.f_bavail * found.f_frsize - least
 

@@ -140,7 +140,7 @@ class Metrics:
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
-        self._room = SharedCall(storage.room, ROOM_SECONDS)
+        self._room = SharedCall(storage.disk_space, ROOM_SECONDS)
         self._page = SharedCall(self._make_page, 0)
         self._most = organisations
         self._organisations: set[int] = set()

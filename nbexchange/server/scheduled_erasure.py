@@ -66,7 +66,7 @@ class ScheduledErasure:
 
     async def erase_all_due(self) -> None:
         try:
-            while (erased := await self._database.write_patiently(_erase_one)) is not None:
+            while (erased := await self._database.write_without_timeout(_erase_one)) is not None:
                 await self._finish(*erased)
         except NbExchangeError as error:
             log.warning("Hidden assignments could not be erased now, and will be later: %s", error)

@@ -28,7 +28,7 @@ read, or expanded."""
 CHUNK = 1024 * 1024
 """Bytes that travel at a time: all that one transfer holds in memory."""
 
-AWAY = 10
+MAX_FAILURES = 10
 """Deletes that fail in a row, after which a store is taken to be away."""
 
 
@@ -120,7 +120,7 @@ class Storage:
         """Remove a blob or an unfinished upload. Harmless when it is gone."""
         raise NotImplementedError
 
-    async def sweep(self, entry: Entry) -> None:
+    async def delete_entry(self, entry: Entry) -> None:
         """Remove what `entries` listed, unless it became something else since: an upload that was
         unfinished then and is committed now stays."""
         raise NotImplementedError
@@ -129,11 +129,11 @@ class Storage:
         """Everything that is stored, in no order."""
         raise NotImplementedError
 
-    async def read_note(self, name: str) -> bytes | None:
-        """What `write_note` kept beside the blobs; None where there is none."""
+    async def read_state(self, name: str) -> bytes | None:
+        """What `write_state` kept beside the blobs; None where there is none."""
         raise NotImplementedError
 
-    async def write_note(self, name: str, content: bytes) -> None:
+    async def write_state(self, name: str, content: bytes) -> None:
         """Keep something small, durably, in place of what it was before. It is no blob, and not
         among `entries`. For commands: all of it is in memory."""
         raise NotImplementedError
@@ -142,7 +142,7 @@ class Storage:
         """Raise Unavailable unless blobs can be written now."""
         raise NotImplementedError
 
-    async def room(self) -> DiskSpace:
+    async def disk_space(self) -> DiskSpace:
         """How full the disk is. Looks at no blob. Raises OSError."""
         raise NotImplementedError
 
@@ -170,6 +170,6 @@ async def delete_all(
         except NbExchangeError:
             left, in_a_row = left + 1, in_a_row + 1
         advance()
-        if in_a_row == AWAY:
+        if in_a_row == MAX_FAILURES:
             return left + len(keys) - number
     return left

@@ -29,7 +29,7 @@ from pathlib import Path
 from nbexchange.storage import CHUNK, Blob, DiskSpace, Entry, Storage, Upload, new_key, unchecked
 from nbexchange.storage.spool import SpooledUpload, Threads, cannot_make, damaged
 
-LOST = "all-files-are-lost"
+ALL_LOST_MARKER = "all-files-are-lost"
 """A file that operators put beside `blobs` where that is empty for good. It lies on the disk, so an
 empty directory in the disk's place does not have it."""
 
@@ -90,7 +90,7 @@ class DiskStorage(Storage):
         for path in (self.path(key), self.uploads / key):
             _remove(path)
 
-    async def sweep(self, entry: Entry) -> None:
+    async def delete_entry(self, entry: Entry) -> None:
         path = self.uploads / entry.key if entry.unfinished else self.path(entry.key)
         await self.threads.work(_remove, path)
 
@@ -102,28 +102,28 @@ class DiskStorage(Storage):
             for entry in await self.threads.work(_entries, directory, unfinished):
                 yield entry
 
-    async def read_note(self, name: str) -> bytes | None:
-        return await self.threads.work(self._read_note, name)
+    async def read_state(self, name: str) -> bytes | None:
+        return await self.threads.work(self._read_state, name)
 
-    def _read_note(self, name: str) -> bytes | None:
+    def _read_state(self, name: str) -> bytes | None:
         try:
             return (self._root / name).read_bytes()
         except FileNotFoundError:
             return None
 
-    async def write_note(self, name: str, content: bytes) -> None:
-        await self.threads.work(self._write_note, name, content)
+    async def write_state(self, name: str, content: bytes) -> None:
+        await self.threads.work(self._write_state, name, content)
 
-    def _write_note(self, name: str, content: bytes) -> None:
-        fresh = self._root / f".{name}.{new_key()}"
+    def _write_state(self, name: str, content: bytes) -> None:
+        temporary = self._root / f".{name}.{new_key()}"
         try:
-            with open(fresh, "xb", opener=_private) as file:
+            with open(temporary, "xb", opener=_private) as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            fresh.rename(self._root / name)
+            temporary.rename(self._root / name)
         finally:
-            fresh.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         _sync_directory(self._root)
 
     async def check(self) -> None:
@@ -135,10 +135,10 @@ class DiskStorage(Storage):
         finally:
             await probe.abort()
 
-    async def room(self) -> DiskSpace:
-        return await self.threads.work(self._room)
+    async def disk_space(self) -> DiskSpace:
+        return await self.threads.work(self._disk_space)
 
-    def _room(self) -> DiskSpace:
+    def _disk_space(self) -> DiskSpace:
         usage = shutil.disk_usage(self.uploads)
         unfinished = [entry.modified.timestamp() for entry in _entries(self.uploads, True)]
         return DiskSpace("files", usage.free, usage.total, min(unfinished, default=None))
@@ -181,7 +181,9 @@ def may_be_absent(root: Path) -> bool:
     """
     try:
         parts = [part for part in _parts(root / "blobs") if part.is_dir()]
-        return not any(any(part.iterdir()) for part in parts) and not (root / LOST).exists()
+        return (
+            not any(any(part.iterdir()) for part in parts) and not (root / ALL_LOST_MARKER).exists()
+        )
     except OSError as error:
         raise cannot_make(root, error) from error
 
@@ -231,11 +233,11 @@ def _read_at(file: io.FileIO, position: int, length: int, hasher: hashlib._Hash 
 
 
 def _entries(directory: Path, unfinished: bool) -> list[Entry]:  # noqa: FBT001
-    found = []
+    entries = []
     for file in directory.iterdir():
         # It may be committed or aborted while we look.
         with contextlib.suppress(FileNotFoundError):
             stat = file.stat()
             modified = datetime.datetime.fromtimestamp(stat.st_mtime, datetime.UTC)
-            found.append(Entry(file.name, stat.st_size, modified, unfinished))
-    return found
+            entries.append(Entry(file.name, stat.st_size, modified, unfinished))
+    return entries

@@ -56,11 +56,11 @@ from nbexchange.storage import CHUNK, Blob, DiskSpace, Entry, Storage, Upload, n
 from nbexchange.storage.spool import (
     SpooledUpload,
     Threads,
-    broken_off,
     cannot_make,
     damaged,
-    store_away,
     store_full,
+    store_unavailable,
+    upload_interrupted,
 )
 
 log = logging.getLogger(__name__)
@@ -155,16 +155,16 @@ class ObjectStorage(Storage):
         hasher = hashlib.sha256() if (start, stop) == (0, blob.size) else None
         position = start
         with _known_errors(blob):
-            found = await self._get(blob, start, stop)
-            if not found.meta["e_tag"]:
+            response = await self._get(blob, start, stop)
+            if not response.meta["e_tag"]:
                 # A page of a proxy, such as a login; every object has an ETag.
                 log.error("the store failed: GET answered 200 without an ETag")
-                raise store_away()
-            if found.meta["size"] != blob.size:
+                raise store_unavailable()
+            if response.meta["size"] != blob.size:
                 raise damaged()
             if start == stop:
                 return
-            async for chunk in found.stream(CHUNK):
+            async for chunk in response.stream(CHUNK):
                 position += len(chunk)
                 if hasher:
                     await self.threads.work(hasher.update, chunk)
@@ -194,28 +194,28 @@ class ObjectStorage(Storage):
                 if not _is_missing(error):
                     raise
 
-    async def sweep(self, entry: Entry) -> None:
+    async def delete_entry(self, entry: Entry) -> None:
         # An upload that is under way is no entry, so nothing became something else.
         await self.delete(entry.key)
 
     async def entries(self) -> AsyncIterator[Entry]:
         with _known_errors():
             async for batch in obstore.list(self.store, "blobs", chunk_size=1000):
-                for found in batch:
-                    key = found["path"].rpartition("/")[2]
-                    yield Entry(key, found["size"], found["last_modified"])
+                for item in batch:
+                    key = item["path"].rpartition("/")[2]
+                    yield Entry(key, item["size"], item["last_modified"])
 
-    async def read_note(self, name: str) -> bytes | None:
+    async def read_state(self, name: str) -> bytes | None:
         with _known_errors():
             try:
-                found = await obstore.get_async(self.store, name)
-                return bytes(await found.bytes_async())
+                response = await obstore.get_async(self.store, name)
+                return bytes(await response.bytes_async())
             except FileNotFoundError as error:
                 if not _is_missing(error):
                     raise
                 return None
 
-    async def write_note(self, name: str, content: bytes) -> None:
+    async def write_state(self, name: str, content: bytes) -> None:
         with _known_errors():
             await obstore.put_async(self.store, name, content, mode="overwrite")
 
@@ -226,7 +226,7 @@ class ObjectStorage(Storage):
             await obstore.put_async(self.store, PROBE, b"nbexchange", mode="overwrite")
         await self._delete(PROBE)
 
-    async def room(self) -> DiskSpace:
+    async def disk_space(self) -> DiskSpace:
         """Of the spool. Its files have no names, so none is left behind."""
         usage = await self.threads.work(shutil.disk_usage, self.spool)
         return DiskSpace("spool", usage.free, usage.total, None)
@@ -260,7 +260,7 @@ class ObjectUpload(SpooledUpload):
         sending = asyncio.ensure_future(self._send(blob))
         try:
             await asyncio.shield(sending)
-        except _NotOurs:
+        except _KeyTaken:
             raise
         except BaseException:
             # Also when we are cancelled: a multipart upload that nobody ends stays in the bucket.
@@ -269,7 +269,7 @@ class ObjectUpload(SpooledUpload):
             self._storage.forget(self._key)
             raise
         finally:
-            self._over = True
+            self._closed = True
             await self._threads.work(self.close)
 
     async def _send(self, blob: Blob) -> None:
@@ -296,7 +296,7 @@ class ObjectUpload(SpooledUpload):
             async for _ in self._storage.read(blob):
                 pass
         except Damaged as error:
-            raise _NotOurs("there is another file of that name; send yours again") from error
+            raise _KeyTaken("there is another file of that name; send yours again") from error
 
     async def _send_parts(self, blob: Blob) -> None:
         await obstore.put_async(
@@ -307,16 +307,16 @@ class ObjectUpload(SpooledUpload):
             chunk_size=PART,
             max_concurrency=PARTS_AT_A_TIME,
         )
-        found = await obstore.head_async(self._storage.store, self._path)
-        if found["size"] != blob.size:
-            log.error("the store has %d of %d bytes of %s", found["size"], blob.size, blob.key)
-            raise store_away()
+        stored = await obstore.head_async(self._storage.store, self._path)
+        if stored["size"] != blob.size:
+            log.error("the store has %d of %d bytes of %s", stored["size"], blob.size, blob.key)
+            raise store_unavailable()
 
     async def _pieces(self, size: int) -> AsyncIterator[bytes]:
         for position in range(0, size, CHUNK):
             piece = await self._piece(position, CHUNK)
             if self._aborted or len(piece) != min(CHUNK, size - position):
-                raise broken_off()
+                raise upload_interrupted()
             yield piece
 
     async def _piece(self, position: int, length: int) -> bytes:
@@ -324,7 +324,7 @@ class ObjectUpload(SpooledUpload):
         return await self._threads.work(os.pread, self._file.fileno(), length, position)
 
 
-class _NotOurs(Unavailable):
+class _KeyTaken(Unavailable):
     """Somebody else's object has our key, so it must stay."""
 
 
@@ -339,7 +339,7 @@ def _store_at(url: str, options: Mapping[str, Any]) -> ObjectStore:
     if os.environ.get("AWS_ALLOW_HTTP", "").lower() == "true":
         # The library does not ask for it where it is given other options of the client.
         client.setdefault("allow_http", True)
-    _judge_url(url)
+    _check_url(url)
     try:
         return from_url(url, config=config, client_options=client, retry_config=RETRY)  # type: ignore[call-overload,no-any-return] # the scheme decides which options there are
     except UnknownConfigurationKeyError as error:
@@ -348,12 +348,12 @@ def _store_at(url: str, options: Mapping[str, Any]) -> ObjectStore:
         ) from None
     except (BaseError, TypeError, ValueError, OSError) as error:
         raise Misconfigured(
-            f"storage_url and storage_options make no store: {_said(error)}; obstore's "
+            f"storage_url and storage_options make no store: {_safe_details(error)}; obstore's "
             "documentation says what the options may be"
         ) from None
 
 
-def _judge_url(url: str) -> None:
+def _check_url(url: str) -> None:
     """Nothing of it is quoted, for people put credentials there."""
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES or not parts.netloc:
@@ -387,14 +387,14 @@ def _known_errors(blob: Blob | None = None) -> Iterator[None]:
 def _translated(error: Exception, blob: Blob | None) -> NbExchangeError:
     if blob is not None and _is_missing(error):
         return damaged()
-    said = _said(error)
-    if _FULL.search(said):
-        log.error("the store is full: %s", said)
+    details = _safe_details(error)
+    if _FULL.search(details):
+        log.error("the store is full: %s", details)
         return store_full()
-    if _REFUSED.search(said):
-        said += "; look at its credentials, and at what they may do in the bucket"
-    log.error("the store failed: %s", said)
-    return store_away()
+    if _REFUSED.search(details):
+        details += "; look at its credentials, and at what they may do in the bucket"
+    log.error("the store failed: %s", details)
+    return store_unavailable()
 
 
 def _is_missing(error: Exception) -> bool:
@@ -405,22 +405,22 @@ def _is_missing(error: Exception) -> bool:
     )
 
 
-def _said(error: Exception) -> str:
+def _safe_details(error: Exception) -> str:
     """What may be told: never a URL's query or the store's own words, which quote the request."""
     text = str(error)
-    facts = [_first(fact, text) for fact in _FACTS]
-    return " ".join([type(error).__name__, *dict.fromkeys(filter(None, facts))])
+    details = [_first(pattern, text) for pattern in _DETAILS]
+    return " ".join([type(error).__name__, *dict.fromkeys(filter(None, details))])
 
 
 def _first(pattern: re.Pattern[str], text: object) -> str:
-    found = pattern.search(str(text))
-    return found[1] if found else ""
+    match = pattern.search(str(text))
+    return match[1] if match else ""
 
 
 _MISSING = re.compile("<Code>(NoSuchKey|BlobNotFound|InvalidRange)</Code>")
 _FULL = re.compile(r"\b(QuotaExceeded|XMinioStorageFull|507)\b")
 _REFUSED = re.compile("401 Unauthorized|403 Forbidden")
-_FACTS = [
+_DETAILS = [
     re.compile(pattern)
     for pattern in (
         r"\bsource: ([A-Z]\w+)",

@@ -37,7 +37,7 @@ T = TypeVar("T")
 READ_SIZE = 128 * 1024
 """Bytes that a check reads at a time, and holds while it waits for its next slice."""
 
-ALL_GATHERED = 64 * CHUNK
+MAX_GATHERED = 64 * CHUNK
 """Bytes that all uploads together gather in memory: who holds many open takes no more."""
 
 THREADS = 8
@@ -74,25 +74,25 @@ class Threads:
         self._storing_large = ThreadPoolExecutor(THREADS, "store-large")
 
     async def work(self, function: Callable[..., T], *args: object) -> T:
-        return await _in(self._working, function, *args)
+        return await _run_in(self._working, function, *args)
 
     @property
     def piece(self) -> int:
         """Bytes that one upload gathers before they are written: a chunk, or less among many."""
-        return min(CHUNK, ALL_GATHERED // max(1, len(self.gathering)))
+        return min(CHUNK, MAX_GATHERED // max(1, len(self.gathering)))
 
     async def make_durable(self, size: int, function: Callable[[], T]) -> T:
         """Do it for a file of that size."""
-        return await _in(self._storing_large if size >= LARGE else self._working, function)
+        return await _run_in(self._storing_large if size >= LARGE else self._working, function)
 
     async def check(self, steps: Steps[T]) -> T:
         """Go to the end, a slice at a time: the first among the quick ones, and what is left of a
         long one in line with other long ones. So none of them keeps a thread to itself."""
         check = _Check(steps)
         pool = self._checking
-        while not await _in(pool, check.go_on):
+        while not await _run_in(pool, check.run_slice):
             pool = self._checking_long
-        return check.found
+        return check.result
 
     def close(self) -> None:
         for pool in (
@@ -105,26 +105,26 @@ class Threads:
 
 
 class _Check(Generic[T]):
-    """A check under way, in whatever thread. `found` is there when `go_on` has returned True."""
+    """A check that may go on in another thread. `result` is set when `run_slice` returns True."""
 
-    found: T
+    result: T
 
     def __init__(self, steps: Steps[T]) -> None:
         self._steps = steps
         self._seconds = 0.0
         self._size = 0
 
-    def go_on(self) -> bool:
+    def run_slice(self) -> bool:
         """For one slice; True at the end. Raises what the check raises."""
-        begun = time.thread_time()
+        started = time.thread_time()
         end = time.monotonic() + SLICE_SECONDS
         try:
             while time.monotonic() < end:
                 self._size += next(self._steps)
         except StopIteration as done:
-            self.found = done.value
+            self.result = done.value
             return True
-        self._seconds += time.thread_time() - begun
+        self._seconds += time.thread_time() - started
         if self._seconds > CHECK_SECONDS + self._size / CHECK_RATE:
             raise BadArchive(
                 "checking the archive takes too long; leave out large files and send it again"
@@ -147,10 +147,10 @@ class SpooledUpload(Upload):
         self._hasher = hashlib.sha256()
         self._size = 0
         self._blob: Blob | None = None
-        self._over = self._aborted = False
+        self._closed = self._aborted = False
         threads.gathering.add(self)
         # A connection may break, and abort, while a thread still writes.
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     # -- for a back-end
 
@@ -173,36 +173,36 @@ class SpooledUpload(Upload):
             # The next chunk arrives while this one is hashed and written.
             await self._flushed()
             if self._aborted:
-                raise broken_off()
+                raise upload_interrupted()
             full, self._waiting = self._waiting, bytearray()
             self._flushing = asyncio.ensure_future(self._flush_in_turn(full))
 
     async def seal(self, check: Callable[[Blob, BinaryIO], Steps[T]]) -> T:
         await self._flushed()
-        async with self._turn:
+        async with self._lock:
             blob = await self._threads.work(self._finish)
-            found: T = await self._threads.check(self._check(check, blob))
+            result: T = await self._threads.check(self._check(check, blob))
             self._blob = blob
-            return found
+            return result
 
     async def commit(self) -> None:
-        async with self._turn:
-            if self._over or self._blob is None:
-                raise broken_off()
+        async with self._lock:
+            if self._closed or self._blob is None:
+                raise upload_interrupted()
             await self.store(self._blob)
 
     async def abort(self) -> None:
         self._aborted = True
         with contextlib.suppress(NbExchangeError):
             await self._flushed()
-        async with self._turn:
-            if not self._over:
+        async with self._lock:
+            if not self._closed:
                 await self._threads.work(self._abort)
 
     # -- how
 
     async def _flush_in_turn(self, chunk: bytearray) -> None:
-        async with self._turn:
+        async with self._lock:
             await self._threads.work(self._flush, chunk)
 
     async def _flushed(self) -> None:
@@ -212,8 +212,8 @@ class SpooledUpload(Upload):
             await flushing
 
     def _flush(self, chunk: bytearray) -> None:
-        if self._over:
-            raise broken_off()
+        if self._closed:
+            raise upload_interrupted()
         if self._file is None:
             self._file = self.make_file()
         self._count(chunk)
@@ -226,7 +226,7 @@ class SpooledUpload(Upload):
         self._size += len(chunk)
 
     def _finish(self) -> Blob:
-        if self._file is None and self.in_memory and not self._over:
+        if self._file is None and self.in_memory and not self._closed:
             self._count(self._waiting)
         else:
             self._flush(self._waiting)
@@ -245,7 +245,7 @@ class SpooledUpload(Upload):
 
     def close(self) -> None:
         """Let go of what was gathered; nothing can be done with this upload any more."""
-        self._over = True
+        self._closed = True
         self._threads.gathering.discard(self)
         self._waiting = bytearray()
         if self._file is not None:
@@ -259,7 +259,7 @@ def cannot_make(root: Path, error: OSError) -> Misconfigured:
     )
 
 
-def broken_off() -> Unavailable:
+def upload_interrupted() -> Unavailable:
     return Unavailable("the upload was broken off; send it again")
 
 
@@ -283,13 +283,13 @@ def file_too_large() -> TooLarge:
     )
 
 
-def store_away() -> Unavailable:
+def store_unavailable() -> Unavailable:
     return Unavailable("the exchange's store is away for now; try again soon")
 
 
-async def _in(pool: ThreadPoolExecutor, function: Callable[..., T], *args: object) -> T:
-    known: Callable[[], T] = functools.partial(_known_errors, function, *args)
-    return await asyncio.get_running_loop().run_in_executor(pool, known)
+async def _run_in(pool: ThreadPoolExecutor, function: Callable[..., T], *args: object) -> T:
+    call: Callable[[], T] = functools.partial(_known_errors, function, *args)
+    return await asyncio.get_running_loop().run_in_executor(pool, call)
 
 
 def _known_errors(function: Callable[..., T], *args: object) -> T:
@@ -301,4 +301,4 @@ def _known_errors(function: Callable[..., T], *args: object) -> T:
         log.error("the store failed: %s", error)
         if error.errno == errno.EFBIG:
             raise file_too_large() from error
-        raise (store_full() if error.errno in _NO_SPACE else store_away()) from error
+        raise (store_full() if error.errno in _NO_SPACE else store_unavailable()) from error
