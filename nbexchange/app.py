@@ -52,7 +52,7 @@ from nbexchange.database import Database
 from nbexchange.errors import Misconfigured, NbExchangeError
 from nbexchange.exchange.commitments import Commitments
 from nbexchange.exchange.quotas import Quota, Quotas
-from nbexchange.exchange.upkeep.inventory import how_many, owns_any
+from nbexchange.exchange.upkeep.inventory import count_rows, owns_any
 from nbexchange.handlers import machine_paths, rules
 from nbexchange.handlers.auth.jupyterhub import JupyterHubUserHandler
 from nbexchange.handlers.auth.token_file import TokenFileUserHandler
@@ -573,7 +573,7 @@ class NbExchange(Application):
         if self.storage_url or not database.read_now(owns_any) or not may_be_absent(directory):
             return
         # Asked again, last: somebody may have erased all of them since.
-        if known := database.read_now(how_many):
+        if known := database.read_now(count_rows):
             raise Misconfigured(
                 f"the database knows {known:,} files, and there is not one in {directory}/blobs; "
                 "is its disk mounted? Mount it, or correct base_storage_location. If the files "

@@ -290,7 +290,7 @@ def test_a_number_that_another_course_got_meanwhile_exports_nothing_of_it(used: 
             batches = (export_queries.submissions, export_queries.releases, export_queries.events)
             lists = (export_queries.assignments, export_queries.people)
             return [
-                database.read_now(export_queries.how_many, course),
+                database.read_now(export_queries.count_rows, course),
                 *(len(database.read_now(verb, course, 0)) for verb in batches),
                 *(len(database.read_now(verb, course)) for verb in lists),
             ]

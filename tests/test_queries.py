@@ -68,7 +68,7 @@ def terms(
 ) -> Iterator[dict[float, Database]]:
     """By scale."""
     made = {scale: tmp_path_factory.mktemp("term") for scale in (FEW, MANY)}
-    urls = {scale: databases.create(request.param, place) for scale, place in made.items()}
+    urls = {scale: databases.create(request.param, member) for scale, member in made.items()}
     opened = {scale: Database(url) for scale, url in urls.items()}
     for scale, database in opened.items():
         database.schema.upgrade()
@@ -187,7 +187,7 @@ def release_feedback(target_of: Callable[[models.Submission], Target]) -> Callab
 def fetch_feedback(user: User) -> Callable[[Session], Any]:
     def ask(session: Session) -> Any:
         assert feedback.fetch_feedback(session, user, *PS1)
-        feedback.note_fetch(session, user, *PS1)
+        feedback.record_fetch(session, user, *PS1)
 
     return ask
 
@@ -349,7 +349,7 @@ QUESTIONS = [
     Question(
         Verb.FETCH_FEEDBACK,
         "what a long fetch_feedback writes",
-        lambda s: feedback.note_fetch(s, EVE, *PS1),
+        lambda s: feedback.record_fetch(s, EVE, *PS1),
     ),
     Question(Verb.HISTORY, "history", page_of_history(ADA, "physics")),
     Question(Verb.HISTORY, "history of all courses", page_of_history(ADA, None)),

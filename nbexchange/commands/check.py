@@ -14,11 +14,11 @@ from traitlets import Bool, Unicode
 
 from nbexchange.commands.base import Command, refuse_absence
 from nbexchange.commands.expected import Expected, Owner, lines
-from nbexchange.commands.orphaned_blobs import OLD, litter
+from nbexchange.commands.orphaned_blobs import ORPHAN_HOURS, orphaned_blobs
 from nbexchange.database import Database, clock
 from nbexchange.errors import Damaged, Malformed, Unavailable
 from nbexchange.exchange.keys import known_keys
-from nbexchange.exchange.upkeep.inventory import Owned, Position, how_many, owned_blobs
+from nbexchange.exchange.upkeep.inventory import Owned, Position, count_rows, owned_blobs
 from nbexchange.progress import Progress
 from nbexchange.storage import Storage
 from nbexchange.timestamps import to_text
@@ -66,7 +66,7 @@ class Check(Command):
 
     def run(self) -> None:
         if self.repair_report is not None:
-            writable(self.repair_report)
+            check_writable(self.repair_report)
         with self.parts() as (database, storage):
             is_fine = asyncio.run(self._check(database, storage))
         if not is_fine:
@@ -74,41 +74,42 @@ class Check(Command):
 
     async def _check(self, database: Database, storage: Storage) -> bool:
         expected = await Expected.load(storage)
-        seen = Expected(await database.read(clock))
-        looked, harmed = await self._look(database, storage, seen)
-        print(f"{looked} files looked at, {len(harmed)} missing or damaged.")
+        current = Expected(await database.read(clock))
+        checked, corrupt = await self._look(database, storage, current)
+        print(f"{checked} files looked at, {len(corrupt)} missing or damaged.")
         gone = await expected.gone(database) if expected is not None else {}
         if expected is not None and gone:
-            _tell_gone(gone, expected, forget=self.forget_gone)
+            _print_gone(gone, expected, forget=self.forget_gone)
         if not gone or self.forget_gone:
-            await seen.save(storage)
+            await current.save(storage)
         orphans = await _orphans(database, storage)
-        is_strange = _tell_orphans(orphans, looked)
+        is_wrong_database = _print_orphans(orphans, checked)
         if self.repair_report is not None:
-            report = await _report(storage, looked, harmed, gone, orphans)
+            report = await _report(storage, checked, corrupt, gone, orphans)
             write_report(self.repair_report, report)
-        return not harmed and not is_strange and (not gone or self.forget_gone)
+        return not corrupt and not is_wrong_database and (not gone or self.forget_gone)
 
     async def _look(
-        self, database: Database, storage: Storage, seen: Expected
+        self, database: Database, storage: Storage, current: Expected
     ) -> tuple[int, list[Owned]]:
-        looked, harmed = 0, []
+        checked, corrupt = 0, []
         position: Position | None = Position()
-        with Progress("Looking at files", await database.read(how_many)) as progress:
+        with Progress("Looking at files", await database.read(count_rows)) as progress:
             while position is not None:
-                owned, position = await database.read(owned_blobs, position)
-                for one in owned:
-                    seen.add(one)
-                    if not await self._is_whole(storage, one) and await _is_known(database, one):
-                        harmed.append(one)
-                        progress.print(f"HARMED: {one}: file {one.blob.key}")
+                batch, position = await database.read(owned_blobs, position)
+                for owned in batch:
+                    current.add(owned)
+                    is_whole = await self._is_whole(storage, owned)
+                    if not is_whole and await _is_still_owned(database, owned):
+                        corrupt.append(owned)
+                        progress.print(f"HARMED: {owned}: file {owned.blob.key}")
                     progress.advance()
-                looked += len(owned)
-        return looked, harmed
+                checked += len(batch)
+        return checked, corrupt
 
-    async def _is_whole(self, storage: Storage, one: Owned) -> bool:
+    async def _is_whole(self, storage: Storage, owned: Owned) -> bool:
         try:
-            async for _ in storage.read(one.blob, 0, 0 if self.quick else None):
+            async for _ in storage.read(owned.blob, 0, 0 if self.quick else None):
                 pass
         except Damaged:
             return False
@@ -118,12 +119,12 @@ class Check(Command):
         return True
 
 
-async def _is_known(database: Database, one: Owned) -> bool:
+async def _is_still_owned(database: Database, owned: Owned) -> bool:
     """False when it was erased while we looked."""
-    return bool(await database.read(known_keys, [one.blob.key]))
+    return bool(await database.read(known_keys, [owned.blob.key]))
 
 
-def writable(file: str) -> None:
+def check_writable(file: str) -> None:
     """Raise Malformed unless a report can be written there: hours of work would be lost."""
     try:
         with Path(file).open("a", encoding="utf-8"):
@@ -138,7 +139,7 @@ def write_report(file: str, report: Any) -> None:
     Path(file).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
-def _tell_gone(gone: Mapping[Owner, int], expected: Expected, *, forget: bool) -> None:
+def _print_gone(gone: Mapping[Owner, int], expected: Expected, *, forget: bool) -> None:
     for line in lines(gone, expected.seen_at):
         print(line)
     print(
@@ -162,85 +163,85 @@ class Orphans(NamedTuple):
 
 async def _orphans(database: Database, storage: Storage) -> Orphans:
     files = size = young = finished = 0
-    youngest = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=OLD)
+    youngest = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=ORPHAN_HOURS)
     with Progress("Looking for files without a row") as progress:
-        async for entry in litter(database, storage, 0, progress):
+        async for entry in orphaned_blobs(database, storage, 0, progress):
             files, size = files + 1, size + entry.size
             young += entry.modified > youngest
             finished += not entry.unfinished
     return Orphans(files, size, young, finished)
 
 
-def _tell_orphans(orphans: Orphans, looked: int) -> bool:
+def _print_orphans(orphans: Orphans, checked: int) -> bool:
     """Whether none of the files is known, so that it is a wrong or an erased database."""
     if orphans.files:
         young = f" (that of {orphans.young:,} may still come)" if orphans.young else ""
         print(f"{orphans.files:,} files of {orphans.size:,} bytes have no row{young}.")
-    is_strange = bool(orphans.finished and not looked)
-    if is_strange:
+    is_wrong_database = bool(orphans.finished and not checked)
+    if is_wrong_database:
         print(
             "The database knows none of the files in the store. Is it the right one (db_url), or "
             "was it reset? Restore it from a backup, and delete no file before."
         )
-    return is_strange
+    return is_wrong_database
 
 
 async def _report(
     storage: Storage,
-    looked: int,
-    harmed: Sequence[Owned],
+    checked: int,
+    corrupt: Sequence[Owned],
     gone: Mapping[Owner, int],
     orphans: Orphans,
 ) -> dict[str, Any]:
-    sizes = await _sizes(storage, harmed)
+    sizes = await _sizes(storage, corrupt)
     return {
-        "looked_at": looked,
-        "harmed": [_repair(storage, one, sizes.get(one.blob.key)) for one in harmed],
+        "looked_at": checked,
+        "harmed": [_repair(storage, owned, sizes.get(owned.blob.key)) for owned in corrupt],
         "gone": [{**owner._asdict(), "rows": number} for owner, number in gone.items()],
         "litter": {"files": orphans.files, "bytes": orphans.size},
     }
 
 
-async def _sizes(storage: Storage, harmed: Sequence[Owned]) -> dict[str, int]:
+async def _sizes(storage: Storage, corrupt: Sequence[Owned]) -> dict[str, int]:
     """What the store has of them."""
-    wanted = {one.blob.key for one in harmed}
+    wanted = {owned.blob.key for owned in corrupt}
     if not wanted:
         return {}
     with Progress("Looking for what is missing") as progress:
-        found = {}
+        sizes = {}
         async for entry in storage.entries():
             progress.advance()
             if entry.key in wanted and not entry.unfinished:
-                found[entry.key] = entry.size
-    return found
+                sizes[entry.key] = entry.size
+    return sizes
 
 
-def _repair(storage: Storage, one: Owned, found_size: int | None) -> dict[str, Any]:
+def _repair(storage: Storage, owned: Owned, actual_size: int | None) -> dict[str, Any]:
     return {
-        "what": one.kind,
-        "organisation": one.org_id,
-        "course_id": one.course_id,
-        "assignment_id": one.assignment_id,
-        "person": one.person,
-        "timestamp": to_text(one.timestamp),
-        "id": one.token,
-        "notebook_id": one.part,
-        "version": one.version,
-        "key": one.blob.key,
-        "sha256": one.blob.sha256,
-        "size": one.blob.size,
-        "place": str(storage.path(one.blob.key)),
-        "state": _state(one, found_size),
-        "found_size": found_size,
+        "what": owned.kind,
+        "organisation": owned.org_id,
+        "course_id": owned.course_id,
+        "assignment_id": owned.assignment_id,
+        "person": owned.person,
+        "timestamp": to_text(owned.timestamp),
+        "id": owned.token,
+        "notebook_id": owned.part,
+        "version": owned.version,
+        "key": owned.blob.key,
+        "sha256": owned.blob.sha256,
+        "size": owned.blob.size,
+        "place": str(storage.path(owned.blob.key)),
+        "state": _state(owned, actual_size),
+        "found_size": actual_size,
         "what_to_do": [
-            f"restore the file named {one.blob.key} from a backup to this place",
+            f"restore the file named {owned.blob.key} from a backup to this place",
             "or put any file there that has this sha256, whatever its name is in the backup",
-            f"else {ADVICE[one.kind]}",
+            f"else {ADVICE[owned.kind]}",
         ],
     }
 
 
-def _state(one: Owned, found_size: int | None) -> str:
-    if found_size is None:
+def _state(owned: Owned, actual_size: int | None) -> str:
+    if actual_size is None:
         return "missing"
-    return "wrong size" if found_size != one.blob.size else "wrong bytes"
+    return "wrong size" if actual_size != owned.blob.size else "wrong bytes"

@@ -106,8 +106,8 @@ class Demo(Command):
         if importlib.util.find_spec("nbgrader") is None:
             raise Misconfigured("nbgrader is missing: install nbexchange with its extra [plugin]")
         started = datetime.datetime.now().astimezone()
-        self.place = Path(self.directory).absolute() / started.strftime("%Y-%m-%d-%H%M%S")
-        self.place.mkdir(parents=True)
+        self.folder = Path(self.directory).absolute() / started.strftime("%Y-%m-%d-%H%M%S")
+        self.folder.mkdir(parents=True)
         self.assignment_id = f"demo-{started:%Y%m%d-%H%M%S}" if self.url else "ps1"
         self._step = 0
         with self._service() as (url, people_file):
@@ -123,7 +123,7 @@ class Demo(Command):
         if self.url:
             yield self.url.rstrip("/"), Path(self.people)
             return
-        people_file = self.place / "people.json"
+        people_file = self.folder / "people.json"
         roles = {INSTRUCTOR: "Instructor"} | dict.fromkeys(ANSWERS, "Student")
         people_file.write_text(
             json.dumps(
@@ -140,19 +140,19 @@ class Demo(Command):
             )
         )
         people_file.chmod(0o600)
-        with _own_service(self.place, people_file) as url:
+        with _own_service(self.folder, people_file) as url:
             self._say(f"A service runs at {url}")
             yield url, people_file
 
     def _people(self, people_file: Path) -> tuple[DemoPerson, list[DemoPerson]]:
         try:
-            known = parse_people(people_file.read_bytes())
+            people_by_token = parse_people(people_file.read_bytes())
         except (OSError, InvalidPeople) as error:
             raise Misconfigured(
                 f"--url needs --people with the token file of that service ({error})"
             ) from None
         roles: dict[str, list[DemoPerson]] = {"instructor": [], "student": []}
-        for token, person in known.items():
+        for token, person in people_by_token.items():
             courses = person.get("courses") or {person.get("course_id"): person.get("course_role")}
             role = courses.get(self.course_id)
             role = role.get("role") if isinstance(role, dict) else role
@@ -167,7 +167,7 @@ class Demo(Command):
         return roles["instructor"][0], roles["student"][: len(ANSWERS)]
 
     def _person(self, name: str, token: str) -> DemoPerson:
-        home = self.place / "homes" / name
+        home = self.folder / "homes" / name
         home.mkdir(parents=True)
         config = NBGRADER_CONFIG.format(course_id=self.course_id)
         (home / "nbgrader_config.py").write_text(config)
@@ -244,14 +244,14 @@ class Demo(Command):
         self._say("Who has what")
         print(f"\n   {'student':<10} {'official time':<31} {'files':>5}  {'score':<12} feedback")
         for row in results:
-            feedback = row.feedback.relative_to(self.place)
+            feedback = row.feedback.relative_to(self.folder)
             print(
                 f"   {row.student:<10} {row.timestamp:<31} {row.files:>5}  {row.score:<12} "
                 f"{feedback}"
             )
-        collected = (instructor.home / "submitted").relative_to(self.place)
+        collected = (instructor.home / "submitted").relative_to(self.folder)
         print(f"\n   Collected by {instructor.name}: {collected}")
-        print(f"   All files are in {self.place}")
+        print(f"   All files are in {self.folder}")
         print("\nEvery byte and all feedback arrived.")
 
     def _nbgrader(self, person: DemoPerson, *words: str) -> str:
@@ -293,14 +293,14 @@ class Demo(Command):
 
 
 @contextlib.contextmanager
-def _own_service(place: Path, people_file: Path) -> Iterator[str]:
+def _own_service(folder: Path, people_file: Path) -> Iterator[str]:
     """A service in a process of its own, on a free port; gives its address."""
     options = [
         "--NbExchange.ip=127.0.0.1",
         "--NbExchange.port=0",
         "--NbExchange.user_plugin_class=nbexchange.handlers.auth.token_file.TokenFileUserHandler",
         f"--TokenFileUserHandler.path={people_file}",
-        f"--NbExchange.base_storage_location={place / 'data'}",
+        f"--NbExchange.base_storage_location={folder / 'data'}",
     ]
     process = subprocess.Popen(
         [sys.executable, "-m", "nbexchange", *options],
@@ -310,24 +310,24 @@ def _own_service(place: Path, people_file: Path) -> Iterator[str]:
         env={**os.environ, "NBEX_DB_URL": ""},
     )
     assert process.stderr is not None
-    with process.stderr as said, (place / "service.log").open("w") as log:
+    with process.stderr as output, (folder / "service.log").open("w") as log:
         try:
-            port = _announced_port(said)
+            port = _announced_port(output)
             # Somebody has to read the pipe, or the service waits when it is full.
-            threading.Thread(target=shutil.copyfileobj, args=(said, log), daemon=True).start()
+            threading.Thread(target=shutil.copyfileobj, args=(output, log), daemon=True).start()
             yield f"http://127.0.0.1:{port}/services/nbexchange"
         finally:
             process.terminate()
             process.wait()
 
 
-def _announced_port(said: IO[str]) -> str:
+def _announced_port(output: IO[str]) -> str:
     lines = []
-    for line in said:
+    for line in output:
         lines.append(line)
-        found = re.search(r"on port (\d+)/", line)
-        if found:
-            return found[1]
+        match = re.search(r"on port (\d+)/", line)
+        if match:
+            return match[1]
     raise DemoFailed("the service did not start:\n" + "".join(lines))
 
 

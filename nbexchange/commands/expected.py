@@ -21,7 +21,7 @@ from nbexchange.exchange.upkeep.purging import purges
 from nbexchange.storage import Storage
 from nbexchange.timestamps import minute
 
-NOTE = "last-check"
+STATE_FILE = "last-check"
 KEY_LENGTH = 32
 PLURALS = {"release": "releases", "submission": "submissions", "feedback": "feedback"}
 
@@ -36,8 +36,8 @@ class Owner(NamedTuple):
     person: str
 
     @classmethod
-    def of(cls, one: Owned) -> Owner:
-        return cls(one.org_id, one.course_id, one.assignment_id, one.kind, one.person)
+    def of(cls, owned: Owned) -> Owner:
+        return cls(owned.org_id, owned.course_id, owned.assignment_id, owned.kind, owned.person)
 
     def was_purged(self, records: Sequence[PurgeRecord]) -> bool:
         student = None if self.kind == "release" else self.person
@@ -55,35 +55,35 @@ class Expected:
         """By the database's clock, when the check began."""
         self._keys: dict[Owner, list[str]] = defaultdict(list)
 
-    def add(self, one: Owned) -> None:
-        if not one.stands_in:
-            self._keys[Owner.of(one)].append(one.blob.key)
+    def add(self, owned: Owned) -> None:
+        if not owned.stands_in:
+            self._keys[Owner.of(owned)].append(owned.blob.key)
 
     @classmethod
     async def load(cls, storage: Storage) -> Expected | None:
         """None before the first check. Raises Misconfigured for what is not ours."""
-        content = await storage.read_state(NOTE)
+        content = await storage.read_state(STATE_FILE)
         if content is None:
             return None
         try:
-            found = json.loads(gzip.decompress(content))
-            expected = cls(datetime.datetime.fromisoformat(found["seen_at"]))
-            for *owner, keys in found["rows"]:
+            saved = json.loads(gzip.decompress(content))
+            expected = cls(datetime.datetime.fromisoformat(saved["seen_at"]))
+            for *owner, keys in saved["rows"]:
                 expected._keys[Owner(*owner)] = [
                     keys[start : start + KEY_LENGTH] for start in range(0, len(keys), KEY_LENGTH)
                 ]
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
             raise Misconfigured(
-                f"The file {NOTE} of the store cannot be read ({type(error).__name__}), so it is "
-                "not known which rows the last check saw. Restore it from a backup, or delete it "
-                "to begin again."
+                f"The file {STATE_FILE} of the store cannot be read ({type(error).__name__}), so "
+                "the rows that the last check saw are not known. Restore it from a backup, or "
+                "delete it to begin again."
             ) from error
         return expected
 
     async def save(self, storage: Storage) -> None:
         rows = [[*owner, "".join(keys)] for owner, keys in self._keys.items()]
         content = json.dumps({"seen_at": self.seen_at.isoformat(), "rows": rows})
-        await storage.write_state(NOTE, gzip.compress(content.encode(), 6))
+        await storage.write_state(STATE_FILE, gzip.compress(content.encode(), 6))
 
     async def gone(self, database: Database) -> Counter[Owner]:
         """How many of whose rows are not there any more, without those that were purged since."""
@@ -94,19 +94,19 @@ class Expected:
         ]
         gone: Counter[Owner] = Counter()
         for owner, keys in self._keys.items():
-            missing = len(keys) - await _how_many_known(database, keys)
+            missing = len(keys) - await _count_existing(database, keys)
             if missing and not owner.was_purged(records):
                 gone[owner] += missing
         return gone
 
 
-async def _how_many_known(database: Database, keys: Sequence[str]) -> int:
-    known = 0
+async def _count_existing(database: Database, keys: Sequence[str]) -> int:
+    number = 0
     for start in range(0, len(keys), BATCH):
         batch = keys[start : start + BATCH]
-        found = await database.read(known_keys, batch)
-        known += sum(key in found for key in batch)
-    return known
+        saved = await database.read(known_keys, batch)
+        number += sum(key in saved for key in batch)
+    return number
 
 
 def lines(gone: Mapping[Owner, int], seen_at: datetime.datetime) -> list[str]:

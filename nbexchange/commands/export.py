@@ -80,20 +80,20 @@ class Export(CourseCommand):
         destination = self._destination()
         scope = Scope(self.org_id, self.course_id)
         with self.parts() as (database, storage):
-            found = database.read_now(export_queries.courses, scope)
-            with _appearing(destination) as folder:
+            courses = database.read_now(export_queries.courses, scope)
+            with _published_when_complete(destination) as folder:
                 exporter = _Exporter(database, storage, self.org_id, self.limits)
-                problems = asyncio.run(exporter.export(found, folder))
-        print(f"{len(found)} courses are in {destination}.")
+                problems = asyncio.run(exporter.export(courses, folder))
+        print(f"{len(courses)} courses are in {destination}.")
         if problems:
             print(f"{problems} files are damaged or cannot be unpacked; they are named above.")
             sys.exit(1)
 
     def _destination(self) -> Path:
-        places = [*self.extra_args, *filter(None, [self.to])]
-        if len(places) != 1:
+        folders = [*self.extra_args, *filter(None, [self.to])]
+        if len(folders) != 1:
             raise Malformed("say where to export to: nbexchange export FOLDER --course=...")
-        destination = Path(places[0]).absolute()
+        destination = Path(folders[0]).absolute()
         if os.path.lexists(destination):
             raise Malformed(f"{destination} is there already; name a folder that is not")
         if not destination.parent.is_dir():
@@ -102,7 +102,7 @@ class Export(CourseCommand):
 
 
 @contextlib.contextmanager
-def _appearing(destination: Path) -> Iterator[Path]:
+def _published_when_complete(destination: Path) -> Iterator[Path]:
     """A folder for the operator's eyes only, which becomes `destination` when all went well."""
     try:
         with temporary_folder(destination.parent) as workshop:
@@ -119,10 +119,10 @@ def _appearing(destination: Path) -> Iterator[Path]:
 
 def _make_durable(folder: Path) -> None:
     """People purge a course as soon as its export is there, so it has to outlive a power cut."""
-    for place, _, files in os.walk(folder):
+    for directory, _, files in os.walk(folder):
         for name in files:
-            _sync(Path(place, name))
-        _sync(Path(place))
+            _sync(Path(directory, name))
+        _sync(Path(directory))
 
 
 def _move(folder: Path, destination: Path) -> None:
@@ -152,7 +152,7 @@ class _Exporter:
     async def export(self, courses: Sequence[CourseRow], folder: Path) -> int:
         """How many problems there were."""
         names = FolderNames()
-        counts = [await self.database.read(export_queries.how_many, course) for course in courses]
+        counts = [await self.database.read(export_queries.count_rows, course) for course in courses]
         with Progress("Exporting", sum(counts)) as progress:
             copies = [
                 _Copy(self, course, folder / names.of(course.course_id), progress)
@@ -183,25 +183,25 @@ class _Copy:
             (self._folder / name).mkdir(0o700)
         with self._open(SUMS) as self._sums:
             with self._open(MANIFEST) as file:
-                await self._tell(_Manifest(file))
+                await self._write_manifest(_Manifest(file))
             self._sum(self._folder / MANIFEST, _sha256(self._folder / MANIFEST))
         return self._problems
 
     def _open(self, name: str) -> IO[str]:
         return (self._folder / name).open("w", encoding="utf-8")
 
-    async def _tell(self, manifest: _Manifest) -> None:
+    async def _write_manifest(self, manifest: _Manifest) -> None:
         """Submissions before releases, so that every release that one answers is there."""
         visible = {
             row.assignment_id
             for row in await self._database.read(export_queries.assignments, self._course)
             if row.released
         }
-        manifest.say("format", FORMAT)
-        manifest.say("exported_at", to_text(await self._database.read(clock)))
-        manifest.say("organisation", self._org_id)
-        manifest.say("course_id", self._course.course_id)
-        manifest.say("title", self._course.title)
+        manifest.write("format", FORMAT)
+        manifest.write("exported_at", to_text(await self._database.read(clock)))
+        manifest.write("organisation", self._org_id)
+        manifest.write("course_id", self._course.course_id)
+        manifest.write("title", self._course.title)
         with manifest.list("submissions") as add:
             async for handed_in in self._all(export_queries.submissions):
                 add(await self._submission(handed_in))
@@ -217,8 +217,8 @@ class _Copy:
         with manifest.list("events") as add:
             async for event in self._all(export_queries.events):
                 add(_plain(event._asdict()))
-        manifest.say("renamed_assignments", self._assignments.changed)
-        manifest.say("renamed_students", self._students.changed)
+        manifest.write("renamed_assignments", self._assignments.changed)
+        manifest.write("renamed_students", self._students.changed)
         manifest.end()
 
     async def _all(
@@ -233,47 +233,54 @@ class _Copy:
     # -- what lies where
 
     async def _release(self, row: ReleaseRow, is_visible: bool) -> dict[str, Any]:  # noqa: FBT001
-        kept = await self._keep(row.blob, ".tar.gz", f"version {row.version} of {self._of(row)}")
+        archived = await self._archive_blob(
+            row.blob, ".tar.gz", f"version {row.version} of {self._of(row)}"
+        )
         folder = None
-        if kept and row.is_newest and is_visible:
-            place = self._folder / OUTBOUND / self._assignments.of(row.assignment_id)
-            folder = self._unpack(kept, place, {}, self._of(row))
+        if archived and row.is_newest and is_visible:
+            target = self._folder / OUTBOUND / self._assignments.of(row.assignment_id)
+            folder = self._unpack(archived, target, {}, self._of(row))
         self._progress.advance()
-        return _plain(row._asdict()) | {"archive": self._name(kept), "folder": self._name(folder)}
+        return _plain(row._asdict()) | {
+            "archive": self._name(archived),
+            "folder": self._name(folder),
+        }
 
     async def _submission(self, row: SubmissionRow) -> dict[str, Any]:
         whose = f"submission {row.id} of {row.student!r} for {self._of(row)}"
-        kept = await self._keep(row.blob, ".tar.gz", whose)
+        archived = await self._archive_blob(row.blob, ".tar.gz", whose)
         folder = None
-        if kept:
-            place = self._folder / INBOUND / self._folder_name(row)
-            folder = self._unpack(kept, place, self._marks(row), whose)
-        newest = {one.notebook_id: one.version for one in row.feedback}
+        if archived:
+            target = self._folder / INBOUND / self._folder_name(row)
+            folder = self._unpack(archived, target, self._marks(row), whose)
+        newest = {page.notebook_id: page.version for page in row.feedback}
         feedback = [
             await self._feedback(
-                row, folder if one.version == newest[one.notebook_id] else None, one
+                row,
+                folder if page.version == newest[page.notebook_id] else None,
+                page,
             )
-            for one in row.feedback
+            for page in row.feedback
         ]
         self._progress.advance()
         return _plain(row._asdict()) | {
-            "archive": self._name(kept),
+            "archive": self._name(archived),
             "folder": self._name(folder),
             "feedback": feedback,
         }
 
     async def _feedback(
-        self, row: SubmissionRow, folder: Path | None, one: FeedbackRow
+        self, row: SubmissionRow, folder: Path | None, page: FeedbackRow
     ) -> dict[str, Any]:
-        whose = f"feedback on {one.notebook_id!r} of submission {row.id} of {row.student!r}"
-        kept = await self._keep(one.blob, ".html", whose)
-        file = self._publish(row, folder, one, kept) if kept and folder else None
-        said = _plain(one._asdict())
-        del said["submission_pk"]
-        return said | {"archive": self._name(kept), "file": self._name(file)}
+        whose = f"feedback on {page.notebook_id!r} of submission {row.id} of {row.student!r}"
+        archived = await self._archive_blob(page.blob, ".html", whose)
+        file = self._publish(row, folder, page, archived) if archived and folder else None
+        fields = _plain(page._asdict())
+        del fields["submission_pk"]
+        return fields | {"archive": self._name(archived), "file": self._name(file)}
 
     def _publish(
-        self, row: SubmissionRow, folder: Path, one: FeedbackRow, kept: Path
+        self, row: SubmissionRow, folder: Path, page: FeedbackRow, archived: Path
     ) -> Path | None:
         """Where nbgrader looks for it. None if it would not, or if something else is there."""
         names = shared_folder.feedback_names(
@@ -282,15 +289,15 @@ class _Copy:
             row.assignment_id,
             row.student,
             to_text(row.timestamp),
-            one.notebook_id,
+            page.notebook_id,
         )
         if not names:
             return None
         file = self._folder / FEEDBACK / names[0]
         if file.exists():
             return None
-        shutil.copyfile(kept, file)
-        self._sum(file, one.sha256)
+        shutil.copyfile(archived, file)
+        self._sum(file, page.sha256)
         return file
 
     def _folder_name(self, row: SubmissionRow) -> str:
@@ -317,7 +324,7 @@ class _Copy:
 
     # -- bytes
 
-    async def _keep(self, blob: Blob, suffix: str, whose: str) -> Path | None:
+    async def _archive_blob(self, blob: Blob, suffix: str, whose: str) -> Path | None:
         """The bytes as they were sent, in a file named by their hash; None if they are harmed."""
         path = self._folder / ARCHIVES / f"{blob.sha256}{suffix}"
         if path.exists():
@@ -331,25 +338,26 @@ class _Copy:
             part.unlink()
             if isinstance(error, Unavailable):
                 await refuse_absence(self._storage)
-            known = await self._database.read(known_keys, [blob.key])
-            self._problem(f"{'HARMED' if known else 'ERASED meanwhile'}: {whose}: file {blob.key}")
+            is_owned = await self._database.read(known_keys, [blob.key])
+            state = "HARMED" if is_owned else "ERASED meanwhile"
+            self._problem(f"{state}: {whose}: file {blob.key}")
             return None
         part.rename(path)
         self._sum(path, blob.sha256)
         return path
 
     def _unpack(
-        self, kept: Path, place: Path, marks: Mapping[str, bytes], whose: str
+        self, archived: Path, target: Path, marks: Mapping[str, bytes], whose: str
     ) -> Path | None:
         try:
-            with kept.open("rb") as file:
-                archive.unpack(file, place, self._limits, marks)
+            with archived.open("rb") as file:
+                archive.unpack(file, target, self._limits, marks)
         except (BadArchive, OSError) as error:
             if isinstance(error, OSError) and error.errno in _NO_SPACE:
                 raise
-            self._problem(f"NOT UNPACKED: {whose}: {error}; it is in {self._name(kept)}")
+            self._problem(f"NOT UNPACKED: {whose}: {error}; it is in {self._name(archived)}")
             return None
-        return place
+        return target
 
     def _problem(self, what: str) -> None:
         self._problems += 1
@@ -372,7 +380,7 @@ class _Manifest:
         self._file = file
         self._between = "{\n"
 
-    def say(self, key: str, value: Any) -> None:
+    def write(self, key: str, value: Any) -> None:
         self._key(key)
         self._file.write(_json(value))
 

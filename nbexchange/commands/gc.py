@@ -9,7 +9,11 @@ from traitlets import Bool, Float
 
 from nbexchange.commands.base import Command
 from nbexchange.commands.expected import Expected
-from nbexchange.commands.orphaned_blobs import OLD, are_strangers, litter
+from nbexchange.commands.orphaned_blobs import (
+    ORPHAN_HOURS,
+    belongs_to_other_installation,
+    orphaned_blobs,
+)
 from nbexchange.database import Database
 from nbexchange.errors import Malformed
 from nbexchange.progress import Progress
@@ -38,7 +42,9 @@ class Gc(Command):
 
     delete = Bool(False, help="Delete what was found; without it, only tell.").tag(config=True)
     older_than = Float(
-        OLD, min=0, help="How old a file has to be, in hours. Keep it longer than an upload takes."
+        ORPHAN_HOURS,
+        min=0,
+        help="How old a file has to be, in hours. Keep it longer than an upload takes.",
     ).tag(config=True)
 
     everything = Bool(
@@ -47,27 +53,28 @@ class Gc(Command):
 
     def run(self) -> None:
         with self.parts() as (database, storage):
-            found, size = asyncio.run(self._sweep(database, storage))
+            number, size = asyncio.run(self._find_orphans(database, storage))
         done = "deleted" if self.delete else "found; delete them with --delete"
-        print(f"{found} files of {size:,} bytes {done}.")
+        print(f"{number} files of {size:,} bytes {done}.")
 
-    async def _sweep(self, database: Database, storage: Storage) -> tuple[int, int]:
+    async def _find_orphans(self, database: Database, storage: Storage) -> tuple[int, int]:
         """How many files of how many bytes were found, and deleted if that is wanted."""
-        if self.delete and not self.everything and await are_strangers(database, storage):
+        is_guarded = self.delete and not self.everything
+        if is_guarded and await belongs_to_other_installation(database, storage):
             raise Malformed(
                 "the database owns none of the files that are here, so all old ones would be "
                 "deleted; is it the right one? If it is, add --everything"
             )
-        if self.delete and not self.everything:
+        if is_guarded:
             await _refuse_gone(database, storage)
-        found = size = 0
+        number = size = 0
         with Progress("Looking at files") as progress:
-            async for entry in litter(database, storage, self.older_than, progress):
-                found, size = found + 1, size + entry.size
+            async for entry in orphaned_blobs(database, storage, self.older_than, progress):
+                number, size = number + 1, size + entry.size
                 progress.print(f"{entry.modified:%Y-%m-%d %H:%M} {entry.size:>12,} {entry.key}")
                 if self.delete:
                     await storage.delete_entry(entry)
-        return found, size
+        return number, size
 
 
 async def _refuse_gone(database: Database, storage: Storage) -> None:

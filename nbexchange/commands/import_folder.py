@@ -19,7 +19,7 @@ from nbexchange import archive
 from nbexchange.archive import ArchiveLimits
 from nbexchange.commands import source_exchange
 from nbexchange.commands.base import CourseCommand
-from nbexchange.commands.check import writable, write_report
+from nbexchange.commands.check import check_writable, write_report
 from nbexchange.commands.shared_folder import MANIFEST
 from nbexchange.commands.source_exchange import (
     KINDS,
@@ -99,16 +99,16 @@ class ImportFolder(CourseCommand):
     def run(self) -> None:
         exchange, courses = self._courses()
         if self.report is not None:
-            writable(self.report)
+            check_writable(self.report)
         with self.parts() as (database, storage):
             importer = _Importer(
                 database, storage, self.limits, self.service.max_buffer_size, self.dry_run
             )
-            asyncio.run(importer.bring_all(courses))
-        _tell(importer.outcomes, dry_run=self.dry_run)
+            asyncio.run(importer.import_all(courses))
+        _print_summary(importer.outcomes, dry_run=self.dry_run)
         if self.report is not None:
             write_report(self.report, self._report(exchange, importer.outcomes))
-        if any(one["outcome"] == REFUSED for one in importer.outcomes):
+        if any(outcome["outcome"] == REFUSED for outcome in importer.outcomes):
             sys.exit(1)
 
     def _courses(self) -> tuple[Path, list[SourceCourse | BadCourse]]:
@@ -117,21 +117,21 @@ class ImportFolder(CourseCommand):
         if not self.instructor:
             raise Malformed("say with --instructor who released the assignments and the feedback")
         exchange = Path(self.extra_args[0]).absolute()
-        found = source_exchange.courses(exchange, self._reading(exchange))
-        wanted = [one for one in found if self.course_id in (None, one.course_id)]
+        available = source_exchange.courses(exchange, self._reading(exchange))
+        wanted = [course for course in available if self.course_id in (None, course.course_id)]
         # One that cannot be read may be it: folders of an export are not always called as courses.
-        wanted = wanted or [one for one in found if isinstance(one, BadCourse)]
+        wanted = wanted or [course for course in available if isinstance(course, BadCourse)]
         if not wanted:
-            there = ", ".join(repr(one.course_id) for one in found)
-            raise Malformed(f"{exchange} has no course {self.course_id!r}; it has {there}")
+            course_ids = ", ".join(repr(course.course_id) for course in available)
+            raise Malformed(f"{exchange} has no course {self.course_id!r}; it has {course_ids}")
         return exchange, wanted
 
     def _reading(self, exchange: Path) -> Reading:
-        believed = {0, os.geteuid(), *map(_uid, self.owners)}
+        trusted = {0, os.geteuid(), *map(_uid, self.owners)}
         if exchange.is_dir():
-            believed.add(exchange.stat().st_uid)
+            trusted.add(exchange.stat().st_uid)
         return Reading(
-            self.org_id, self.instructor, self.limits, frozenset(believed), self.from_export
+            self.org_id, self.instructor, self.limits, frozenset(trusted), self.from_export
         )
 
     def _report(self, exchange: Path, outcomes: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -139,7 +139,7 @@ class ImportFolder(CourseCommand):
             "exchange": str(exchange),
             "organisation": self.org_id,
             "dry_run": self.dry_run,
-            "counts": Counter(one["outcome"] for one in outcomes),
+            "counts": Counter(outcome["outcome"] for outcome in outcomes),
             "items": outcomes,
         }
 
@@ -170,38 +170,38 @@ class _Importer:
         self._max_size = max_size
         self._dry_run = dry_run
         self._missing: set[OldSubmission] = set()
-        self._fresh: set[str] = set()
+        self._new_keys: set[str] = set()
         """Keys of the blobs that were stored by this run."""
         self.outcomes: list[dict[str, Any]] = []
 
-    async def bring_all(self, courses: Sequence[SourceCourse | BadCourse]) -> None:
+    async def import_all(self, courses: Sequence[SourceCourse | BadCourse]) -> None:
         size = sum(len(course) for course in courses if isinstance(course, SourceCourse))
         with Progress("Importing", size) as self._progress:
             for course in courses:
                 if isinstance(course, SourceCourse):
-                    await self._bring_course(course)
+                    await self._import_course(course)
                 else:
-                    said = {"what": "course", "place": str(course.place)}
-                    self._say(course, _refused(said, course.reason))
+                    fields = {"what": "course", "place": str(course.path)}
+                    self._add_outcome(course, _refused(fields, course.reason))
 
-    async def _bring_course(self, course: SourceCourse) -> None:
+    async def _import_course(self, course: SourceCourse) -> None:
         if course.ignores_manifest:
-            told = f"{course.place / MANIFEST} is not read; if it is an export, say --from-export"
-            self._progress.print(told)
-        await self._introduce(course)
+            notice = f"{course.path / MANIFEST} is not read; if it is an export, say --from-export"
+            self._progress.print(notice)
+        await self._import_people(course)
         for item in course.items():
             outcome = await self._outcome(item)
-            self._say(course, outcome)
-            self._remember(course, item, outcome)
+            self._add_outcome(course, outcome)
+            self._remember_result(course, item, outcome)
             self._progress.advance()
 
-    def _say(self, course: SourceCourse | BadCourse, outcome: dict[str, Any]) -> None:
+    def _add_outcome(self, course: SourceCourse | BadCourse, outcome: dict[str, Any]) -> None:
         self.outcomes.append({"course_id": course.course_id, **outcome})
         for head, reason in (("WARNING", "warning"), ("REFUSED", "reason")):
             if reason in outcome:
                 self._progress.print(f"{head}: {outcome['place']}: {outcome[reason]}")
 
-    def _remember(
+    def _remember_result(
         self, course: SourceCourse, item: Item | Unreadable, outcome: dict[str, Any]
     ) -> None:
         old = item.old if isinstance(item, Item) else None
@@ -210,13 +210,14 @@ class _Importer:
         if isinstance(old, OldSubmission) and outcome["outcome"] == REFUSED:
             self._missing.add(old)
 
-    async def _introduce(self, course: SourceCourse) -> None:
+    async def _import_people(self, course: SourceCourse) -> None:
         people: list[OldPerson] = []
-        for one in course.people():
-            if isinstance(one, Unreadable):
-                self._say(course, _refused({"what": one.what, "place": str(one.place)}, one.reason))
+        for person in course.people():
+            if isinstance(person, Unreadable):
+                fields = {"what": person.what, "place": str(person.path)}
+                self._add_outcome(course, _refused(fields, person.reason))
             else:
-                people.append(one)
+                people.append(person)
         if self._dry_run or not course.is_export:
             return
         for start in range(0, len(people) or 1, PEOPLE):
@@ -232,39 +233,39 @@ class _Importer:
 
     async def _outcome(self, item: Item | Unreadable) -> dict[str, Any]:
         if isinstance(item, Unreadable):
-            return _refused({"what": item.what, "place": str(item.place)}, item.reason)
-        said = _described(item)
+            return _refused({"what": item.what, "place": str(item.path)}, item.reason)
+        fields = _described(item)
         try:
-            return said | {"outcome": NEW if await self._bring(item) else THERE}
+            return fields | {"outcome": NEW if await self._import_item(item) else THERE}
         except (Unavailable, StoreFull):
             raise  # nothing that comes later would fare better
         except NbExchangeError as error:
-            return _refused(said, str(error))
+            return _refused(fields, str(error))
         except OSError as error:
-            return _refused(said, f"it cannot be read or copied: {error.strerror}")
+            return _refused(fields, f"it cannot be read or copied: {error.strerror}")
 
-    async def _bring(self, item: Item) -> bool:
+    async def _import_item(self, item: Item) -> bool:
         """Bytes first, row second; whether it is new."""
         kind = KINDS[type(item.old)]
         if isinstance(item.old, OldFeedback) and item.old.submission in self._missing:
             raise NotFound("the submission that it is about was refused")
         with item.opened() as file:
-            sha256 = self._measured(file)
+            sha256 = self._checked_sha256(file)
             check_digest(item, sha256)
-            contents = self._inspect(file) if kind.is_archive else self._fresh
-            if await self._database.read(kind.knows, item.old, sha256) is not None:
+            contents = self._inspect(file) if kind.is_archive else self._new_keys
+            if await self._database.read(kind.existing, item.old, sha256) is not None:
                 return False
             if self._dry_run:
                 return True
             blob = await self._store(file)
-        return await self._keep(kind.bring, item, blob, contents)
+        return await self._write_row(kind.import_row, item, blob, contents)
 
-    async def _keep(
-        self, bring: Callable[..., Any], item: Item, blob: Blob, contents: object
+    async def _write_row(
+        self, import_row: Callable[..., Any], item: Item, blob: Blob, contents: object
     ) -> bool:
         try:
-            kept = await self._database.write(
-                lambda session: bring(session, item.old, blob, contents)
+            imported = await self._database.write(
+                lambda session: import_row(session, item.old, blob, contents)
             )
         except Unavailable:
             # The database may have committed before it went away, so the bytes have to stay.
@@ -272,11 +273,11 @@ class _Importer:
         except NbExchangeError:
             await delete_all(self._storage, [blob.key])
             raise
-        if kept.key != blob.key:
+        if imported.key != blob.key:
             await delete_all(self._storage, [blob.key])
         else:
-            self._fresh.add(blob.key)
-        return bool(kept.is_new)
+            self._new_keys.add(blob.key)
+        return bool(imported.is_new)
 
     async def _store(self, file: BinaryIO) -> Blob:
         file.seek(0)
@@ -290,7 +291,7 @@ class _Importer:
             await upload.abort()
         return blob
 
-    def _measured(self, file: BinaryIO) -> str:
+    def _checked_sha256(self, file: BinaryIO) -> str:
         hasher = hashlib.sha256()
         size = 0
         while chunk := file.read(CHUNK):
@@ -307,26 +308,26 @@ class _Importer:
 
 def _described(item: Item) -> dict[str, Any]:
     old = item.old
-    said: dict[str, Any] = {"what": KINDS[type(old)].what, "place": str(item.place)}
+    fields: dict[str, Any] = {"what": KINDS[type(old)].what, "place": str(item.path)}
     if isinstance(old, OldFeedback):
-        said["notebook_id"] = old.notebook_id
+        fields["notebook_id"] = old.notebook_id
         old = old.submission
     if item.warning is not None:
-        said["warning"] = item.warning
-    said["assignment_id"] = old.assignment_id
+        fields["warning"] = item.warning
+    fields["assignment_id"] = old.assignment_id
     if isinstance(old, OldRelease):
-        said["stands_in"] = old.stands_in
+        fields["stands_in"] = old.stands_in
     else:
-        said |= {"student": old.student, "timestamp": to_text(old.timestamp)}
-    return said
+        fields |= {"student": old.student, "timestamp": to_text(old.timestamp)}
+    return fields
 
 
-def _refused(said: dict[str, Any], reason: str) -> dict[str, Any]:
-    return said | {"outcome": REFUSED, "reason": reason}
+def _refused(fields: dict[str, Any], reason: str) -> dict[str, Any]:
+    return fields | {"outcome": REFUSED, "reason": reason}
 
 
-def _tell(outcomes: Sequence[dict[str, Any]], *, dry_run: bool) -> None:
-    counts = Counter((one["what"], one["outcome"]) for one in outcomes)
+def _print_summary(outcomes: Sequence[dict[str, Any]], *, dry_run: bool) -> None:
+    counts = Counter((item["what"], item["outcome"]) for item in outcomes)
     heads = ("would be imported" if dry_run else NEW, THERE, REFUSED)
     print(f"{'':<12}" + "".join(f"{head:>19}" for head in heads))
     for kind in KINDS.values():

@@ -11,24 +11,24 @@ from nbexchange.exchange.upkeep.inventory import BATCH
 from nbexchange.progress import Progress
 from nbexchange.storage import Entry, Storage
 
-OLD = 24.0
+ORPHAN_HOURS = 24.0
 """Hours after which no row will come any more for a file that has none."""
 
 
-async def litter(
+async def orphaned_blobs(
     database: Database, storage: Storage, older_than: float, progress: Progress
 ) -> AsyncIterator[Entry]:
     youngest = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=older_than)
     async for batch in _batches(storage.entries()):
         old = [entry for entry in batch if entry.modified <= youngest]
-        known = await database.read(known_keys, [entry.key for entry in old])
+        owned = await database.read(known_keys, [entry.key for entry in old])
         for entry in old:
-            if entry.key not in known:
+            if entry.key not in owned:
                 yield entry
         progress.advance(len(batch))
 
 
-async def are_strangers(database: Database, storage: Storage) -> bool:
+async def belongs_to_other_installation(database: Database, storage: Storage) -> bool:
     """Whether there are files, and none is the database's: it is that of another installation."""
     is_empty = True
     async for batch in _batches(storage.entries()):

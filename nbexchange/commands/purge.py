@@ -76,11 +76,11 @@ class Purge(CourseCommand):
             _check(scope)
         with self.parts() as (database, storage):
             if self.list:
-                _show(database.read_now(purges))
+                _print_records(database.read_now(purges))
             elif self.restore is not None:
                 self._restore(database, self.restore)
             elif self.confirm is None:
-                _tell(database.write_now(request_purge, scope, operator()))
+                _print_request(database.write_now(request_purge, scope, operator()))
             else:
                 self._erase(database, storage, self.confirm)
 
@@ -116,13 +116,13 @@ def _check(scope: Scope) -> None:
         raise Malformed("say what to erase with --course, --assignment or --student")
 
 
-def _tell(record: PurgeRecord) -> None:
+def _print_request(record: PurgeRecord) -> None:
     print(f"Nothing is erased yet. This would go, of {record.scope}: {record.words}.")
     print("To erase it for good, within 24 hours and unless something comes or goes meanwhile:")
     print(f"    nbexchange purge --confirm={record.code}")
 
 
-def _show(records: Sequence[PurgeRecord]) -> None:
+def _print_records(records: Sequence[PurgeRecord]) -> None:
     for record in records:
         print(f"{record.code}  {record.scope}: {record.words}")
         if record.erase_at is None:

@@ -41,7 +41,7 @@ from nbexchange.commands.untrusted_files import (
     login,
     members,
     open_plain,
-    who,
+    user_name,
 )
 from nbexchange.errors import BadArchive, DigestMismatch, Forbidden, Malformed, NbExchangeError
 from nbexchange.exchange.upkeep import importing
@@ -63,7 +63,7 @@ _INBOUND = re.compile(
 _ARCHIVE = re.compile(r"archives/[0-9a-f]{64}(\.tar\.gz|\.html)")
 _UTC = ("UTC", "Z", "GMT", None)
 _FIRST_YEAR = 1970
-_NONSENSE = (KeyError, TypeError, ValueError, AttributeError)
+_MALFORMED = (KeyError, TypeError, ValueError, AttributeError)
 """What Python says of a manifest that is not what it should be."""
 
 Old = OldRelease | OldSubmission | OldFeedback
@@ -79,7 +79,7 @@ class Item:
     """Something to import."""
 
     old: Old
-    place: Path
+    path: Path
     """Where it lies, for the report."""
     opened: Callable[[], contextlib.AbstractContextManager[BinaryIO]]
     """Its bytes as they will be stored."""
@@ -94,7 +94,7 @@ class Unreadable:
     """Something that cannot even be understood."""
 
     what: str
-    place: Path
+    path: Path
     reason: str
 
 
@@ -103,17 +103,19 @@ class ItemKind:
     """What is done with items of one sort."""
 
     what: str
-    knows: Callable[[Session, Any, str], ImportedBlob | None]
-    bring: Callable[[Session, Any, Blob, Any], ImportedBlob]
+    existing: Callable[[Session, Any, str], ImportedBlob | None]
+    import_row: Callable[[Session, Any, Blob, Any], ImportedBlob]
     is_archive: bool
 
 
 KINDS: dict[type[Any], ItemKind] = {
-    OldRelease: ItemKind("release", importing.knows_release, importing.import_release, True),
+    OldRelease: ItemKind("release", importing.existing_release, importing.import_release, True),
     OldSubmission: ItemKind(
-        "submission", importing.knows_submission, importing.import_submission, True
+        "submission", importing.existing_submission, importing.import_submission, True
     ),
-    OldFeedback: ItemKind("feedback", importing.knows_feedback, importing.import_feedback, False),
+    OldFeedback: ItemKind(
+        "feedback", importing.existing_feedback, importing.import_feedback, False
+    ),
 }
 
 
@@ -124,7 +126,7 @@ class Reading:
     org_id: int
     instructor: str
     limits: ArchiveLimits
-    believed: frozenset[int]
+    trusted: frozenset[int]
     """Users (uids) whose folders count, where others may make some too."""
     from_export: bool = False
 
@@ -134,7 +136,7 @@ class BadCourse:
     """A folder that is refused as a whole."""
 
     course_id: str
-    place: Path
+    path: Path
     reason: str
 
 
@@ -160,25 +162,28 @@ def _is_course(path: Path) -> bool:
 
 def _course(folder: Path, reading: Reading) -> SourceCourse | BadCourse:
     try:
-        check_owner(folder, reading.believed, group_too=True)
+        check_owner(folder, reading.trusted, group_too=True)
         return SourceCourse(folder, reading)
     except (NotImportable, Forbidden) as error:
         reason = str(error)
     except OSError as error:
         reason = f"it cannot be read: {error.strerror}"
-    except _NONSENSE:
+    except _MALFORMED:
         reason = f"its {MANIFEST} makes no sense"
     return BadCourse(folder.name, folder, reason)
 
 
-def _without_rivals(found: Sequence[SourceCourse | BadCourse]) -> list[SourceCourse | BadCourse]:
+_RIVAL = "another folder is course {!r} too"
+
+
+def _without_rivals(courses: Sequence[SourceCourse | BadCourse]) -> list[SourceCourse | BadCourse]:
     """Of two folders that claim to be one course nobody knows which is."""
-    claims = Counter(one.course_id for one in found if isinstance(one, SourceCourse))
+    counts = Counter(course.course_id for course in courses if isinstance(course, SourceCourse))
     return [
-        BadCourse(one.course_id, one.place, f"another folder is course {one.course_id!r} too")
-        if claims[one.course_id] > 1
-        else one
-        for one in found
+        BadCourse(course.course_id, course.path, _RIVAL.format(course.course_id))
+        if counts[course.course_id] > 1
+        else course
+        for course in courses
     ]
 
 
@@ -189,35 +194,36 @@ class SourceCourse:
     """
 
     def __init__(self, folder: Path, reading: Reading) -> None:
-        self.place = folder
+        self.path = folder
         self.org_id = reading.org_id
         self._instructor = reading.instructor
         self._limits = reading.limits
-        self._believed = reading.believed | {folder.lstat().st_uid}
-        self._is_export_said = reading.from_export
-        told = (ARCHIVES, MANIFEST) if reading.from_export else ()
-        for name in (OUTBOUND, FEEDBACK, *told):
+        self._trusted = reading.trusted | {folder.lstat().st_uid}
+        self._from_export = reading.from_export
+        export_files = (ARCHIVES, MANIFEST) if reading.from_export else ()
+        for name in (OUTBOUND, FEEDBACK, *export_files):
             if os.path.lexists(folder / name):
                 self._check_owner(folder / name, f"{name}: ")
-        self._there = {name: _entries(folder / name) for name in (OUTBOUND, INBOUND, FEEDBACK)}
+        self._folders = {name: _entries(folder / name) for name in (OUTBOUND, INBOUND, FEEDBACK)}
         self._manifest = _manifest(folder) if reading.from_export else {}
         self.course_id: str = self._manifest.get("course_id", folder.name)
         if not is_name(self.course_id):
             raise NotImportable("its name cannot be a course's here")
-        self.title: str | None = _note(self._manifest.get("title"))
-        self._told = {str(row.get("folder")) for row in self._rows("releases", "submissions")}
+        self.title: str | None = _optional_text(self._manifest.get("title"))
+        listed = self._rows("releases", "submissions")
+        self._listed_folders = {str(row.get("folder")) for row in listed}
         self._feedback_files = {
-            path.name for path in self._there[FEEDBACK] if path.suffix == ".html"
-        } - {Path(str(one.get("file"))).name for one in self._told_feedback()}
+            path.name for path in self._folders[FEEDBACK] if path.suffix == ".html"
+        } - {Path(str(row.get("file"))).name for row in self._listed_feedback()}
         self.released: set[str] = set()
         """Assignments with a release here; whoever imports them says so."""
-        self._about: dict[str, list[tuple[OldSubmission, str]]] = defaultdict(list)
+        self._feedback_subjects: dict[str, list[tuple[OldSubmission, str]]] = defaultdict(list)
 
     def __len__(self) -> int:
         """About how many items there are."""
-        rows = [*self._rows("releases", "submissions"), *self._told_feedback()]
-        untold = [*self._untold(OUTBOUND), *self._untold(INBOUND), *self._feedback_files]
-        return len(rows) + len(untold)
+        rows = [*self._rows("releases", "submissions"), *self._listed_feedback()]
+        folders = [*self._unlisted_folders(OUTBOUND), *self._unlisted_folders(INBOUND)]
+        return len(rows) + len(folders) + len(self._feedback_files)
 
     @property
     def is_export(self) -> bool:
@@ -226,21 +232,21 @@ class SourceCourse:
     @property
     def ignores_manifest(self) -> bool:
         """Whether it may be an export, and nobody said so."""
-        return not self._is_export_said and (self.place / MANIFEST).is_file()
+        return not self._from_export and (self.path / MANIFEST).is_file()
 
     def people(self) -> Iterator[OldPerson | Unreadable]:
         """The roster of an export."""
         yield from self._each("person", self._rows("people"), _person)
 
     def items(self) -> Iterator[Item | Unreadable]:
-        yield from self._each("release", self._rows("releases"), self._told_release)
-        yield from self._each("release", self._untold(OUTBOUND), self._release)
+        yield from self._each("release", self._rows("releases"), self._listed_release)
+        yield from self._each("release", self._unlisted_folders(OUTBOUND), self._release)
         yield from self._stand_ins()
-        yield from self._each("submission", self._rows("submissions"), self._told_submission)
-        yield from self._each("submission", self._untold(INBOUND), self._submission)
+        yield from self._each("submission", self._rows("submissions"), self._listed_submission)
+        yield from self._each("submission", self._unlisted_folders(INBOUND), self._submission)
         for row in self._rows("submissions"):
-            told = row.get("feedback", [])
-            yield from self._each("feedback", told, self._told_feedback_on(row))
+            feedback = row.get("feedback", [])
+            yield from self._each("feedback", feedback, self._listed_feedback_on(row))
         yield from self._each("feedback", sorted(self._feedback_files), self._feedback)
 
     def _each(
@@ -253,26 +259,30 @@ class SourceCourse:
                 item = Unreadable(what, self._shown(thing), str(error))
             except OSError as error:
                 item = Unreadable(what, self._shown(thing), f"it cannot be read: {error.strerror}")
-            except _NONSENSE:
+            except _MALFORMED:
                 item = Unreadable(what, self._shown(thing), f"{MANIFEST} makes no sense there")
             yield item
 
     def _shown(self, thing: Any) -> Path:
         if isinstance(thing, str):
-            return self.place / FEEDBACK / thing
-        return thing if isinstance(thing, Path) else self.place / MANIFEST
+            return self.path / FEEDBACK / thing
+        return thing if isinstance(thing, Path) else self.path / MANIFEST
 
     def _check_owner(self, path: Path, what: str = "") -> None:
         try:
-            check_owner(path, self._believed)
+            check_owner(path, self._trusted)
         except Forbidden as error:
             raise Forbidden(f"{what}{error}") from None
 
     # -- as nbgrader has it
 
-    def _untold(self, name: str) -> list[Path]:
+    def _unlisted_folders(self, name: str) -> list[Path]:
         """The folders that no manifest speaks of."""
-        return [path for path in self._there[name] if f"{name}/{path.name}" not in self._told]
+        return [
+            path
+            for path in self._folders[name]
+            if f"{name}/{path.name}" not in self._listed_folders
+        ]
 
     def _release(self, path: Path) -> Item:
         _check_utf8(path)
@@ -285,9 +295,9 @@ class SourceCourse:
 
     def _stand_ins(self) -> Iterator[Item]:
         """An empty release, not visible, for submissions to what is not released any more."""
-        told = [row.get("assignment_id") for row in self._rows("submissions")]
-        wanted = {name: self.place for name in told if is_name(name)}
-        for path in self._untold(INBOUND):
+        names = [row.get("assignment_id") for row in self._rows("submissions")]
+        wanted = {name: self.path for name in names if is_name(name)}
+        for path in self._unlisted_folders(INBOUND):
             with contextlib.suppress(NotImportable):
                 wanted.setdefault(self._parsed(path)[1], path)
         for assignment_id, path in wanted.items():
@@ -312,13 +322,13 @@ class SourceCourse:
         """Anybody may make a folder in `inbound` that is named after somebody else; nbgrader's
         collect warns of it too. Owners whose word counts may have put it there for the student."""
         owner = path.lstat().st_uid
-        if owner in self._believed or login(owner) == student:
+        if owner in self._trusted or login(owner) == student:
             return None
         others = ", ".join(sorted(self._owned.get(owner, set()) - {student})[:3])
         if login(owner) is None and not others:
             return None  # from another machine, and nothing contradicts it
         return (
-            f"it is named after {student} and belongs to {who(owner)}"
+            f"it is named after {student} and belongs to {user_name(owner)}"
             + (f", who also owns folders of {others}" if others else "")
             + "; ask both whose work it is"
         )
@@ -327,31 +337,31 @@ class SourceCourse:
     def _owned(self) -> dict[int, set[str]]:
         """The students after whom each owner's folders are named."""
         owned: dict[int, set[str]] = defaultdict(set)
-        for path in self._untold(INBOUND):
+        for path in self._unlisted_folders(INBOUND):
             with contextlib.suppress(NotImportable, OSError):
                 owned[path.lstat().st_uid].add(self._parsed(path)[0])
         return owned
 
     def _parsed(self, path: Path) -> tuple[str, str, datetime.datetime]:
         _check_utf8(path)
-        found = _INBOUND.fullmatch(path.name)
-        if found is None:
+        match = _INBOUND.fullmatch(path.name)
+        if match is None:
             raise NotImportable("its name is not student+assignment+time, as nbgrader makes it")
-        student, assignment_id = self._split(found["who"])
-        return student, assignment_id, _moment(found["time"], found["zone"])
+        student, assignment_id = self._split(match["who"])
+        return student, assignment_id, _moment(match["time"], match["zone"])
 
-    def _split(self, who: str) -> tuple[str, str]:
+    def _split(self, text: str) -> tuple[str, str]:
         """Of several ways to read it, the one that names an assignment that is there."""
-        parts = who.split("+")
-        ways = [("+".join(parts[:n]), "+".join(parts[n:])) for n in range(1, len(parts))]
-        if len(ways) > 1:
-            known = {path.name for path in self._there[OUTBOUND]}
-            ways = [way for way in ways if way[1] in known]
-        if len(ways) != 1 or not all(ways[0]):
+        parts = text.split("+")
+        splits = [("+".join(parts[:n]), "+".join(parts[n:])) for n in range(1, len(parts))]
+        if len(splits) > 1:
+            assignments = {path.name for path in self._folders[OUTBOUND]}
+            splits = [split for split in splits if split[1] in assignments]
+        if len(splits) != 1 or not all(splits[0]):
             raise NotImportable(
                 "its name does not tell where the student's ends and the assignment's begins"
             )
-        return ways[0]
+        return splits[0]
 
     @contextlib.contextmanager
     def _packed(self, path: Path, old: OldSubmission | None = None) -> Iterator[BinaryIO]:
@@ -367,19 +377,19 @@ class SourceCourse:
 
     def _expect_feedback(self, copy: Path, name: str, old: OldSubmission) -> None:
         """Which feedback is about this, by the names that nbgrader gives it."""
-        found = _INBOUND.fullmatch(name)
-        assert found
-        timestamp = name[found.start("time") :].partition("+")[0]
+        match = _INBOUND.fullmatch(name)
+        assert match
+        timestamp = name[match.start("time") :].partition("+")[0]
         for notebook in sorted(copy.glob("*.ipynb")):
             names = feedback_names(
                 copy, self.course_id, old.assignment_id, old.student, timestamp, notebook.stem
             )
-            there = [one for one in names if one in self._feedback_files]
-            if there:
-                self._about[there[0]].append((old, notebook.stem))
+            present = [file_name for file_name in names if file_name in self._feedback_files]
+            if present:
+                self._feedback_subjects[present[0]].append((old, notebook.stem))
 
     def _feedback(self, name: str) -> Item:
-        about = self._about[name]
+        about = self._feedback_subjects[name]
         if not about:
             raise NotImportable("it belongs to no submission that is here")
         if len(about) > 1:
@@ -387,7 +397,7 @@ class SourceCourse:
         ((submission, notebook_id),) = about
         origin = _origin(self.course_id, submission.origin, notebook_id)
         old = OldFeedback(submission, notebook_id, self._instructor, origin)
-        path = self.place / FEEDBACK / name
+        path = self.path / FEEDBACK / name
         self._check_owner(path)
         return Item(old, path, lambda: open_plain(path))
 
@@ -396,26 +406,27 @@ class SourceCourse:
     def _rows(self, *keys: str) -> list[Any]:
         return [row for key in keys for row in self._manifest.get(key, [])]
 
-    def _told_feedback(self) -> Iterator[Any]:
+    def _listed_feedback(self) -> Iterator[Any]:
         for row in self._rows("submissions"):
             yield from row.get("feedback", [])
 
-    def _told_release(self, row: Any) -> Item:
-        shown = {one["assignment_id"] for one in self._rows("assignments") if one["released"]}
+    def _listed_release(self, row: Any) -> Item:
+        assignments = self._rows("assignments")
+        visible = {each["assignment_id"] for each in assignments if each["released"]}
         old = OldRelease(
             self.org_id,
             self.course_id,
             _text(row["assignment_id"]),
             _text(row["by"]),
             _origin(row["id"]),
-            row["assignment_id"] in shown,
+            row["assignment_id"] in visible,
             _number(row["version"]),
             _moment(row["timestamp"]),
         )
-        return self._told_item(old, row)
+        return self._listed_item(old, row)
 
-    def _told_submission(self, row: Any) -> Item:
-        return self._told_item(self._old_submission(row), row)
+    def _listed_submission(self, row: Any) -> Item:
+        return self._listed_item(self._old_submission(row), row)
 
     def _old_submission(self, row: Any) -> OldSubmission:
         return OldSubmission(
@@ -425,11 +436,11 @@ class SourceCourse:
             _text(row["student"]),
             _moment(row["timestamp"]),
             _origin(row["id"]),
-            _note(row["client_timestamp"], 100),
+            _optional_text(row["client_timestamp"], 100),
             _number(row["release_version"]),
         )
 
-    def _told_feedback_on(self, submission: Any) -> Callable[[Any], Item]:
+    def _listed_feedback_on(self, submission: Any) -> Callable[[Any], Item]:
         def feedback(row: Any) -> Item:
             old = OldFeedback(
                 self._old_submission(submission),
@@ -438,13 +449,13 @@ class SourceCourse:
                 _origin(submission["id"], row["notebook_id"], str(row["version"])),
                 _number(row["version"]),
                 _moment(row["timestamp"]),
-                _note(row["checksum"], 255),
+                _optional_text(row["checksum"], 255),
             )
-            return self._told_item(old, row)
+            return self._listed_item(old, row)
 
         return feedback
 
-    def _told_item(self, old: Old, row: Any) -> Item:
+    def _listed_item(self, old: Old, row: Any) -> Item:
         name = row["archive"]
         if name is None:
             raise NotImportable(f"{row['key']} was harmed when it was exported")
@@ -452,7 +463,7 @@ class SourceCourse:
             raise NotImportable(
                 f"{MANIFEST} says that it is in {name!r}, where nothing of ours lies"
             )
-        path = self.place / name
+        path = self.path / name
         return Item(old, path, lambda: open_plain(path), row["sha256"])
 
 
@@ -485,15 +496,15 @@ def _manifest(folder: Path) -> dict[str, Any]:
         return {}
     try:
         with open_plain(path) as file:
-            found = json.load(file)
+            manifest = json.load(file)
     except (BadArchive, ValueError, RecursionError) as error:
         raise NotImportable(f"its {MANIFEST} cannot be read: {error}") from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         return {}
-    if not is_name(found.get("course_id")):
+    if not is_name(manifest.get("course_id")):
         raise NotImportable(f"its {MANIFEST} does not say which course it is of")
-    _check_shape(found)
-    return found
+    _check_shape(manifest)
+    return manifest
 
 
 def _check_shape(manifest: dict[str, Any]) -> None:
@@ -516,9 +527,9 @@ def _person(row: Any) -> OldPerson:
         row["name"],
         Role.of(row["role"]),
         _moment(row["last_seen"]),
-        _note(row.get("full_name")),
-        _note(row.get("email")),
-        _note(row.get("lms_user_id")),
+        _optional_text(row.get("full_name")),
+        _optional_text(row.get("email")),
+        _optional_text(row.get("lms_user_id")),
     )
 
 
@@ -531,7 +542,7 @@ def _text(value: Any, longest: int | None = None) -> str:
     return value
 
 
-def _note(value: Any, longest: int = 10_000) -> str | None:
+def _optional_text(value: Any, longest: int = 10_000) -> str | None:
     return None if value is None else _text(value, longest)
 
 

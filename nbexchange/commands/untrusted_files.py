@@ -27,22 +27,22 @@ def open_plain(path: Path) -> BinaryIO:
     return _opened(path.name, path, path.parent.stat().st_uid)
 
 
-def check_owner(path: Path, believed: Collection[int], *, group_too: bool = False) -> None:
-    """Forbidden when somebody who is not `believed` (uids) may have put it there.
+def check_owner(path: Path, trusted: Collection[int], *, group_too: bool = False) -> None:
+    """Forbidden when somebody who is not `trusted` (uids) may have put it there.
 
     Where only its owner may write, all that is in a folder is his doing. `group_too`: a group that
     may write is not taken for instructors either.
     """
     strangers = stat.S_IWOTH | (stat.S_IWGRP if group_too else 0)
     owner = path.lstat().st_uid
-    if path.parent.stat().st_mode & strangers and owner not in believed:
+    if path.parent.stat().st_mode & strangers and owner not in trusted:
         raise Forbidden(
-            f"it belongs to {who(owner)}, and others than instructors may write in the folder "
-            f"above; say --owner={who(owner)} if that is an instructor"
+            f"it belongs to {user_name(owner)}, and others than instructors may write in the "
+            f"folder above; say --owner={user_name(owner)} if that is an instructor"
         )
 
 
-def who(uid: int) -> str:
+def user_name(uid: int) -> str:
     """The user's name on this machine, or else the number."""
     return login(uid) or str(uid)
 
@@ -149,6 +149,6 @@ def _check_plain(status: os.stat_result, shown: str, owner: int) -> None:
         raise BadArchive(f"{shown[:80]!r} became something else while it was read")
     if status.st_nlink > 1 and status.st_uid != owner:
         raise BadArchive(
-            f"it holds a hard link to a file of {who(status.st_uid)}: {shown[:80]!r}, in a folder "
-            f"of {who(owner)}; put a copy in its place if it belongs there"
+            f"it holds a hard link to a file of {user_name(status.st_uid)}: {shown[:80]!r}, in a "
+            f"folder of {user_name(owner)}; put a copy in its place if it belongs there"
         )

@@ -130,10 +130,10 @@ def assignment_state(
 
 def released(session: Session, user: User, course_id: str, assignment_id: str) -> AssignmentState:
     """Raises NotFound for an assignment that is not released now."""
-    found = assignment_state(session, user, course_id, assignment_id)
-    if not found.released:
+    state = assignment_state(session, user, course_id, assignment_id)
+    if not state.released:
         raise not_released(course_id, assignment_id)
-    return found
+    return state
 
 
 def not_released(course_id: str, assignment_id: str) -> NotFound:

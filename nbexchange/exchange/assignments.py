@@ -16,8 +16,8 @@ from nbexchange.exchange.assignment_state import (
     not_released,
     released,
 )
-from nbexchange.exchange.events import note, note_download
-from nbexchange.exchange.locks import Hold, lock_assignment, made_assignment
+from nbexchange.exchange.events import record_download, record_event
+from nbexchange.exchange.locks import LockMode, get_or_create_assignment, lock_assignment
 from nbexchange.exchange.names import check_folder_name
 from nbexchange.exchange.people import MembershipKeys, upsert_member
 from nbexchange.exchange.policy import Verb, permit
@@ -34,17 +34,17 @@ def fetch(
 ) -> Handout:
     """The newest release; `is_part` where the caller asks for a range of it."""
     permit(user, Verb.FETCH, course_id)
-    known = released(session, user, course_id, assignment_id)
-    note_download(
+    state = released(session, user, course_id, assignment_id)
+    record_download(
         session,
-        upsert_member(session, user, course_id, known),
+        upsert_member(session, user, course_id, state),
         Action.FETCHED,
-        known.assignment_pk,
-        known.release_token,
-        now=known.now,
+        state.assignment_pk,
+        state.release_token,
+        now=state.now,
         is_part=is_part,
     )
-    return Handout(Blob(known.key, known.sha256, known.size), known.version)
+    return Handout(Blob(state.key, state.sha256, state.size), state.version)
 
 
 def admit_release(
@@ -82,8 +82,9 @@ def release(
     Raises AlreadyReleased when it is visible and the caller asked for the first time only.
     """
     permit(user, Verb.RELEASE, course_id)
-    place = upsert_member(session, user, course_id, _known(session, user, course_id, assignment_id))
-    assignment = made_assignment(session, place.course_pk, assignment_id)
+    state = _existing_state(session, user, course_id, assignment_id)
+    member = upsert_member(session, user, course_id, state)
+    assignment = get_or_create_assignment(session, member.course_pk, assignment_id)
     row = earlier(session, models.Release, user, idempotency_key, blob)
     if row is not None and row.assignment_pk != assignment.id:
         raise used_before()
@@ -91,24 +92,24 @@ def release(
         if first_only and assignment.released:
             raise _already_released(course_id, assignment_id)
         listed = _listed(notebooks)
-        row = _add_version(session, place, assignment, blob, listed, idempotency_key)
-        note(session, place, Action.RELEASED, assignment.id, row.token)
+        row = _add_version(session, member, assignment, blob, listed, idempotency_key)
+        record_event(session, member, Action.RELEASED, assignment.id, row.token)
     return release_record(row, course_id, assignment_id, user.name)
 
 
 def remove(session: Session, user: User, course_id: str, assignment_id: str) -> None:
     """Hide an assignment. Its releases, submissions and feedback stay."""
     permit(user, Verb.REMOVE, course_id)
-    known = released(session, user, course_id, assignment_id)
-    if not lock_assignment(session, known.course_pk, known.assignment_pk, Hold.CHANGE):
+    state = released(session, user, course_id, assignment_id)
+    if not lock_assignment(session, state.course_pk, state.assignment_pk, LockMode.CHANGE):
         raise not_released(course_id, assignment_id)
     session.execute(
         update(models.Assignment)
-        .where(models.Assignment.id == known.assignment_pk)
+        .where(models.Assignment.id == state.assignment_pk)
         .values(released=False)
     )
-    place = upsert_member(session, user, course_id, known)
-    note(session, place, Action.REMOVED, known.assignment_pk)
+    member = upsert_member(session, user, course_id, state)
+    record_event(session, member, Action.REMOVED, state.assignment_pk)
 
 
 def release_record(
@@ -131,12 +132,12 @@ def release_record(
 
 
 def _refuse_released(session: Session, user: User, course_id: str, assignment_id: str) -> None:
-    known = _known(session, user, course_id, assignment_id)
-    if known is not None and known.released:
+    state = _existing_state(session, user, course_id, assignment_id)
+    if state is not None and state.released:
         raise _already_released(course_id, assignment_id)
 
 
-def _known(
+def _existing_state(
     session: Session, user: User, course_id: str, assignment_id: str
 ) -> AssignmentState | None:
     """None before the first release."""
@@ -161,7 +162,7 @@ def _listed(notebooks: Sequence[str]) -> list[str]:
 
 def _add_version(
     session: Session,
-    place: MembershipKeys,
+    member: MembershipKeys,
     assignment: models.Assignment,
     blob: Blob,
     notebooks: list[str],
@@ -175,7 +176,7 @@ def _add_version(
     row = models.Release(
         token=new_key(),
         assignment_pk=assignment.id,
-        user_pk=place.user_pk,
+        user_pk=member.user_pk,
         version=(newest or 0) + 1,
         notebooks=notebooks,
         key=blob.key,

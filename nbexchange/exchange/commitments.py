@@ -50,21 +50,21 @@ class Commitments:
     ) -> Commitment | None:
         """What an upload is committed by; None for one that begins while another is under way."""
         self._forget(admission)
-        of = (user.org_id, user.name, admission.assignment_pk)
-        commitment = self._newest.get(of)
+        key = (user.org_id, user.name, admission.assignment_pk)
+        commitment = self._newest.get(key)
         if commitment is None or not commitment.is_for(idempotency_key, digest, admission):
             if commitment is not None and commitment.under_way:
                 return None
-            self._newest.pop(of, None)  # the new one is the last in line to be forgotten
-            commitment = self._newest[of] = Commitment(idempotency_key, digest, admission)
+            self._newest.pop(key, None)  # the new one is the last in line to be forgotten
+            commitment = self._newest[key] = Commitment(idempotency_key, digest, admission)
         commitment.under_way += 1
         return commitment
 
     def _forget(self, admission: Admission) -> None:
         """Those that hold no time any more: two for each that comes."""
-        for of, commitment in list(itertools.islice(self._newest.items(), 2)):
+        for key, commitment in list(itertools.islice(self._newest.items(), 2)):
             if commitment.has_expired(admission) and not commitment.under_way:
-                del self._newest[of]
+                del self._newest[key]
 
     def __len__(self) -> int:
         return len(self._newest)

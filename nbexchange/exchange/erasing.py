@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from nbexchange import models
 from nbexchange.database import clock
-from nbexchange.exchange.locks import Hold, lock_assignment
+from nbexchange.exchange.locks import LockMode, lock_assignment
 from nbexchange.exchange.names import hidden_course
 
 LOOKUP_SIZE = 500
@@ -59,7 +59,7 @@ def erase_hidden(session: Session, row: models.PurgeRow, by: str) -> list[str]:
     keys: list[str] = []
     hidden = hidden_assignment(session, row)
     if hidden is not None:
-        lock_assignment(session, hidden.course_pk, hidden.assignment_pk, Hold.ALONE)
+        lock_assignment(session, hidden.course_pk, hidden.assignment_pk, LockMode.ALONE)
         row.counts, _ = measure_assignment(session, hidden.assignment_pk)
         keys = erase_assignment(session, hidden.assignment_pk)
         erase_course(session, hidden.course_pk)
@@ -69,7 +69,7 @@ def erase_hidden(session: Session, row: models.PurgeRow, by: str) -> list[str]:
 
 def hidden_assignment(session: Session, row: models.PurgeRow) -> Hidden | None:
     """None once it was restored or erased."""
-    found = session.execute(
+    keys = session.execute(
         select(models.Course.id, models.Assignment.id)
         .join(models.Assignment, models.Assignment.course_pk == models.Course.id)
         .where(
@@ -77,7 +77,7 @@ def hidden_assignment(session: Session, row: models.PurgeRow) -> Hidden | None:
             models.Course.course_id == hidden_course(row.code),
         )
     ).first()
-    return None if found is None else Hidden(*found)
+    return None if keys is None else Hidden(*keys)
 
 
 def measure_assignment(session: Session, assignment_pk: int) -> tuple[dict[str, int], str]:

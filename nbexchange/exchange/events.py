@@ -29,20 +29,20 @@ REPEAT_AFTER = datetime.timedelta(minutes=1)
 """How long one event stands for all downloads of the same file by the same person."""
 
 
-def note(
+def record_event(
     session: Session,
-    place: MembershipKeys,
+    member: MembershipKeys,
     action: Action,
     assignment_pk: int | None,
     token: str | None = None,
     detail: str | None = None,
 ) -> None:
     session.execute(
-        _NOTE,
+        _INSERT_EVENT,
         {
             "action": action,
-            "course_pk": place.course_pk,
-            "user_pk": place.user_pk,
+            "course_pk": member.course_pk,
+            "user_pk": member.user_pk,
             "assignment_pk": assignment_pk,
             "token": token,
             "detail": detail,
@@ -50,9 +50,9 @@ def note(
     )
 
 
-def note_download(
+def record_download(
     session: Session,
-    place: MembershipKeys,
+    member: MembershipKeys,
     action: Action,
     assignment_pk: int,
     token: str | None,
@@ -71,17 +71,17 @@ def note_download(
         .where(
             unindexed(models.Event.assignment_pk) == assignment_pk,
             models.Event.token == token,
-            models.Event.user_pk == place.user_pk,
+            models.Event.user_pk == member.user_pk,
             models.Event.action == action,
         )
         .order_by(models.Event.id.desc())
         .limit(1)
     ).scalar_one_or_none()
     if last is None or (not is_part and now - last >= REPEAT_AFTER):
-        note(session, place, action, assignment_pk, token)
+        record_event(session, member, action, assignment_pk, token)
 
 
-_NOTE = insert(models.Event.__table__).values(at=DatabaseClock())  # type: ignore[arg-type]
+_INSERT_EVENT = insert(models.Event.__table__).values(at=DatabaseClock())  # type: ignore[arg-type]
 
 
 def newest_own(session: Session, user: User, courses: Iterable[str]) -> list[ActionRecord]:

@@ -19,8 +19,8 @@ from nbexchange import models
 from nbexchange.database import clock
 from nbexchange.errors import Conflict, Malformed, NotFound, TooLarge
 from nbexchange.exchange.assignment_state import assignment_state
-from nbexchange.exchange.events import note, note_download
-from nbexchange.exchange.locks import Hold, lock_assignment
+from nbexchange.exchange.events import record_download, record_event
+from nbexchange.exchange.locks import LockMode, lock_assignment
 from nbexchange.exchange.names import check_file_name
 from nbexchange.exchange.people import MembershipKeys, upsert_member
 from nbexchange.exchange.policy import Verb, permit
@@ -81,8 +81,8 @@ def admit_feedback(
     """
     permit(user, Verb.RELEASE_FEEDBACK, course_id)
     check_file_name(notebook_id, "a notebook")
-    known = assignment_state(session, user, course_id, assignment_id)
-    submission = _find_submission(session, user.org_id, known.assignment_pk, target)
+    state = assignment_state(session, user, course_id, assignment_id)
+    submission = _find_submission(session, user.org_id, state.assignment_pk, target)
     newest = _newest(session, submission, notebook_id)
     is_retry = earlier(session, models.Feedback, user, idempotency_key) is not None
     if not is_retry:
@@ -109,18 +109,20 @@ def release_feedback(
     no need of these bytes.
     """
     permit(user, Verb.RELEASE_FEEDBACK, course_id)
-    known = assignment_state(session, user, course_id, assignment_id)
-    lock_assignment(session, known.course_pk, known.assignment_pk, Hold.SHARED)
-    submission = _find_submission(session, user.org_id, known.assignment_pk, target)
-    place = upsert_member(session, user, course_id, known)
+    state = assignment_state(session, user, course_id, assignment_id)
+    lock_assignment(session, state.course_pk, state.assignment_pk, LockMode.SHARED)
+    submission = _find_submission(session, user.org_id, state.assignment_pk, target)
+    member = upsert_member(session, user, course_id, state)
     row = earlier(session, models.Feedback, user, idempotency_key, blob)
     if row is not None and (row.submission_pk, row.notebook_id) != (submission.id, notebook_id):
         raise used_before()
     if row is None:
-        row = _add_version(session, place, submission, notebook_id, shared or blob)
+        row = _add_version(session, member, submission, notebook_id, shared or blob)
         row.checksum, row.idempotency_key = checksum, idempotency_key
         session.flush()
-        note(session, place, Action.FEEDBACK_RELEASED, known.assignment_pk, submission.token)
+        record_event(
+            session, member, Action.FEEDBACK_RELEASED, state.assignment_pk, submission.token
+        )
     return FeedbackReceipt(
         submission_token=submission.token,
         notebook_id=row.notebook_id,
@@ -139,11 +141,11 @@ def fetch_feedback(
 ) -> list[SubmissionFeedback]:
     """The caller's own, for each submission that has some, oldest submission first.
 
-    It only reads, so that a long answer keeps no writer waiting: `note_fetch` comes after it, and
-    before the first byte leaves.
+    It only reads, so that a long list does not block writers. The caller calls `record_fetch` after
+    it, and before the first byte leaves.
     """
     permit(user, Verb.FETCH_FEEDBACK, course_id)
-    known = assignment_state(session, user, course_id, assignment_id)
+    state = assignment_state(session, user, course_id, assignment_id)
     query = (
         select(
             models.Submission.id,
@@ -152,23 +154,23 @@ def fetch_feedback(
             models.Submission.client_timestamp,
         )
         .where(
-            models.Submission.assignment_pk == known.assignment_pk,
-            models.Submission.user_pk == known.user_pk,
+            models.Submission.assignment_pk == state.assignment_pk,
+            models.Submission.user_pk == state.user_pk,
         )
         .order_by(models.Submission.timestamp)
     )
     if submission_id is not None:
         query = query.where(models.Submission.token == submission_id)
     submissions = session.execute(query).all()
-    found = newest_feedback(session, [row.id for row in submissions])
+    feedback = newest_feedback(session, [row.id for row in submissions])
     return [
-        SubmissionFeedback(row.token, row.timestamp, row.client_timestamp, found[row.id])
+        SubmissionFeedback(row.token, row.timestamp, row.client_timestamp, feedback[row.id])
         for row in submissions
-        if row.id in found
+        if row.id in feedback
     ]
 
 
-def note_fetch(
+def record_fetch(
     session: Session,
     user: User,
     course_id: str,
@@ -177,15 +179,15 @@ def note_fetch(
 ) -> None:
     """Write the event of a fetch that found something."""
     permit(user, Verb.FETCH_FEEDBACK, course_id)
-    known = assignment_state(session, user, course_id, assignment_id)
-    place = upsert_member(session, user, course_id, known)
-    note_download(
+    state = assignment_state(session, user, course_id, assignment_id)
+    member = upsert_member(session, user, course_id, state)
+    record_download(
         session,
-        place,
+        member,
         Action.FEEDBACK_FETCHED,
-        known.assignment_pk,
+        state.assignment_pk,
         submission_id,
-        now=known.now,
+        now=state.now,
     )
 
 
@@ -193,7 +195,7 @@ def newest_feedback(
     session: Session, submission_pks: Sequence[int]
 ) -> Mapping[int, Sequence[NotebookFeedback]]:
     """The newest version for each notebook, by submission, sorted by notebook."""
-    found: dict[int, list[NotebookFeedback]] = defaultdict(list)
+    feedback_by_submission: dict[int, list[NotebookFeedback]] = defaultdict(list)
     for start in range(0, len(submission_pks), LOOKUP_SIZE):
         wanted = models.Feedback.submission_pk.in_(submission_pks[start : start + LOOKUP_SIZE])
         newest = (
@@ -207,7 +209,7 @@ def newest_feedback(
             .order_by(models.Feedback.notebook_id)
         )
         for row in rows:
-            found[row.submission_pk].append(
+            feedback_by_submission[row.submission_pk].append(
                 NotebookFeedback(
                     notebook_id=row.notebook_id,
                     version=row.version,
@@ -216,7 +218,7 @@ def newest_feedback(
                     blob=Blob(row.key, row.sha256, row.size),
                 )
             )
-    return found
+    return feedback_by_submission
 
 
 _COLUMNS = (
@@ -277,15 +279,15 @@ def _find_submission(
 def _by_timestamp(rows: Sequence[models.Submission], target: Target) -> models.Submission:
     official = [row for row in rows if to_text(row.timestamp) == target.timestamp]
     claimed = [row for row in rows if row.client_timestamp == target.timestamp]
-    found = official or claimed
-    if not found:
+    matching = official or claimed
+    if not matching:
         raise NotFound(f"{target.student_id!r} has no submission of {target.timestamp}; {_COLLECT}")
-    if len(found) > 1:
+    if len(matching) > 1:
         raise Conflict(
             f"{target.student_id!r} has several submissions that say {target.timestamp}; "
             f"with a newer nbexchange plugin, which names the submission, {_COLLECT}"
         )
-    return found[0]
+    return matching[0]
 
 
 def _blob_of(row: models.Feedback) -> Blob:
@@ -308,7 +310,7 @@ def _newest(
 
 def _add_version(
     session: Session,
-    place: MembershipKeys,
+    member: MembershipKeys,
     submission: models.Submission,
     notebook_id: str,
     blob: Blob,
@@ -316,7 +318,7 @@ def _add_version(
     newest = _newest(session, submission, notebook_id)
     row = models.Feedback(
         submission_pk=submission.id,
-        user_pk=place.user_pk,
+        user_pk=member.user_pk,
         notebook_id=notebook_id,
         version=newest.version + 1 if newest else 1,
         key=blob.key,

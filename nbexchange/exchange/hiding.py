@@ -22,8 +22,8 @@ from nbexchange.database import DatabaseClock, clock, insert_if_absent
 from nbexchange.errors import Conflict, NotFound
 from nbexchange.exchange.assignment_state import assignment_state, not_released
 from nbexchange.exchange.erasing import erase_hidden, hidden_assignment, measure_assignment
-from nbexchange.exchange.events import note
-from nbexchange.exchange.locks import Hold, lock_assignment
+from nbexchange.exchange.events import record_event
+from nbexchange.exchange.locks import LockMode, lock_assignment
 from nbexchange.exchange.names import check_folder_name, hidden_course
 from nbexchange.exchange.people import MembershipKeys, upsert_member
 from nbexchange.exchange.policy import Verb, permit
@@ -46,11 +46,11 @@ def purge(
 ) -> PurgeRecord:
     """Hide an assignment with all that students handed in, and have it erased after `grace`."""
     permit(user, Verb.PURGE, course_id)
-    known = assignment_state(session, user, course_id, assignment_id)
-    if not lock_assignment(session, known.course_pk, known.assignment_pk, Hold.ALONE):
+    state = assignment_state(session, user, course_id, assignment_id)
+    if not lock_assignment(session, state.course_pk, state.assignment_pk, LockMode.ALONE):
         raise not_released(course_id, assignment_id)
-    place = upsert_member(session, user, course_id, known)
-    counts, fingerprint = measure_assignment(session, known.assignment_pk)
+    member = upsert_member(session, user, course_id, state)
+    counts, fingerprint = measure_assignment(session, state.assignment_pk)
     now = clock(session)
     row = models.PurgeRow(
         code=secrets.token_hex(6),
@@ -68,8 +68,8 @@ def purge(
     course = models.Course(org_id=user.org_id, course_id=hidden_course(row.code), title=course_id)
     session.add(course)
     session.flush()
-    _move(session, known.assignment_pk, known.course_pk, course.id, assignment_id)
-    note(session, place, Action.PURGED, None, detail=assignment_id)
+    _move(session, state.assignment_pk, state.course_pk, course.id, assignment_id)
+    record_event(session, member, Action.PURGED, None, detail=assignment_id)
     return record_of(row)
 
 
@@ -105,8 +105,8 @@ def restore(
     ).scalar_one_or_none()
     if row is None:
         raise NotFound(f"course {course_id!r} has no purge {code!r}; list them with GET purges")
-    place = upsert_member(session, user, course_id)
-    return _restore(session, row, user.name, assignment_id, place)
+    member = upsert_member(session, user, course_id)
+    return _restore(session, row, user.name, assignment_id, member)
 
 
 def restore_as_operator(
@@ -153,7 +153,7 @@ def _restore(
     row: models.PurgeRow,
     by: str,
     assignment_id: str | None,
-    place: MembershipKeys | None,
+    member: MembershipKeys | None,
 ) -> Restored:
     hidden = hidden_assignment(session, row)
     if hidden is None or row.course_id is None or row.assignment_id is None:
@@ -165,7 +165,7 @@ def _restore(
     course_pk = session.execute(
         select(models.Course.id).filter_by(org_id=row.org_id, course_id=row.course_id)
     ).scalar_one()
-    lock_assignment(session, hidden.course_pk, hidden.assignment_pk, Hold.ALONE)
+    lock_assignment(session, hidden.course_pk, hidden.assignment_pk, LockMode.ALONE)
     taken = select(models.Assignment.id).filter_by(course_pk=course_pk, assignment_id=name)
     if session.execute(taken).first() is not None:
         raise Conflict(
@@ -175,8 +175,8 @@ def _restore(
     _move(session, hidden.assignment_pk, hidden.course_pk, course_pk, name)
     session.execute(delete(models.Course).where(models.Course.id == hidden.course_pk))
     row.restored_at, row.restored_by = clock(session), by
-    if place is not None:
-        note(session, place, Action.RESTORED, hidden.assignment_pk)
+    if member is not None:
+        record_event(session, member, Action.RESTORED, hidden.assignment_pk)
     return Restored(record_of(row), name)
 
 

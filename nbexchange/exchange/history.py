@@ -88,13 +88,13 @@ class History:
         keys: list[int] = []
         while self._sections and len(keys) < BATCH:
             wanted = BATCH - len(keys)
-            found = _newest(session, self._sections[0].branches, self._before, wanted)
-            keys += found
-            if len(found) < wanted:
+            newest = _newest(session, self._sections[0].branches, self._before, wanted)
+            keys += newest
+            if len(newest) < wanted:
                 self._sections.popleft()
                 self._before = None
             else:
-                self._before = found[-1]
+                self._before = newest[-1]
         return _records(session, self._view, keys)
 
 
@@ -145,7 +145,7 @@ def _each(column: Any, keys: Sequence[int], actions: Collection[Action]) -> list
 def _view(session: Session, user: User, course_id: str | None, action: Action | None) -> View:
     courses = [course_id] if course_id is not None else list(user.courses)
     reach = {course: permit(user, Verb.HISTORY, course) for course in courses}
-    known = session.execute(
+    rows = session.execute(
         select(models.Course.id, models.Course.course_id).where(
             models.Course.org_id == user.org_id, models.Course.course_id.in_(courses)
         )
@@ -155,22 +155,23 @@ def _view(session: Session, user: User, course_id: str | None, action: Action | 
             models.UserRow.org_id == user.org_id, models.UserRow.name == user.name
         )
     ).scalar_one_or_none()
-    everything = [course for course in courses if reach[course] is Reach.ALL]
+    unrestricted = [course for course in courses if reach[course] is Reach.ALL]
     return View(
-        [key for key, course in known if course in everything],
-        [key for key, course in known if course not in everything],
+        [key for key, course in rows if course in unrestricted],
+        [key for key, course in rows if course not in unrestricted],
         user_pk,
         frozenset(Action if action is None else {action}),
-        _visible(user, everything, courses),
+        _visible(user, unrestricted, courses),
     )
 
 
-def _visible(user: User, everything: Sequence[str], courses: Sequence[str]) -> Branch:
+def _visible(user: User, unrestricted: Sequence[str], courses: Sequence[str]) -> Branch:
     own = or_(Event.action == Action.RELEASED, models.UserRow.name == user.name)
     return and_(
         unindexed(models.Course.org_id) == user.org_id,
         or_(
-            models.Course.course_id.in_(everything), and_(models.Course.course_id.in_(courses), own)
+            models.Course.course_id.in_(unrestricted),
+            and_(models.Course.course_id.in_(courses), own),
         ),
     )
 
@@ -220,16 +221,16 @@ def _section(session: Session, part: _Part) -> Section | None:
     if not columns:
         return None
     newest = session.execute(select(*columns)).one()
-    found = [
+    visible = [
         (key, branch) for key, branch in zip(newest, branches, strict=False) if key is not None
     ]
-    if not found:
+    if not visible:
         return None
     return Section(
         course_pk,
-        max(key for key, _ in found),
+        max(key for key, _ in visible),
         any(key is not None for key in newest[len(branches) :]),
-        [branch for _, branch in found],
+        [branch for _, branch in visible],
     )
 
 
@@ -263,10 +264,10 @@ def _newest(
 
 def _records(session: Session, view: View, keys: Sequence[int]) -> list[ActionRecord]:
     """In the order of the keys; those that were erased meanwhile are left out."""
-    found: dict[int, ActionRecord] = {}
+    records: dict[int, ActionRecord] = {}
     for query in (ACTIONS, PURGES):
-        missing = [key for key in keys if key not in found]
+        missing = [key for key in keys if key not in records]
         if missing:
             rows: Any = session.execute(query.where(view.visible, Event.id.in_(missing)))
-            found |= {row[0]: ActionRecord(*row) for row in rows}
-    return [found[key] for key in keys if key in found]
+            records |= {row[0]: ActionRecord(*row) for row in rows}
+    return [records[key] for key in keys if key in records]

@@ -12,7 +12,7 @@ from nbexchange.models import STORED
 
 def known_keys(session: Session, keys: Collection[str]) -> set[str]:
     """Those of `keys` that a row owns. At most 500: databases limit the number of parameters."""
-    known: set[str] = set()
+    owned: set[str] = set()
     for table in STORED:
-        known.update(session.execute(select(table.key).where(table.key.in_(keys))).scalars())
-    return known
+        owned.update(session.execute(select(table.key).where(table.key.in_(keys))).scalars())
+    return owned

@@ -23,7 +23,7 @@ from nbexchange import models
 from nbexchange.database import insert_if_absent, queue_up
 
 
-class Hold(enum.Enum):
+class LockMode(enum.Enum):
     """How a transaction holds an assignment. The course is always shared."""
 
     SHARED = enum.auto()
@@ -32,16 +32,18 @@ class Hold(enum.Enum):
     ALONE = enum.auto()
 
 
-def lock_assignment(session: Session, course_pk: int, assignment_pk: int, hold: Hold) -> bool:
+def lock_assignment(session: Session, course_pk: int, assignment_pk: int, mode: LockMode) -> bool:
     """Whether the assignment is still there. Nobody else erases it before the transaction ends."""
-    queue_up(session, assignment_pk, alone=hold is Hold.ALONE)
-    if hold is not Hold.SHARED:
+    queue_up(session, assignment_pk, alone=mode is LockMode.ALONE)
+    if mode is not LockMode.SHARED:
         _share_course(session, course_pk)
     pks = {"course_pk": course_pk, "assignment_pk": assignment_pk}
-    return session.execute(_BY_PK[hold], pks).first() is not None
+    return session.execute(_BY_PK[mode], pks).first() is not None
 
 
-def made_assignment(session: Session, course_pk: int, assignment_id: str) -> models.Assignment:
+def get_or_create_assignment(
+    session: Session, course_pk: int, assignment_id: str
+) -> models.Assignment:
     """The row, made if it is new or was just erased, to change it."""
     _share_course(session, course_pk)
     keys = {"course_pk": course_pk, "assignment_id": assignment_id}
@@ -68,7 +70,7 @@ _COURSE = (
 _BY_PK = {
     # In one question, since everybody in a class asks it: locked are the rows of a course and then
     # those of its assignment.
-    Hold.SHARED: select(models.Course.id, models.Assignment.id)
+    LockMode.SHARED: select(models.Course.id, models.Assignment.id)
     .select_from(models.Course)
     .join(models.Assignment, models.Assignment.course_pk == models.Course.id)
     .where(
@@ -76,6 +78,6 @@ _BY_PK = {
         models.Assignment.id == bindparam("assignment_pk"),
     )
     .with_for_update(read=True, key_share=True),
-    Hold.CHANGE: _assignment().with_for_update(key_share=True),
-    Hold.ALONE: _assignment().with_for_update(),
+    LockMode.CHANGE: _assignment().with_for_update(key_share=True),
+    LockMode.ALONE: _assignment().with_for_update(),
 }

@@ -26,17 +26,17 @@ class MembershipKeys(NamedTuple):
 
 
 def upsert_member(
-    session: Session, user: User, course_id: str, known: AssignmentState | None = None
+    session: Session, user: User, course_id: str, state: AssignmentState | None = None
 ) -> MembershipKeys:
     """The rows of the caller and the course, made or brought up to date where they have to be."""
-    if known is not None and known.user_pk is not None and _is_fresh(known, user, course_id):
-        return MembershipKeys(known.user_pk, known.course_pk)
-    _note_user(session, user)
-    _note_course(session, user, course_id)
+    if state is not None and state.user_pk is not None and _is_fresh(state, user, course_id):
+        return MembershipKeys(state.user_pk, state.course_pk)
+    _upsert_user(session, user)
+    _upsert_course(session, user, course_id)
     session.flush()
     person = find_user(session, user.org_id, user.name)
     course = session.execute(_course(user.org_id, course_id)).scalar_one()
-    _note_role(session, user, course_id, MembershipKeys(person.id, course.id))
+    _upsert_role(session, user, course_id, MembershipKeys(person.id, course.id))
     return MembershipKeys(person.id, course.id)
 
 
@@ -47,33 +47,33 @@ def find_user(session: Session, org_id: int, name: str) -> models.UserRow:
     return person
 
 
-def _is_fresh(known: AssignmentState, user: User, course_id: str) -> bool:
+def _is_fresh(state: AssignmentState, user: User, course_id: str) -> bool:
     membership = user.courses[course_id]
     return (
-        all(getattr(known, key) == value for key, value in _said(user).items())
-        and known.title == (membership.title or known.title)
-        and known.role == membership.role.value
-        and known.last_seen is not None
-        and known.now - known.last_seen < SEEN_AGAIN
+        all(getattr(state, key) == value for key, value in _provided_fields(user).items())
+        and state.title == (membership.title or state.title)
+        and state.role == membership.role.value
+        and state.last_seen is not None
+        and state.now - state.last_seen < SEEN_AGAIN
     )
 
 
-def _note_user(session: Session, user: User) -> None:
+def _upsert_user(session: Session, user: User) -> None:
     person = session.execute(_person(user.org_id, user.name)).scalar_one_or_none()
     if person is None:
         insert_if_absent(session, models.UserRow, org_id=user.org_id, name=user.name)
         person = find_user(session, user.org_id, user.name)
-    for key, value in _said(user).items():
+    for key, value in _provided_fields(user).items():
         setattr(person, key, value)
 
 
-def _said(user: User) -> dict[str, str]:
+def _provided_fields(user: User) -> dict[str, str]:
     """What the identity tells of the person; silence erases nothing."""
-    said = {"full_name": user.full_name, "email": user.email, "lms_user_id": user.lms_user_id}
-    return {key: value for key, value in said.items() if value is not None}
+    fields = {"full_name": user.full_name, "email": user.email, "lms_user_id": user.lms_user_id}
+    return {key: value for key, value in fields.items() if value is not None}
 
 
-def _note_course(session: Session, user: User, course_id: str) -> None:
+def _upsert_course(session: Session, user: User, course_id: str) -> None:
     # MariaDB locks a row that is there already, and others would wait for it.
     if session.execute(_course(user.org_id, course_id)).first() is None:
         insert_if_absent(session, models.Course, org_id=user.org_id, course_id=course_id)
@@ -82,9 +82,9 @@ def _note_course(session: Session, user: User, course_id: str) -> None:
         session.execute(_course(user.org_id, course_id)).scalar_one().title = title
 
 
-def _note_role(session: Session, user: User, course_id: str, place: MembershipKeys) -> None:
+def _upsert_role(session: Session, user: User, course_id: str, member: MembershipKeys) -> None:
     role, now = user.courses[course_id].role.value, clock(session)
-    keys = {"course_pk": place.course_pk, "user_pk": place.user_pk}
+    keys = {"course_pk": member.course_pk, "user_pk": member.user_pk}
     query = select(models.Subscription).filter_by(**keys)
     if session.execute(query).first() is None:
         insert_if_absent(session, models.Subscription, **keys, role=role, last_seen=now)

@@ -30,11 +30,11 @@ class Scope:
         )
 
     def __str__(self) -> str:
-        said = [f"organisation {self.org_id}"]
-        said += [f"course {self.course_id!r}"] if self.course_id is not None else []
-        said += [f"assignment {self.assignment_id!r}"] if self.assignment_id is not None else []
-        said += [f"student {self.student_id!r}"] if self.student_id is not None else []
-        return ", ".join(said)
+        parts = [f"organisation {self.org_id}"]
+        parts += [f"course {self.course_id!r}"] if self.course_id is not None else []
+        parts += [f"assignment {self.assignment_id!r}"] if self.assignment_id is not None else []
+        parts += [f"student {self.student_id!r}"] if self.student_id is not None else []
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,9 @@ class PurgeRecord:
 
     @property
     def words(self) -> str:
-        said = [f"{self.counts[name]:,} {name}" for name in ("releases", "submissions", "feedback")]
-        return (
-            f"{', '.join(said)}; {self.counts['files']:,} files of {self.counts['bytes']:,} bytes"
-        )
+        names = ("releases", "submissions", "feedback")
+        rows = ", ".join(f"{self.counts[name]:,} {name}" for name in names)
+        return f"{rows}; {self.counts['files']:,} files of {self.counts['bytes']:,} bytes"
 
 
 def record_of(row: models.PurgeRow) -> PurgeRecord:

@@ -9,8 +9,8 @@ organisation's, several processes may, by what is on its way in the others.
 
 What a student has is summed up when it is asked: an index finds the rows. An organisation's sum is
 remembered and only now and then asked again, so that a submission does not cost more where there
-are more of them: what other processes stored, or erased, counts up to `SELDOM` times later than
-summing up took.
+are more of them: what other processes stored, or erased, counts up to
+`REFRESH_FACTOR` times later than summing up took.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from nbexchange.storage.spool import store_unavailable
 
 log = logging.getLogger(__name__)
 
-FRESH_SECONDS = 15.0
-SELDOM = 100
+REFRESH_SECONDS = 15.0
+REFRESH_FACTOR = 100
 """A sum counts for at least FRESH_SECONDS, and for so many times longer than it took."""
 
 PART_OF_DISK = 20
@@ -74,18 +74,18 @@ class Usage:
 
 
 @dataclass
-class Sum:
+class CachedTotal:
     size: int
     written: int
     """What this process had written when summing up began."""
-    good_until: float
+    valid_until: float
 
 
 @dataclass
 class InFlight:
     """Bytes that have been let in and are not stored yet."""
 
-    acts: dict[Hashable, list[Reservation]] = field(default_factory=dict)
+    uploads: dict[Hashable, list[Reservation]] = field(default_factory=dict)
     """The tries of each. One of them at most is stored, so the largest counts for all."""
     students: Counter[tuple[int, str]] = field(default_factory=Counter)
     organisations: Counter[int] = field(default_factory=Counter)
@@ -95,10 +95,10 @@ class InFlight:
     def largest(self, of: int | None) -> str:
         """Who holds the most, in an organisation or in all, and how much."""
         reserved: Counter[tuple[int, str]] = Counter()
-        for tries in self.acts.values():
-            person = tries[0].person
+        for attempts in self.uploads.values():
+            person = attempts[0].person
             if of in (None, person[0]):
-                reserved[person] += max(one.reserved for one in tries)
+                reserved[person] += max(attempt.reserved for attempt in attempts)
         (((org_id, name), size),) = reserved.most_common(1)
         return f"{name} in organisation {org_id} holds {size:,} bytes"
 
@@ -117,10 +117,10 @@ class Quotas:
         self._special = special or {}
         self._disks = disks if least_free else ()
         self._least_free = least_free
-        self._sums: dict[int, Sum] = {}
+        self._totals: dict[int, CachedTotal] = {}
         self._written: Counter[int] = Counter()
         self.in_flight = InFlight()
-        self._said_at = -LOG_SECONDS
+        self._warned_at = -LOG_SECONDS
 
     def of(self, org_id: int) -> Quota:
         return self._special.get(org_id, self._usual)
@@ -134,7 +134,7 @@ class Quotas:
         """
         quota = Quota() if is_stored else self.of(user.org_id)
         if quota.organisation:
-            self._sum_up(session, user.org_id)
+            self._refresh_total(session, user.org_id)
         return Usage(
             student=stored_by(session, user) if personal and quota.student else None,
             organisation=bool(quota.organisation),
@@ -142,15 +142,15 @@ class Quotas:
         )
 
     def reservation(
-        self, user: User, act: Hashable, declared: int, *, is_instructor: bool
+        self, user: User, upload: Hashable, declared: int, *, is_instructor: bool
     ) -> Reservation:
-        """For one try of an `act`, whose body says that it has `declared` bytes; 0 for unknown."""
-        return Reservation(self, user, act, declared, is_instructor=is_instructor)
+        """For one attempt of an `upload` that declares a body of `declared` bytes; 0 if unknown."""
+        return Reservation(self, user, upload, declared, is_instructor=is_instructor)
 
-    def kept(self, org_id: int) -> int:
+    def usage_of(self, org_id: int) -> int:
         """By an organisation whose quota was looked at."""
-        known = self._sums[org_id]
-        return known.size + self._written[org_id] - known.written
+        total = self._totals[org_id]
+        return total.size + self._written[org_id] - total.written
 
     def stored(self, org_id: int, size: int) -> None:
         """A row was written."""
@@ -158,37 +158,37 @@ class Quotas:
 
     def erased(self, org_id: int) -> None:
         """Nobody knows how much."""
-        if org_id in self._sums:
-            self._sums[org_id].good_until = 0.0
+        if org_id in self._totals:
+            self._totals[org_id].valid_until = 0.0
 
-    def _sum_up(self, session: Session, org_id: int) -> None:
-        begun = time.monotonic()
-        known = self._sums.get(org_id)
-        if known is not None and begun < known.good_until:
+    def _refresh_total(self, session: Session, org_id: int) -> None:
+        started = time.monotonic()
+        total = self._totals.get(org_id)
+        if total is not None and started < total.valid_until:
             return
         # What is written meanwhile counts twice rather than not at all.
         written = self._written[org_id]
         size = stored_in(session, org_id)
         now = time.monotonic()
-        good_until = now + max(FRESH_SECONDS, SELDOM * (now - begun))
-        self._sums[org_id] = Sum(size, written, good_until)
+        valid_until = now + max(REFRESH_SECONDS, REFRESH_FACTOR * (now - started))
+        self._totals[org_id] = CachedTotal(size, written, valid_until)
 
     def _free(self, disk: Path) -> int:
         try:
-            found = os.statvfs(disk)
+            status = os.statvfs(disk)
         except OSError as error:
             log.error("the disk does not tell its room: %s", error)
             raise store_unavailable() from error
-        least = min(self._least_free, found.f_blocks * found.f_frsize // PART_OF_DISK)
-        return found.f_bavail * found.f_frsize - least
+        least = min(self._least_free, status.f_blocks * status.f_frsize // PART_OF_DISK)
+        return status.f_bavail * status.f_frsize - least
 
     def warn(self, text: str, of: int | None = None) -> None:
         """The operator should know, and who it may be; once a minute is enough.
 
         Called for somebody who asks for room, so somebody is there.
         """
-        if time.monotonic() - self._said_at >= LOG_SECONDS:
-            self._said_at = time.monotonic()
+        if time.monotonic() - self._warned_at >= LOG_SECONDS:
+            self._warned_at = time.monotonic()
             log.warning("%s; of what is on its way, %s, the most", text, self.in_flight.largest(of))
 
 
@@ -196,17 +196,17 @@ class Reservation:
     """Disk space for one upload, from its header until its row is written or it is given up."""
 
     def __init__(
-        self, quotas: Quotas, user: User, act: Hashable, declared: int, *, is_instructor: bool
+        self, quotas: Quotas, user: User, upload: Hashable, declared: int, *, is_instructor: bool
     ) -> None:
         self._quotas = quotas
         self.person = (user.org_id, user.name)
-        self._act = (self.person, act)
+        self._upload = (self.person, upload)
         self._declared = declared
         self._is_instructor = is_instructor
         self._usage: Usage | None = None
         self.reserved = 0
         self._arrived = 0
-        quotas.in_flight.acts.setdefault(self._act, []).append(self)
+        quotas.in_flight.uploads.setdefault(self._upload, []).append(self)
 
     def grow(self, size: int, usage: Usage) -> None:
         """Make it so many bytes at least, and some ahead, by what there is now.
@@ -214,9 +214,9 @@ class Reservation:
         At the header, `size` is 0: all that was declared has to fit, and is not reserved yet.
         Raises TooLarge and StoreFull in words for the caller.
         """
-        if self not in self._tries:
+        if self not in self._attempts:
             return  # given up meanwhile
-        with self._apart():
+        with self._recounted():
             most = self._most(size or self._declared or 1, usage)
             ahead = min(max(size, LEAST_AHEAD), MOST_AHEAD)
             if self._declared:
@@ -228,22 +228,22 @@ class Reservation:
 
     def arrive(self, size: int) -> None:
         """So many bytes more are here."""
-        with self._apart():
+        with self._recounted():
             self._arrived += size
 
     def release(self) -> None:
-        with self._apart():
-            if self in self._tries:
-                self._tries.remove(self)
-        if not self._tries:
-            self._quotas.in_flight.acts.pop(self._act, None)
+        with self._recounted():
+            if self in self._attempts:
+                self._attempts.remove(self)
+        if not self._attempts:
+            self._quotas.in_flight.uploads.pop(self._upload, None)
 
     @property
-    def _tries(self) -> list[Reservation]:
-        return self._quotas.in_flight.acts.get(self._act, [])
+    def _attempts(self) -> list[Reservation]:
+        return self._quotas.in_flight.uploads.get(self._upload, [])
 
     @contextmanager
-    def _apart(self) -> Iterator[None]:
+    def _recounted(self) -> Iterator[None]:
         """While this changes, only the others count."""
         self._count(-1)
         try:
@@ -252,11 +252,13 @@ class Reservation:
             self._count(1)
 
     def _count(self, sign: int) -> None:
-        in_flight, tries = self._quotas.in_flight, self._tries
-        in_flight.disk += sign * max((one._of_disk for one in tries), default=0)
+        in_flight, attempts = self._quotas.in_flight, self._attempts
+        in_flight.disk += sign * max((each._of_disk for each in attempts), default=0)
         org_id = self.person[0]
-        in_flight.organisations[org_id] += sign * max((one._of_org for one in tries), default=0)
-        in_flight.students[self.person] += sign * max((one._of_student for one in tries), default=0)
+        of_org = max((each._of_org for each in attempts), default=0)
+        of_student = max((each._of_student for each in attempts), default=0)
+        in_flight.organisations[org_id] += sign * of_org
+        in_flight.students[self.person] += sign * of_student
         if not in_flight.students[self.person]:
             del in_flight.students[self.person]
 
@@ -298,7 +300,7 @@ class Reservation:
         if not usage.organisation:
             return sys.maxsize
         org_id = self.person[0]
-        used = self._quotas.kept(org_id) + self._quotas.in_flight.organisations[org_id]
+        used = self._quotas.usage_of(org_id) + self._quotas.in_flight.organisations[org_id]
         quota = self._quotas.of(org_id).organisation
         if used + size > quota:
             self._quotas.warn(f"organisation {org_id} has no room left", org_id)
@@ -315,7 +317,7 @@ class Reservation:
         return most
 
 
-def wait_for_others_of(session: Session, user_pk: int) -> None:
+def lock_user(session: Session, user_pk: int) -> None:
     """Until the person's other transactions are over: two at once would not see each other."""
     session.execute(_LOCK, {"user_pk": user_pk})
 

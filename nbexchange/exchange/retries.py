@@ -13,16 +13,16 @@ from nbexchange.exchange.policy import Verb
 from nbexchange.identity import User
 from nbexchange.storage import Blob
 
-Kept = TypeVar("Kept", models.Release, models.Submission, models.Feedback)
+StoredRow = TypeVar("StoredRow", models.Release, models.Submission, models.Feedback)
 
 
 def earlier(
     session: Session,
-    table: type[Kept],
+    table: type[StoredRow],
     user: User,
     idempotency_key: str | None,
     blob: Blob | None = None,
-) -> Kept | None:
+) -> StoredRow | None:
     """What the same caller stored under this key before.
 
     Raises Conflict when other bytes were stored then. Two at once are told apart by the unique
@@ -46,10 +46,10 @@ def earlier(
 
 def is_stored(session: Session, user: User, verb: Verb, idempotency_key: str | None) -> bool:
     """Whether what the caller sends now came before, by one of the three verbs that keep."""
-    return earlier(session, _KEPT[verb], user, idempotency_key) is not None
+    return earlier(session, _TABLES[verb], user, idempotency_key) is not None
 
 
-_KEPT: dict[Verb, type[Any]] = {
+_TABLES: dict[Verb, type[Any]] = {
     Verb.RELEASE: models.Release,
     Verb.SUBMIT: models.Submission,
     Verb.RELEASE_FEEDBACK: models.Feedback,

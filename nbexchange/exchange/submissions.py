@@ -15,13 +15,13 @@ from nbexchange.archive import Contents
 from nbexchange.errors import BadArchive, NotFound, TooLarge
 from nbexchange.exchange.assignment_state import assignment_state, not_released, released
 from nbexchange.exchange.cursors import no_such_page
-from nbexchange.exchange.events import note, note_download
+from nbexchange.exchange.events import record_download, record_event
 from nbexchange.exchange.feedback import MOST_NOTEBOOKS, newest_feedback
-from nbexchange.exchange.locks import Hold, lock_assignment
+from nbexchange.exchange.locks import LockMode, lock_assignment
 from nbexchange.exchange.names import check_student_name
 from nbexchange.exchange.people import MembershipKeys, upsert_member
 from nbexchange.exchange.policy import Reach, Verb, permit
-from nbexchange.exchange.quotas import check_student, wait_for_others_of
+from nbexchange.exchange.quotas import check_student, lock_user
 from nbexchange.exchange.records import Handout, SubmissionReceipt, SubmissionRecord
 from nbexchange.exchange.retries import earlier, used_before
 from nbexchange.exchange.walks import Query, Walk, keys_of, unindexed
@@ -87,15 +87,15 @@ def admit_submission(
             is_retry=True,
         )
     ago = waited()  # before the clock is asked: no time is earlier than its header
-    known = released(session, user, course_id, assignment_id)
-    if known.user_pk is not None:
-        _check_number(session, known.user_pk, known.assignment_pk, assignment_id)
+    state = released(session, user, course_id, assignment_id)
+    if state.user_pk is not None:
+        _check_number(session, state.user_pk, state.assignment_pk, assignment_id)
     return Admission(
-        known.now - ago,
-        known.assignment_pk,
-        known.release_pk,
-        known.release_token,
-        known.newest_time,
+        state.now - ago,
+        state.assignment_pk,
+        state.release_pk,
+        state.release_token,
+        state.newest_time,
     )
 
 
@@ -126,46 +126,46 @@ def submit(
     permit(user, Verb.SUBMIT, course_id)
     session.connection()  # SQLite waits here until nobody else writes
     ago = since()  # before the clock is asked, as above
-    known = assignment_state(session, user, course_id, assignment_id)
-    if not lock_assignment(session, known.course_pk, known.assignment_pk, Hold.SHARED):
+    state = assignment_state(session, user, course_id, assignment_id)
+    if not lock_assignment(session, state.course_pk, state.assignment_pk, LockMode.SHARED):
         raise not_released(course_id, assignment_id)
-    place = upsert_member(session, user, course_id, known)
+    member = upsert_member(session, user, course_id, state)
     if quota:
-        wait_for_others_of(session, place.user_pk)
+        lock_user(session, member.user_pk)
     row = earlier(session, models.Submission, user, idempotency_key, blob)
     if row is not None:
-        if row.assignment_pk != known.assignment_pk:
+        if row.assignment_pk != state.assignment_pk:
             raise used_before()
         return _receipt(session, user, course_id, assignment_id, row.token)
-    if not _is_there(session, known.assignment_pk, admission):
+    if not _is_there(session, state.assignment_pk, admission):
         raise not_released(course_id, assignment_id)  # erased meanwhile, and made anew
     notebooks = listable(contents.notebooks)
-    in_time = known.now - ago - admission.arrived_at <= COMMITMENT
+    in_time = state.now - ago - admission.arrived_at <= COMMITMENT
     # What was finished after the assignment was closed may have been made after it.
-    if not known.released and not (committed and in_time):
+    if not state.released and not (committed and in_time):
         raise not_released(course_id, assignment_id)
     check_student(session, user, blob.size, quota)
-    basis = admission if committed and in_time else admission._replace(arrived_at=known.now - ago)
+    basis = admission if committed and in_time else admission._replace(arrived_at=state.now - ago)
     token = new_key()
     session.execute(
         _INSERT,
         {
             "token": token,
-            "assignment_pk": known.assignment_pk,
-            "user_pk": place.user_pk,
+            "assignment_pk": state.assignment_pk,
+            "user_pk": member.user_pk,
             "release_pk": admission.release_pk,
             "key": blob.key,
             "sha256": blob.sha256,
             "size": blob.size,
-            "timestamp": _official_time(session, place, known.assignment_pk, basis),
+            "timestamp": _official_time(session, member, state.assignment_pk, basis),
             "arrived_at": admission.arrived_at,
-            "stored_at": known.now,
+            "stored_at": state.now,
             "client_timestamp": normal_claim(client_timestamp or contents.timestamp),
             "notebooks": notebooks,
             "idempotency_key": idempotency_key,
         },
     )
-    note(session, place, Action.SUBMITTED, known.assignment_pk, token)
+    record_event(session, member, Action.SUBMITTED, state.assignment_pk, token)
     return _receipt(session, user, course_id, assignment_id, token)
 
 
@@ -278,7 +278,7 @@ def collect(
     `is_part` where the caller asks for a range of it.
     """
     reach = permit(user, Verb.COLLECT, course_id)
-    known = assignment_state(session, user, course_id, assignment_id)
+    state = assignment_state(session, user, course_id, assignment_id)
     query = (
         select(
             models.Submission.key,
@@ -288,22 +288,22 @@ def collect(
         )
         .join(models.Submission.release)
         .where(
-            models.Submission.assignment_pk == known.assignment_pk,
+            models.Submission.assignment_pk == state.assignment_pk,
             models.Submission.token == token,
         )
     )
     if reach is Reach.OWN:
-        query = query.where(models.Submission.user_pk == known.user_pk)
+        query = query.where(models.Submission.user_pk == state.user_pk)
     row = session.execute(query).one_or_none()
     if row is None:
         raise NotFound("there is no such submission; list the submissions again")
-    note_download(
+    record_download(
         session,
-        upsert_member(session, user, course_id, known),
+        upsert_member(session, user, course_id, state),
         Action.COLLECTED,
-        known.assignment_pk,
+        state.assignment_pk,
         token,
-        now=known.now,
+        now=state.now,
         is_part=is_part,
     )
     return Handout(Blob(row.key, row.sha256, row.size), row.version)
@@ -347,22 +347,22 @@ def fits_in_lists(paths: Collection[str]) -> bool:
 
 
 def _official_time(
-    session: Session, place: MembershipKeys, assignment_pk: int, admission: Admission
+    session: Session, member: MembershipKeys, assignment_pk: int, admission: Admission
 ) -> datetime.datetime:
     time = admission.arrived_at
     if admission.after is not None:
         time = max(time, admission.after + TICK)
-    while _is_taken(session, assignment_pk, place, time):
+    while _is_taken(session, assignment_pk, member, time):
         time += TICK
     return time
 
 
 def _is_taken(
-    session: Session, assignment_pk: int, place: MembershipKeys, time: datetime.datetime
+    session: Session, assignment_pk: int, member: MembershipKeys, time: datetime.datetime
 ) -> bool:
     taken = select(models.Submission.id).where(
         models.Submission.assignment_pk == assignment_pk,
-        models.Submission.user_pk == place.user_pk,
+        models.Submission.user_pk == member.user_pk,
         models.Submission.timestamp == time,
     )
     return session.execute(taken).first() is not None

@@ -56,8 +56,8 @@ class Walk(Generic[T]):
     def take(self, session: Session) -> list[T]:
         """The next batch, without the rows that were erased since the walk began."""
         keys = self._next_keys()
-        found = self._read(session, keys) if keys else {}
-        return [found[key] for key in keys if key in found]
+        records = self._read(session, keys) if keys else {}
+        return [records[key] for key in keys if key in records]
 
     def _next_keys(self) -> Sequence[int]:
         begin = self._position

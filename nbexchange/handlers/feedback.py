@@ -113,7 +113,7 @@ class FeedbackHandler(UploadHandler):
         find = functools.partial(_found, self.user, *which)
         found = await self.services.database.scan(find, turn.hold())
         if found:
-            await self.act(feedback.note_fetch, *which)
+            await self.act(feedback.record_fetch, *which)
         items = [(submission, item) for submission in found for item in submission.notebooks]
         # Read twice, because what cannot be read is left out: one damaged file would otherwise keep
         # all that is good from the student.

@@ -128,13 +128,13 @@ def courses(session: Session, scope: Scope) -> list[CourseRow]:
     if scope.course_id is not None:
         query = query.where(models.Course.course_id == scope.course_id)
     rows = session.execute(query.order_by(models.Course.id))
-    found = [CourseRow(*row) for row in rows if not is_hidden(row.course_id)]
-    if not found:
+    course_rows = [CourseRow(*row) for row in rows if not is_hidden(row.course_id)]
+    if not course_rows:
         raise NotFound(f"there is nothing of {scope}")
-    return found
+    return course_rows
 
 
-def how_many(session: Session, course: CourseRow) -> int:
+def count_rows(session: Session, course: CourseRow) -> int:
     """Releases and submissions."""
     return sum(
         session.execute(
@@ -272,10 +272,10 @@ def _feedback(session: Session, submission_pks: Sequence[int]) -> dict[int, list
         .where(models.Feedback.submission_pk.in_(submission_pks))
         .order_by(models.Feedback.notebook_id, models.Feedback.version)
     )
-    found: dict[int, list[FeedbackRow]] = defaultdict(list)
+    by_submission: dict[int, list[FeedbackRow]] = defaultdict(list)
     for row in session.execute(query):
-        found[row.submission_pk].append(FeedbackRow(*row))
-    return found
+        by_submission[row.submission_pk].append(FeedbackRow(*row))
+    return by_submission
 
 
 def _of_course(

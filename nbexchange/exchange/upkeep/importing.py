@@ -18,8 +18,8 @@ from nbexchange import models
 from nbexchange.archive import Contents
 from nbexchange.database import clock, insert_if_absent
 from nbexchange.errors import Conflict, Malformed, NotFound
-from nbexchange.exchange.events import note
-from nbexchange.exchange.locks import Hold, lock_assignment, made_assignment
+from nbexchange.exchange.events import record_event
+from nbexchange.exchange.locks import LockMode, get_or_create_assignment, lock_assignment
 from nbexchange.exchange.names import check_file_name
 from nbexchange.exchange.people import MembershipKeys
 from nbexchange.exchange.submissions import listable
@@ -102,7 +102,7 @@ class OldPerson:
 # -- is it here?
 
 
-def knows_release(session: Session, old: OldRelease, sha256: str) -> ImportedBlob | None:
+def existing_release(session: Session, old: OldRelease, sha256: str) -> ImportedBlob | None:
     """None if it has to be imported. Raises Conflict if it must not be; so below."""
     _check_names(old.course_id, old.by)
     check_file_name(old.assignment_id, "an assignment id")
@@ -114,7 +114,7 @@ def knows_release(session: Session, old: OldRelease, sha256: str) -> ImportedBlo
     return _known_version(real, old.version, sha256, _release_key(old, sha256))
 
 
-def knows_submission(session: Session, old: OldSubmission, sha256: str) -> ImportedBlob | None:
+def existing_submission(session: Session, old: OldSubmission, sha256: str) -> ImportedBlob | None:
     _check_names(old.course_id, old.assignment_id, old.student)
     if old.timestamp > clock(session):
         raise Conflict("it says that it was handed in at a time that has not come yet")
@@ -126,7 +126,7 @@ def knows_submission(session: Session, old: OldSubmission, sha256: str) -> Impor
     return ImportedBlob(False, row.key)
 
 
-def knows_feedback(session: Session, old: OldFeedback, sha256: str) -> ImportedBlob | None:
+def existing_feedback(session: Session, old: OldFeedback, sha256: str) -> ImportedBlob | None:
     check_file_name(old.notebook_id, "a notebook")
     _check_names(old.by)
     row = _find_submission(session, old.submission)
@@ -140,24 +140,24 @@ def knows_feedback(session: Session, old: OldFeedback, sha256: str) -> ImportedB
 def import_release(
     session: Session, old: OldRelease, blob: Blob, contents: Contents
 ) -> ImportedBlob:
-    place = _place(session, old.org_id, old.course_id, old.by, Role.INSTRUCTOR)
-    assignment = made_assignment(session, place.course_pk, old.assignment_id)
-    known = knows_release(session, old, blob.sha256)
-    if known is not None:
-        return known
-    key = _unused(session, models.Release, place, _release_key(old, blob.sha256))
+    member = _membership(session, old.org_id, old.course_id, old.by, Role.INSTRUCTOR)
+    assignment = get_or_create_assignment(session, member.course_pk, old.assignment_id)
+    existing = existing_release(session, old, blob.sha256)
+    if existing is not None:
+        return existing
+    key = _unused(session, models.Release, member, _release_key(old, blob.sha256))
     versions = _releases(session, assignment)
     row = _version(session, assignment, versions, old.version)
-    row.user_pk = place.user_pk
+    row.user_pk = member.user_pk
     row.notebooks = list(contents.notebooks)
     row.key, row.sha256, row.size = blob.key, blob.sha256, blob.size
     row.timestamp = old.timestamp or clock(session)
     row.idempotency_key = key
     session.add(row)
-    if not _is_decided_here(session, assignment, versions):
+    if not _is_released_or_removed_here(session, assignment, versions):
         assignment.released = old.visible
     session.flush()
-    note(session, place, Action.RELEASED, assignment.id, row.token, IMPORTED)
+    record_event(session, member, Action.RELEASED, assignment.id, row.token, IMPORTED)
     return ImportedBlob(True, row.key)
 
 
@@ -165,18 +165,18 @@ def import_submission(
     session: Session, old: OldSubmission, blob: Blob, contents: Contents
 ) -> ImportedBlob:
     """Raises NotFound when its assignment was never released."""
-    known = knows_submission(session, old, blob.sha256)
-    if known is not None:
-        return known
-    release = _answered(session, old)
-    _share(session, release.assignment)
-    place = _place(session, old.org_id, old.course_id, old.student, Role.STUDENT)
-    key = _unused(session, models.Submission, place, _key(old.origin))
+    existing = existing_submission(session, old, blob.sha256)
+    if existing is not None:
+        return existing
+    release = _answered_release(session, old)
+    _share_assignment(session, release.assignment)
+    member = _membership(session, old.org_id, old.course_id, old.student, Role.STUDENT)
+    key = _unused(session, models.Submission, member, _key(old.origin))
     now = clock(session)
     row = models.Submission(
         token=new_key(),
         assignment_pk=release.assignment_pk,
-        user_pk=place.user_pk,
+        user_pk=member.user_pk,
         release_pk=release.id,
         key=blob.key,
         sha256=blob.sha256,
@@ -190,7 +190,7 @@ def import_submission(
     )
     session.add(row)
     session.flush()
-    note(session, place, Action.SUBMITTED, release.assignment_pk, row.token, IMPORTED)
+    record_event(session, member, Action.SUBMITTED, release.assignment_pk, row.token, IMPORTED)
     return ImportedBlob(True, row.key)
 
 
@@ -202,22 +202,22 @@ def import_feedback(
     The same bytes again share a blob that is `fresh`, a key of what was stored just now. An older
     one may be damaged, and then these bytes would be lost as well.
     """
-    known = knows_feedback(session, old, blob.sha256)
-    if known is not None:
-        return known
+    existing = existing_feedback(session, old, blob.sha256)
+    if existing is not None:
+        return existing
     submission = _find_submission(session, old.submission)
     if submission is None:
         raise NotFound("the submission that it is about is not here")
-    _share(session, submission.assignment)
-    place = _place(
+    _share_assignment(session, submission.assignment)
+    member = _membership(
         session, old.submission.org_id, old.submission.course_id, old.by, Role.INSTRUCTOR
     )
-    key = _unused(session, models.Feedback, place, _key(old.origin, blob.sha256))
+    key = _unused(session, models.Feedback, member, _key(old.origin, blob.sha256))
     versions = _feedback(session, submission, old.notebook_id)
     same = [row for row in versions[-1:] if row.sha256 == blob.sha256 and row.key in fresh]
     row = models.Feedback(
         submission_pk=submission.id,
-        user_pk=place.user_pk,
+        user_pk=member.user_pk,
         notebook_id=old.notebook_id,
         version=old.version or _next(versions),
         key=same[0].key if same else blob.key,
@@ -229,9 +229,9 @@ def import_feedback(
     )
     session.add(row)
     session.flush()
-    note(
+    record_event(
         session,
-        place,
+        member,
         Action.FEEDBACK_RELEASED,
         submission.assignment_pk,
         submission.token,
@@ -263,18 +263,18 @@ def import_people(
             email=person.email,
             lms_user_id=person.lms_user_id,
         )
-        _place(session, org_id, course_id, person.name, person.role, person.last_seen)
+        _membership(session, org_id, course_id, person.name, person.role, person.last_seen)
 
 
 # -- the rows
 
 
-def _share(session: Session, assignment: models.Assignment) -> None:
+def _share_assignment(session: Session, assignment: models.Assignment) -> None:
     """Where it is erased meanwhile, the rows do not fit, and the import of them starts again."""
-    lock_assignment(session, assignment.course_pk, assignment.id, Hold.SHARED)
+    lock_assignment(session, assignment.course_pk, assignment.id, LockMode.SHARED)
 
 
-def _place(
+def _membership(
     session: Session,
     org_id: int,
     course_id: str,
@@ -287,18 +287,18 @@ def _place(
     insert_if_absent(session, models.Course, org_id=org_id, course_id=course_id)
     person = select(models.UserRow.id).filter_by(org_id=org_id, name=name)
     course = select(models.Course.id).filter_by(org_id=org_id, course_id=course_id)
-    place = MembershipKeys(
+    member = MembershipKeys(
         session.execute(person).scalar_one(), session.execute(course).scalar_one()
     )
     insert_if_absent(
         session,
         models.Subscription,
-        course_pk=place.course_pk,
-        user_pk=place.user_pk,
+        course_pk=member.course_pk,
+        user_pk=member.user_pk,
         role=role.value,
         last_seen=last_seen or clock(session),
     )
-    return place
+    return member
 
 
 def _find_assignment(
@@ -333,7 +333,7 @@ def _find_submission(session: Session, old: OldSubmission) -> models.Submission 
     return session.execute(query).scalar_one_or_none()
 
 
-def _answered(session: Session, old: OldSubmission) -> models.Release:
+def _answered_release(session: Session, old: OldSubmission) -> models.Release:
     """The release that it answers, or what comes nearest: the newest."""
     row = _find_assignment(session, old.org_id, old.course_id, old.assignment_id)
     versions = _releases(session, row)
@@ -387,14 +387,14 @@ def _known_version(
     key: str,
 ) -> ImportedBlob | None:
     if number is None:
-        known = [row for row in versions if row.idempotency_key == key]
-        known = [row for row in versions[-1:] if row.sha256 == sha256] or known
+        existing = [row for row in versions if row.idempotency_key == key]
+        existing = [row for row in versions[-1:] if row.sha256 == sha256] or existing
     else:
-        known = [row for row in versions if row.version == number]
-        if known and known[0].sha256 != sha256:
+        existing = [row for row in versions if row.version == number]
+        if existing and existing[0].sha256 != sha256:
             raise Conflict(f"version {number} of it is another one here")
-    if known:
-        return ImportedBlob(False, known[0].key)
+    if existing:
+        return ImportedBlob(False, existing[0].key)
     if versions and not _is_imported(versions[-1]):
         raise Conflict("there is a newer one here, which is not replaced")
     return None
@@ -408,7 +408,7 @@ def _is_imported(row: models.Release | models.Feedback) -> bool:
     return (row.idempotency_key or "").startswith(_KEYS)
 
 
-def _is_decided_here(
+def _is_released_or_removed_here(
     session: Session, assignment: models.Assignment, versions: Sequence[models.Release]
 ) -> bool:
     """Whether somebody released it here, or took it back."""
@@ -431,9 +431,9 @@ def _key(origin: str, sha256: str = "") -> str:
     return f"{_KEYS}{origin}:{sha256}"
 
 
-def _unused(session: Session, table: type[Imported], place: MembershipKeys, key: str) -> str:
+def _unused(session: Session, table: type[Imported], member: MembershipKeys, key: str) -> str:
     """The key. An exchange that gives one id to two things is refused, not believed."""
-    query = select(table.id).filter_by(user_pk=place.user_pk, idempotency_key=key)
+    query = select(table.id).filter_by(user_pk=member.user_pk, idempotency_key=key)
     if session.execute(query).first() is not None:
         raise Conflict("something else was imported with the id that it has")
     return key

@@ -91,7 +91,7 @@ def owns_any(session: Session) -> bool:
     return any(session.execute(select(table.id).limit(1)).first() for table in STORED)
 
 
-def how_many(session: Session) -> int:
+def count_rows(session: Session) -> int:
     """Rows that own a blob."""
     counts = (session.execute(select(func.count(table.id))).scalar_one() for table in STORED)
     return sum(counts)

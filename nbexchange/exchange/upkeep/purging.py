@@ -36,8 +36,8 @@ VALID = datetime.timedelta(hours=24)
 
 def request_purge(session: Session, scope: Scope, by: str) -> PurgeRecord:
     """Tell what would be erased, and keep the request. Raises NotFound for what is not there."""
-    found = _find(session, scope)
-    counts, fingerprint = measure(session, _all_work(found))
+    covered = _find(session, scope)
+    counts, fingerprint = measure(session, _all_work(covered))
     row = models.PurgeRow(
         code=secrets.token_hex(6),
         org_id=scope.org_id,
@@ -75,15 +75,15 @@ def confirm_purge(session: Session, code: str, by: str) -> tuple[PurgeRecord, li
     now = clock(session)
     _refuse_late(row, now)
     scope = record_of(row).scope
-    found = _find(session, scope, lock=True)
-    counts, fingerprint = measure(session, _all_work(found))
+    covered = _find(session, scope, lock=True)
+    counts, fingerprint = measure(session, _all_work(covered))
     if fingerprint != row.fingerprint:
         changed = _difference(row.counts, counts)
         raise Conflict(
             f"something has come or gone since this was asked for ({changed}), so nothing was "
             "erased; ask again, and look at what would be erased"
         )
-    keys = _erase(session, found, by)
+    keys = _erase(session, covered, by)
     row.counts = counts
     row.erased_at, row.erased_by = now, by
     return record_of(row), keys
@@ -99,7 +99,7 @@ def purges(session: Session) -> list[PurgeRecord]:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Covered:
     """The rows that a scope covers. Without `user_pk` it is everybody's, and whole."""
 
     scope: Scope
@@ -108,7 +108,7 @@ class _Found:
     user_pk: int | None
 
 
-def _find(session: Session, scope: Scope, *, lock: bool = False) -> _Found:
+def _find(session: Session, scope: Scope, *, lock: bool = False) -> _Covered:
     """Locked, as locks.py says, nobody can add anything to it until the transaction ends."""
     courses = select(models.Course.id).where(models.Course.org_id == scope.org_id)
     if scope.course_id is not None:
@@ -121,15 +121,15 @@ def _find(session: Session, scope: Scope, *, lock: bool = False) -> _Found:
             queue_up(session, assignment_pk, alone=True)
         courses = courses.with_for_update()
         assignments = assignments.with_for_update()
-    found = _Found(
+    covered = _Covered(
         scope,
         session.execute(courses.order_by(models.Course.id)).scalars().all(),
         session.execute(assignments.order_by(models.Assignment.id)).scalars().all(),
         _user_pk(session, scope),
     )
-    if not found.course_pks or (scope.assignment_id is not None and not found.assignment_pks):
+    if not covered.course_pks or (scope.assignment_id is not None and not covered.assignment_pks):
         raise NotFound(f"there is nothing of {scope}")
-    return found
+    return covered
 
 
 def _courses_of(session: Session, scope: Scope) -> list[str]:
@@ -167,39 +167,39 @@ def _user_pk(session: Session, scope: Scope) -> int | None:
     return user_pk
 
 
-def _all_work(found: _Found) -> Work:
-    for assignment_pk in found.assignment_pks:
-        yield from rows_of(assignment_pk, found.user_pk)
+def _all_work(covered: _Covered) -> Work:
+    for assignment_pk in covered.assignment_pks:
+        yield from rows_of(assignment_pk, covered.user_pk)
 
 
 # -- erase it
 
 
-def _erase(session: Session, found: _Found, by: str) -> list[str]:
-    if found.user_pk is not None:
-        return _erase_student(session, found, found.user_pk)
-    keys = [key for pk in found.assignment_pks for key in erase_assignment(session, pk)]
-    if found.scope.assignment_id is None:
-        codes = session.execute(_hidden_in(found.scope)).scalars().all()
+def _erase(session: Session, covered: _Covered, by: str) -> list[str]:
+    if covered.user_pk is not None:
+        return _erase_student(session, covered, covered.user_pk)
+    keys = [key for pk in covered.assignment_pks for key in erase_assignment(session, pk)]
+    if covered.scope.assignment_id is None:
+        codes = session.execute(_hidden_in(covered.scope)).scalars().all()
         session.execute(
             update(models.PurgeRow)
             .where(models.PurgeRow.code.in_(codes))
             .values(erased_at=DatabaseClock(), erased_by=by)
         )
-        for course_pk in found.course_pks:
+        for course_pk in covered.course_pks:
             erase_course(session, course_pk)
     return keys
 
 
-def _erase_student(session: Session, found: _Found, user_pk: int) -> list[str]:
+def _erase_student(session: Session, covered: _Covered, user_pk: int) -> list[str]:
     """The work, the feedback on it, and every trace of the person; releases stay."""
     keys = []
-    for assignment_pk in found.assignment_pks:
+    for assignment_pk in covered.assignment_pks:
         _erase_events(session, assignment_pk, user_pk)
         keys += erase_rows(session, rows_of(assignment_pk, user_pk))
-    if found.scope.assignment_id is None:
+    if covered.scope.assignment_id is None:
         for table in (models.Event, models.Subscription):
-            for course_pk in found.course_pks:
+            for course_pk in covered.course_pks:
                 session.execute(
                     delete(table).where(table.user_pk == user_pk, table.course_pk == course_pk)
                 )
@@ -246,5 +246,5 @@ def _refuse_late(row: models.PurgeRow, now: datetime.datetime) -> None:
 
 def _difference(before: Mapping[str, int], after: Mapping[str, int]) -> str:
     changed = [name for name in after if before[name] != after[name]]
-    said = [f"{name} {before[name]:,}, now {after[name]:,}" for name in changed]
-    return "; ".join(said) or "as many, but others"
+    changes = [f"{name} {before[name]:,}, now {after[name]:,}" for name in changed]
+    return "; ".join(changes) or "as many, but others"
