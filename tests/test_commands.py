@@ -683,7 +683,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
         "in memory",
     ),
     "no URL at all": (["--db-url=nonsense"], "is not usable"),
-    "an unknown database": (["--db-url=nosuchdb://x/y"], "db_url has to name"),
+    "an unknown database": (["--db-url=nosuchdb://x/y"], "db_url must name"),
     "no such configuration file": (["--config-file=/no/such.py"], "no configuration file"),
 }
 

@@ -312,8 +312,8 @@ def test_work_that_waited_too_long_for_a_lock_is_to_be_sent_again_and_not_in_par
 
         assert_away(refused)
         assert len(service.files()) == 1, "what was refused takes room"
-        assert "has too much to do" in refused.json()["note"]
-        assert "the database is away" not in str(service.output)
+        assert "is too busy" in refused.json()["note"]
+        assert "The database is unavailable" not in str(service.output)
         receipt(submit(bob, key="work"))
 
 
@@ -372,9 +372,9 @@ def test_a_database_that_can_only_be_read_is_not_ready_and_says_so(
 
     for answer in (not_ready, refused):
         assert_away(answer)
-        assert "takes no changes" in answer.json()["note"]
+        assert "is read-only" in answer.json()["note"]
     assert listed.ok
-    assert "The database takes no changes" in str(faulty.output)
+    assert "The database is read-only" in str(faulty.output)
     receipt(submit(bob, key="work"))
 
 

@@ -118,7 +118,7 @@ def test_an_account_that_may_not_create_gets_the_statement_that_lets_it(
     accepted = run_program("upgrade-db", f"--NbExchange.db_url={url}")
 
     assert refused.returncode == 1
-    assert line.startswith("nbexchange: the database refuses to change the schema (")
+    assert line.startswith("nbexchange: The database refuses to change the schema (")
     assert "Traceback" not in refused.stderr
     assert accepted.returncode == 0, accepted.stderr
 
@@ -422,7 +422,7 @@ def test_an_old_version_stops_being_ready_where_a_newer_one_does_not_allow_it(
     put_back(old_service)
 
     assert code != 0
-    assert "run the version that made it" in said
+    assert "Run the version that made it" in said
 
 
 def test_only_an_sqlite_file_gets_its_tables_without_being_asked(

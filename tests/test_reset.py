@@ -130,7 +130,7 @@ def test_a_code_is_for_the_rows_that_were_there_and_a_submission_makes_it_void(
 
     said = refusal(used, data, "--reset-db", f"--confirm-reset={code}")
 
-    assert f"the code {code} is for other rows" in said
+    assert f"the code {code} does not match the rows" in said
     assert submissions(used) == 4
 
 

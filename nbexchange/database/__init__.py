@@ -2,20 +2,21 @@
 
 A verb is a plain function that takes a `Session` first. `Database.read`, `Database.scan` and
 `Database.write` run it in a thread, commit, and hand back what it returned, so the event loop never
-waits for SQL and nothing lazy outlives the transaction. Lists and histories are scanned: they have
-threads and connections apart from the quick questions that every upload asks. When two writers
-meet, the loser's verb runs again from its beginning and sees what the winner wrote; so a verb has
-no effects but its rows.
+waits for SQL and no lazily loaded object outlives the transaction. Lists and histories use `scan`,
+which has its own threads and connections, apart from the short queries of every upload. When two
+writers conflict, the verb of the one that failed runs again from its beginning and sees the rows of
+the other. A verb must therefore have no effects other than its rows.
 
-SQLite has one writer at a time: its writes queue up in one thread instead of spinning on a lock.
+SQLite allows one writer at a time: its writes queue for one thread instead of spinning on a lock.
 
-    engines.py   from a URL to connections that keep what they are told
-    durability.py   settings with which a server would lose it
-    schema.py    migrations, one at a time
-    reset.py     erasing every row, with a code and alone
-    sql.py       what each database says in words of its own
-    failures.py  what its errors mean
-    threads.py   threads that wait for a server, and that nobody waits for
+    engines.py      from a URL to connections with safe settings
+    durability.py   refuses server settings that lose committed data
+    schema.py       migrations, one process at a time
+    reset.py        erasing every row, with a code and exclusive access
+    sql.py          SQL that differs between databases
+    failures.py     translates the database's errors
+    rights.py       privileges that a migration needs
+    threads.py      threads for database servers, which do not delay the end of the process
 """
 
 from __future__ import annotations
@@ -55,24 +56,25 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _random = random.Random()  # noqa: S311 - no secret
-"""Not the shared one: property tests in the same process fail when another thread uses that."""
+"""Separate from the generator of the `random` module: property tests in the same process fail when
+another thread uses that one."""
 
 SQLITE_READERS = 4
 SQLITE_SCANNERS = 2
 
 ATTEMPTS = 8
-"""Runs of a verb that lost to another writer, before it is given up."""
+"""How often a verb that conflicts with other writers runs before it fails."""
 
 ANSWER_SECONDS = timeouts.DATABASE
-"""How long a request waits for a server that says nothing. SQLite waits as its own timeout says."""
+"""How long a request waits for a server that does not answer. SQLite has a timeout of its own."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """How busy we keep the database: connections, and requests that have no thread yet."""
+    """How busy the database is: connections, and requests that wait for a thread."""
 
     connections: int | None
-    """That are kept; None with a pool that has no size."""
+    """Connections in the pool; None if the pool has no fixed size."""
     in_use: int | None
     waiting_to_read: int
     waiting_to_scan: int
@@ -81,17 +83,17 @@ class Load:
 
 @dataclass
 class _Progress:
-    """Of a transaction that writes. What did not reach its COMMIT is rolled back, whatever happens
-    to the server or to the connection."""
+    """The progress of a write transaction. Before its COMMIT, a transaction is always rolled back,
+    whatever happens to the server or the connection."""
 
     reached_commit: bool = False
 
 
 class Database:
-    """Raises Unavailable when the database is away and StoreFull when its disk is full.
+    """Raises Unavailable when the database is unavailable and StoreFull when its disk is full.
 
-    After Unavailable nobody knows whether a write was committed, unless the error says that nothing
-    was written; its retry finds out.
+    After Unavailable it is unknown whether a write was committed, unless the error says that
+    nothing was written. A retry finds out.
     """
 
     def __init__(
@@ -113,7 +115,7 @@ class Database:
         event.listen(self.engine, "handle_error", self._leave_standby)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         self._timeout = None if self.is_sqlite else ANSWER_SECONDS
-        """Seconds; None to wait for as long as it takes."""
+        """Seconds; None for no timeout."""
         self._readers: Executor
         self._scanners: Executor
         self._writers: Executor
@@ -130,13 +132,13 @@ class Database:
         }
 
     def _leave_standby(self, context: ExceptionContext) -> None:
-        """After a failover connections would stay with the old primary, which can only be read."""
+        """After a failover, connections would stay with the old primary, which is read-only."""
         if can_only_read(context.original_exception):
             context.is_disconnect = True
             self._reading.dispose()
 
     def disable_timeouts(self) -> None:
-        """For commands: no request waits, so nothing ends a statement that takes long."""
+        """For commands: no request waits, so statements may take as long as they need."""
         self._timeout = None
         self._reading.dispose()
         self._reading = self.engine
@@ -149,8 +151,8 @@ class Database:
         )
 
     async def scan(self, verb: Callable[[Session], T], on_done: Callable[[], None]) -> T:
-        """`read` for what may take long. `on_done` is called once no thread works on it any more,
-        which may be later than the refusal of a request that waited too long."""
+        """`read` for queries that may take long. `on_done` is called once no thread works on the
+        query any more. If the request timed out, that is after its refusal."""
         return await self._in(self._scanners, lambda: self._read(verb, in_list=True), on_done)
 
     async def write(
@@ -160,12 +162,12 @@ class Database:
         return await self._in(self._writers, lambda: self.write_now(verb), on_done)
 
     async def write_without_timeout(self, verb: Callable[[Session], T]) -> T:
-        """`write` for what no request waits for, for as long as it takes. Nor does the end of the
-        process, where a server is frozen."""
+        """`write` for periodic work that no request waits for. With a frozen server it does not
+        delay the end of the process either."""
         return await asyncio.wrap_future(self._writers.submit(self.write_now, verb))
 
     async def in_thread(self, question: Callable[[], T]) -> T:
-        """Ask something of the database that is not a verb."""
+        """Run a query that is not a verb."""
         return await self._in(self._readers, question)
 
     async def _in(
@@ -188,15 +190,15 @@ class Database:
                 return await asyncio.wrap_future(future)
         except TimeoutError as error:
             if request in queued:
-                log.error("no thread of the database was free within %g seconds", self._timeout)
+                log.error("No thread of the database was free within %g seconds", self._timeout)
                 raise busy() from error
-            log.error("the database did not answer within %g seconds", self._timeout)
+            log.error("The database did not answer within %g seconds", self._timeout)
             raise unavailable() from error
         finally:
             queued.discard(request)
 
     def check_durability(self) -> None:
-        """Raises Misconfigured where the server may lose coursework by now."""
+        """Raises Misconfigured if the server's current settings may lose coursework."""
         dialect = self.engine.dialect
         with known_errors(), self.engine.connect() as connection:
             try:
@@ -209,14 +211,14 @@ class Database:
                 raise unavailable() from error
 
     def check_writable(self) -> None:
-        """Raises Unavailable where a server can only be read, as a standby can."""
+        """Raises Unavailable if the server is read-only, as a standby is."""
         if not self.is_sqlite:
             self.write_now(_change_nothing)
 
     def skew(self) -> float:
         """Seconds by which the database's clock is ahead of this machine's.
 
-        Never more than is sure: its answer was on the way for a while.
+        A lower bound, because the duration of the query makes the measurement uncertain.
         """
         before = datetime.datetime.now(datetime.UTC)
         theirs = self.read_now(clock)
@@ -224,7 +226,7 @@ class Database:
         return (theirs - min(max(theirs, before), after)).total_seconds()
 
     def load(self) -> Load:
-        """Asks nobody."""
+        """Reads the pools and queues in memory; it sends no query."""
         pools = [
             engine.pool
             for engine in {self.engine, self._reading}
@@ -241,7 +243,7 @@ class Database:
     def read_now(
         self, verb: Callable[Concatenate[Session, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """`read` for a caller without an event loop, for as long as it takes."""
+        """`read` for a caller without an event loop, without a timeout."""
         with known_errors(), Session(self.engine) as session, session.begin():
             return verb(session, *args, **kwargs)
 
@@ -266,7 +268,7 @@ class Database:
                     except exc.DBAPIError as error:
                         if not lost_to_another_writer(error):
                             raise
-                    # Losers that come back all at once would meet again.
+                    # Without a random pause the same writers would conflict again.
                     time.sleep(_random.uniform(0, 0.002 * 2**attempt))
                 return self._transaction(progress, verb, *args, **kwargs)
         except Unavailable as error:
@@ -288,10 +290,10 @@ class Database:
         return result
 
     def _commit(self, session: Session) -> None:
-        """Raises Unavailable for an error of COMMIT, unless it says that the transaction lost.
+        """Raises Unavailable for an error of COMMIT, unless it reports a conflict.
 
-        Other errors do not tell whether the rows are there. PostgreSQL says that the disk of its
-        log is full, and dies; after its recovery they may be there.
+        After any other error it is unknown whether the rows were committed. When the disk of its
+        log is full, PostgreSQL reports that and stops; after its recovery the rows may be there.
         """
         try:
             session.commit()
@@ -309,7 +311,7 @@ class Database:
         reset_code: str = "",
         make: bool = True,
     ) -> None:
-        """Make the schema usable, or raise Misconfigured with the words that mend it."""
+        """Make the schema usable, or raise Misconfigured with instructions."""
         self.schema.prepare(upgrade=upgrade, reset=reset, reset_code=reset_code, make=make)
 
     def close(self) -> None:

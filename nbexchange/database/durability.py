@@ -1,7 +1,7 @@
-"""Settings with which a database server loses what it has acknowledged: refused, not repaired.
+"""Refuse a database server whose settings can lose committed data. The settings are not changed.
 
-Every new connection is checked, because a server may be restarted with other settings, and readyz
-checks again, because many of them can be changed while the server runs. A setting that a server
+Every new connection is checked, because a server may be restarted with other settings. readyz
+checks again, because many settings can change while the server runs. A setting that the server
 does not have is skipped.
 """
 
@@ -17,19 +17,19 @@ from nbexchange.errors import Misconfigured
 
 @dataclass(frozen=True)
 class Setting:
-    """A server's setting, and the values that keep what was committed."""
+    """A server's setting, and the values with which committed data is safe."""
 
     name: str
     allowed: str
-    """A regular expression for the whole value, in upper or lower case."""
+    """A regular expression for the whole value; case is ignored."""
     reason: str
     """What happens with any other value."""
     fix: str
     """May name the {role} and the {database} of the connection."""
     only_with: str | None = None
-    """Another setting; where that is off or empty, this one does not matter."""
+    """Another setting. If that one is off or empty, this one does not matter."""
     tears_pages: bool = False
-    """Harmless where the disks write a page whole or not at all."""
+    """Harmless if the disks write a page completely or not at all."""
 
     def is_safe(self, values: Mapping[str, str | None]) -> bool:
         value = values.get(self.name)
@@ -70,22 +70,22 @@ MYSQL = (
     Setting(
         "innodb_flush_log_at_trx_commit",
         "[13]",  # 3 is MariaDB's: it syncs twice for each commit
-        "what was committed is lost when the machine stops",
+        "committed data is lost when the machine stops",
         _set_global("innodb_flush_log_at_trx_commit", "1"),
     ),
     Setting(
         "sync_binlog",
         "1",
-        # InnoDB takes back what is prepared in its own log and absent from the binary log.
-        "with log_bin, what was committed is rolled back after a crash that lost the unsynced end "
+        # InnoDB rolls back transactions that its own log has prepared and the binary log lacks.
+        "with log_bin, committed data is rolled back after a crash that lost the unsynced end "
         "of the binary log",
         _set_global("sync_binlog", "1"),
         only_with="log_bin",
     ),
     Setting(
         "innodb_flush_method",
-        # O_DIRECT_NO_FSYNC leaves new blocks of a growing file, and what the disk's own cache
-        # holds, to chance; no connection can see whether this disk forgives it.
+        # O_DIRECT_NO_FSYNC may lose new blocks of a growing file and the content of the disk's
+        # cache. A connection cannot find out whether this disk is safe with it.
         "(?!nosync|littlesync|O_DIRECT_NO_FSYNC).*",
         "the server does not sync its files, so a crash of the machine damages tables",
         _configure("innodb_flush_method = O_DIRECT"),
@@ -115,22 +115,22 @@ POSTGRESQL = (
     Setting(
         "synchronous_commit",
         "(?!off).*",
-        "what was committed is lost when the machine stops",
-        # Goes before what is set for the role, the database and the server.
+        "committed data is lost when the machine stops",
+        # This overrides the settings of the role, the database and the server.
         "Run `ALTER ROLE {role} IN DATABASE {database} SET synchronous_commit = on`",
     ),
     Setting(
         "synchronous_commit",
         # remote_write loses nothing unless both machines stop at once.
         "(?!local).*",
-        "with synchronous_standby_names, what was committed is lost when a standby takes over",
+        "with synchronous_standby_names, committed data is lost when a standby takes over",
         "Run `ALTER ROLE {role} IN DATABASE {database} SET synchronous_commit = on`",
         only_with="synchronous_standby_names",
     ),
     Setting(
         "fsync",
         "on",
-        "what was committed is not on the disk, and a crash of the machine damages tables",
+        "committed data is not on the disk, and a crash of the machine damages tables",
         _alter_system("fsync", "on"),
     ),
     Setting(
@@ -143,7 +143,7 @@ POSTGRESQL = (
     Setting(
         "data_sync_retry",
         "off",
-        "a disk that could not write is taken for one that did",
+        "a failed write to the disk is treated as successful",
         "As the server's administrator, run `ALTER SYSTEM SET data_sync_retry = off`, and restart "
         "the server",
     ),
@@ -156,28 +156,28 @@ POSTGRESQL = (
     Setting(
         "ignore_checksum_failure",
         "off",
-        "the rows of a damaged page are taken for whole",
+        "the rows of a damaged page are read as if they were intact",
         _alter_system("ignore_checksum_failure", "off"),
     ),
     Setting(
         "session_replication_role",
         "(?!replica).*",
-        "rows may refer to others that are gone",
+        "rows may refer to rows that do not exist",
         "Run `ALTER ROLE {role} IN DATABASE {database} SET session_replication_role = origin`",
     ),
     Setting(
         "server_encoding",
         "UTF8",
         "the encoding cannot hold every name",
-        "Make another database: run `CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0`",
+        "Create another database: run `CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0`",
     ),
 )
 
 
 def check_durability(dialect: str, connection: Any, *, writes_whole_pages: bool) -> None:
-    """Raises Misconfigured for a server that may lose coursework. Takes a driver's connection.
+    """Raises Misconfigured for a server that may lose coursework. Takes the driver's connection.
 
-    An SQLite file is opened with settings that are safe.
+    Does nothing for SQLite: engines.py opens its file with safe settings.
     """
     if dialect in ("mysql", "mariadb"):
         _check_mysql(connection, writes_whole_pages=writes_whole_pages)
@@ -199,8 +199,8 @@ def _check_mysql(connection: Any, *, writes_whole_pages: bool) -> None:
     connection.rollback()
     if table is not None:
         raise Misconfigured(
-            f"Table {table[0]!r} is kept by {table[1]}, which may lose rows in a crash and cannot "
-            f"roll back a change. Run `ALTER TABLE `{table[0]}` ENGINE = InnoDB`."
+            f"Table {table[0]!r} uses the storage engine {table[1]}, which may lose rows in a "
+            f"crash and cannot roll back a change. Run `ALTER TABLE `{table[0]}` ENGINE = InnoDB`."
         )
 
 
@@ -251,7 +251,7 @@ _OTHER_ENGINES = (
     " AND table_type = 'BASE TABLE' AND engine <> 'InnoDB' LIMIT 1"
 )
 
-# Only after those that it refers to can a table be logged.
+# A table can become LOGGED only after the tables that it refers to.
 _UNLOGGED = (
     "SELECT min(quote_ident(t.relname)) FROM pg_class t"
     " JOIN pg_namespace n ON n.oid = t.relnamespace AND n.nspname = current_schema()"

@@ -1,7 +1,7 @@
-"""Engines: from a URL to connections that keep what they are told.
+"""Engines: from a URL to connections with safe settings.
 
-Every new connection to a server is checked for settings that lose what was acknowledged
-(durability.py), because a server may have been restarted with other settings.
+Every new connection to a server is checked for settings that lose committed data (durability.py),
+because the server may have been restarted with other settings.
 """
 
 from __future__ import annotations
@@ -21,28 +21,29 @@ from nbexchange.database.durability import check_durability
 from nbexchange.errors import Misconfigured
 
 SQLITE_BUSY_SECONDS = timeouts.SQLITE
-"""How long a write waits for another process; `connect_args` of db_kwargs may say otherwise."""
+"""How long a write waits for another process; `connect_args` of db_kwargs can change it."""
 
 READERS = 4
 SCANNERS = 4
 WRITERS = 6
-"""Connections to a database server, from one process. A writer that waits for a lock delays no
-reader, and a long list delays no upload, which reads before it writes."""
+"""Connections to a database server, from one process. They are separate, so that a writer that
+waits for a lock does not delay readers, and a long list does not delay uploads, which read before
+they write."""
 
 STATEMENT_SECONDS = 4
-"""How long a request's reading statement may run, on a server; on SQLite, its transaction. Shorter
-than the request waits, so that its thread is free again when the request is refused."""
+"""How long a SELECT of a request may run on a server; on SQLite, the whole transaction. It is
+shorter than the request's timeout, so that the thread is free again when the request is refused."""
 
 SQLITE_STEPS = 10_000
-"""Instructions of SQLite's machine between two looks at the time; less than a millisecond."""
+"""SQLite instructions between two checks of the time; they take less than a millisecond."""
 
 LOCK_SECONDS = 4
-"""How long a verb waits for a row that another one holds; shorter than a request waits, so that its
-thread is free again when it is refused."""
+"""How long a verb waits for a locked row. It is shorter than the request's timeout, so that the
+thread is free again when the request is refused."""
 
 CONNECT_SECONDS = 5
 SILENCE_SECONDS = 60
-"""Until a server that says nothing is given up; a request has its answer long before."""
+"""After this the connection to a silent server is closed. Requests are answered long before."""
 
 _DRIVERS = {
     "mysql": "mysql+pymysql",
@@ -50,7 +51,7 @@ _DRIVERS = {
     "postgres": "postgresql+psycopg",
     "postgresql": "postgresql+psycopg",
 }
-"""For URLs that name no driver; SQLAlchemy's own choice is one that is not here."""
+"""For URLs without a driver. SQLAlchemy's own defaults are drivers that are not installed."""
 
 
 def make_engine(
@@ -63,9 +64,9 @@ def make_engine(
 ) -> Engine:
     """Raises Misconfigured for a URL that cannot be used.
 
-    A `for_migrations` one is for migrations, during which a server may work in silence for hours. A
-    `for_requests` one is for what requests read: the database ends each statement after
-    STATEMENT_SECONDS. `writes_whole_pages` is what the administrator says of the server's disks.
+    `for_migrations` sets no timeouts, because a server may work on a migration for hours.
+    `for_requests` lets the database end each statement after STATEMENT_SECONDS.
+    `writes_whole_pages` is the administrator's statement about the server's disks.
     """
     try:
         parsed = make_url(url)
@@ -85,9 +86,9 @@ def make_engine(
             else f"db_url or db_kwargs is not usable ({type(error).__name__})"
         ) from None
     if "@" in (parsed.host or ""):
-        # Half of the password went into the host, and errors name the host.
+        # A part of the password became part of the host name, and errors show the host name.
         raise Misconfigured("db_url is not usable: an @ in its password has to be written as %40")
-    # Once: what went well at first is no option's fault later.
+    # Once: if the first connection succeeds, later errors are not caused by an option.
     event.listen(engine, "do_connect", _connect_first, once=True)
     if kind.on_connect:
         event.listen(engine, "connect", kind.on_connect)
@@ -106,9 +107,9 @@ def make_engine(
 
 
 def _connect_first(dialect: Dialect, record: object, args: Any, options: Any) -> Any:
-    """Only now a driver says, each in its own way, that it does not know an option.
+    """A driver reports an unknown option only when it connects, each with an exception of its own.
 
-    A server that is away is an OperationalError, with every driver.
+    An unavailable server is an OperationalError with every driver.
     """
     dbapi = dialect.loaded_dbapi
     try:
@@ -121,7 +122,7 @@ def _connect_first(dialect: Dialect, record: object, args: Any, options: Any) ->
         ValueError,
         OSError,
     ) as error:
-        # What it says may quote a part of a password that was split at an & or an =.
+        # The message may quote a part of a password that was split at an & or an =.
         raise Misconfigured(
             f"{dialect.driver} cannot use db_url or db_kwargs ({type(error).__name__}); look at "
             "the options after the question mark of db_url, and at connect_args of db_kwargs"
@@ -136,13 +137,13 @@ def _refuse_memory(url: URL) -> None:
     if ":memory:" in database or "memory" in url.normalized_query.get("mode", ()):
         raise Misconfigured(
             "an SQLite database in memory loses all coursework at a restart; "
-            "let db_url name a file: sqlite:////path/to/nbexchange.sqlite"
+            "set db_url to a file: sqlite:////path/to/nbexchange.sqlite"
         )
 
 
 def _open_sqlite(connection: sqlite3.Connection, record: object) -> None:
-    # We say BEGIN ourselves: sqlite3 would begin late and as a reader, and a reader that turns
-    # writer can fail with SQLITE_BUSY at once, however long the timeout.
+    # The service issues BEGIN itself. sqlite3 would begin late and as a reader, and a reader that
+    # becomes a writer can fail with SQLITE_BUSY at once, whatever the timeout is.
     connection.isolation_level = None
     connection.create_function("nbexchange_clock", 0, _system_clock)
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
@@ -176,12 +177,12 @@ def _limit_sqlite_statements(connection: sqlite3.Connection, record: Any) -> Non
 
 
 def _open_mysql(connection: Any, record: object) -> None:
-    """Set what changes the meaning of our statements, whatever the server's own defaults are.
+    """Set the variables that change the meaning of our statements, whatever the server's defaults.
 
-    sql_select_limit cuts every result without an error, so `gc` would delete the files of the rows
-    that it does not see, and lists would end early. Without sql_big_selects the server refuses
-    joins that it expects to be large. Without the checks it keeps rows that refer to nothing, and
-    keys that are not unique.
+    sql_select_limit truncates every result without an error, so `gc` would delete the files of
+    rows that it does not see, and lists would be incomplete. Without sql_big_selects the server
+    refuses joins that it expects to be large. Without the checks it accepts rows that refer to
+    nothing and keys that are not unique.
     """
     with connection.cursor() as cursor:
         cursor.execute(
@@ -210,16 +211,16 @@ def _limit_mysql_statements(connection: Any, record: object) -> None:
 
 
 def _open_postgresql(connection: Any, record: object) -> None:
-    """Prepare no statements behind a pooler such as PgBouncer.
+    """Do not prepare statements behind a pooler such as PgBouncer.
 
-    Each of its transactions may run in another session, where a statement of the same name can be
-    another one: a question would get the answer to a different question.
+    Each transaction may run in another session, where the same name can stand for a different
+    prepared statement. A query would then return the result of another query.
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
         (backend,) = cursor.fetchone()
     connection.commit()
-    if backend != connection.info.backend_pid:  # a pooler gives its clients numbers of its own
+    if backend != connection.info.backend_pid:  # a pooler reports process numbers of its own
         connection.prepare_threshold = None
 
 
@@ -236,7 +237,7 @@ def _limit_postgresql_statements(connection: Any, record: object) -> None:
 
 
 class _Kind:
-    """What is particular to one kind of database."""
+    """The settings of one kind of database."""
 
     def __init__(
         self,
@@ -256,21 +257,22 @@ class _Kind:
 
     @staticmethod
     def of(url: URL) -> _Kind:
-        """Raises Misconfigured for what cannot keep coursework, and for unknown kinds."""
+        """Raises Misconfigured for a database in memory and for unknown kinds."""
         name = url.get_backend_name()
         if name == "sqlite":
             _refuse_memory(url)
         if name not in _KINDS:
             raise Misconfigured(
-                "db_url has to name an SQLite file, a MariaDB or MySQL, or a PostgreSQL: "
+                "db_url must name an SQLite file, or a MariaDB, MySQL or PostgreSQL database: "
                 "sqlite:////path, mysql://user:password@host/name, postgresql://..."
             )
         return _KINDS[name]
 
 
 _SERVER_OPTIONS: dict[str, Any] = {
-    # What was committed while a verb waited is seen by its next statement: that is how it finds
-    # the row that another inserted first. MariaDB would show the state at its first statement.
+    # The next statement of a verb sees rows that were committed while it waited. So it finds the
+    # row that another transaction inserted first. By default, MariaDB would show the state at the
+    # transaction's first statement.
     "isolation_level": "READ COMMITTED",
     "pool_size": max(READERS + SCANNERS, WRITERS),
     "pool_timeout": CONNECT_SECONDS,
@@ -293,13 +295,13 @@ _POSTGRESQL = _Kind(
     _limit_postgresql_statements,
     {
         "connect_timeout": CONNECT_SECONDS,
-        # Milliseconds, and seconds: until a server whose machine is gone is noticed.
+        # Milliseconds, and below seconds: how long it takes to notice that a machine is gone.
         "tcp_user_timeout": 1000 * SILENCE_SECONDS,
         "keepalives_idle": 10,
         "keepalives_interval": 10,
         "keepalives_count": 3,
         "application_name": "nbexchange",
-        # A database in SQL_ASCII would hand out bytes, before it could be refused in words.
+        # A database in SQL_ASCII would return bytes, before it could be refused with a message.
         "client_encoding": "UTF8",
     },
     _SERVER_OPTIONS,

@@ -1,4 +1,4 @@
-"""What a database's errors mean: try again, come back later, or its disk is full."""
+"""Translate a database's errors: run the verb again, Unavailable, or StoreFull."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _LOCKED = (
     1205,  # MariaDB, MySQL: innodb_lock_wait_timeout, lock_wait_timeout
 )
 
-_NO_TABLE = (  # while an administrator puts a backup in its place
+_NO_TABLE = (  # while an administrator restores a backup
     "42P01",  # PostgreSQL
     1146,  # MariaDB, MySQL
 )
@@ -66,29 +66,29 @@ def lost_to_another_writer(error: exc.DBAPIError) -> bool:
 
 
 def can_only_read(orig: Any) -> bool:
-    """Whether the driver's error says that the server, or the session, takes no changes."""
+    """Whether the driver's error means that the server or the session is read-only."""
     return has_code(orig, _ONLY_READ)
 
 
 @contextlib.contextmanager
 def known_errors(*, in_list: bool = False) -> Iterator[None]:
-    """Raises Unavailable when the database is away and StoreFull when its disk is full.
+    """Raises Unavailable when the database is unavailable and StoreFull when its disk is full.
 
-    `in_list` where the caller can ask for less at a time.
+    Set `in_list` if the caller can ask for less at a time.
     """
     try:
         yield
     except NbExchangeError:
         raise
     except exc.TimeoutError as error:
-        log.error("no connection to the database became free: %s", error)
+        log.error("No connection to the database became free: %s", error)
         raise unavailable() from error
     except (exc.OperationalError, exc.InterfaceError, exc.InternalError) as error:
-        # InternalError is, besides faults of the database's own, one that may only be read.
+        # InternalError is a fault of the database itself, or an attempt to write while read-only.
         if _is_disk_full(error.orig):
-            log.error("the database's disk is full")
+            log.error("The database's disk is full.")
             raise StoreFull(
-                "the exchange's disk is full, so nothing was stored; contact your administrator"
+                "The exchange's disk is full, so nothing was stored. Contact your administrator."
             ) from error
         if has_code(error.orig, _STOPPED):
             log.error("The database stopped a statement that took too long: %s", error.orig)
@@ -97,36 +97,38 @@ def known_errors(*, in_list: bool = False) -> Iterator[None]:
             log.error("The database kept a statement waiting for a lock too long: %s", error.orig)
             raise busy() from error
         if can_only_read(error.orig):
-            log.error("The database takes no changes: %s", error.orig)
+            log.error("The database is read-only: %s", error.orig)
             raise only_read() from error
-        log.error("the database is away: %s", error.orig)
+        log.error("The database is unavailable: %s", error.orig)
         raise unavailable() from error
     except exc.DatabaseError as error:
-        # The class itself is a file that is harmed or no database; its subclasses are our faults.
+        # The class itself means a corrupt file or a file that is not a database; its subclasses
+        # are programming errors.
         if type(error) is not exc.DatabaseError and not has_code(error.orig, _NO_TABLE):
             raise
-        log.error("the database cannot be read: %s", error.orig)
+        log.error("The database cannot be read: %s", error.orig)
         raise unavailable() from error
 
 
 def _is_disk_full(orig: Any) -> bool:
     return has_code(orig, _DISK_FULL) or (
-        # MariaDB, MySQL: a storage engine's own error, with a number of the operating system's
+        # MariaDB, MySQL: an error of the storage engine, with the operating system's error number
         has_code(orig, (1030,)) and f"error {errno.ENOSPC} " in str(orig)
     )
 
 
 def unavailable() -> Unavailable:
-    return Unavailable("the exchange's database is away for now; try again soon")
+    return Unavailable("The exchange's database is unavailable. Try again shortly.")
 
 
 def busy() -> Unavailable:
-    return Unavailable("The exchange's database has too much to do. Try again shortly.")
+    return Unavailable("The exchange's database is too busy. Try again shortly.")
 
 
 def only_read() -> Unavailable:
     return Unavailable(
-        "The exchange's database takes no changes for now, so nothing was stored. Try again soon."
+        "The exchange's database is read-only at the moment, so nothing was stored. Try again "
+        "shortly."
     )
 
 
@@ -140,7 +142,7 @@ def too_long() -> Unavailable:
 def has_code(orig: Any, codes: tuple[str | int, ...]) -> bool:
     """Whether a driver's error has one of these codes.
 
-    psycopg has a `sqlstate`, sqlite3 a number, pymysql its number as the first argument."""
+    psycopg has `sqlstate`, sqlite3 has a number, and pymysql's number is the first argument."""
     present = (
         getattr(orig, "sqlstate", None),
         getattr(orig, "sqlite_errorcode", None),

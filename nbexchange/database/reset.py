@@ -1,12 +1,12 @@
-"""Erasing every row, as `--reset-db` asks: never by one word, and never beside another process.
+"""`--reset-db`: erase every row, with a confirmation code and without another process.
 
-An empty database loses nothing, so nothing is done to it. Any other one is erased only with a code,
-which stands for exactly the rows that are there, and only by a process that has it alone:
+An empty database stays as it is. Any other one is erased only with a code, which stands for exactly
+the rows that it holds, and only by a process with exclusive access:
 
-    SQLite      Leaving the write-ahead log needs a file that no other process has open.
+    SQLite      Leaving the write-ahead log fails while another process has the file open.
     PostgreSQL  The server lists the sessions of all accounts. The tables are locked first.
     MariaDB     The same, but an account without the right PROCESS sees only its own sessions, and a
-    and MySQL   node of a cluster only its own clients. Where that is so, the refusal says it.
+    and MySQL   node of a cluster sees only its own clients. The refusal says so if it applies.
 
 A replica that serves always has a session, because it asks the database for readyz and for its own
 periodic work.
@@ -35,7 +35,7 @@ COUNTED = {"course": "courses", "release": "releases", "submission": "submission
 COUNTED |= {"feedback": "feedback"}
 
 SESSION_END_SECONDS = 5.0
-"""How long sessions may take to end: ours, and those of a service that was just stopped."""
+"""How long sessions may take to end: our own, and those of a service that was just stopped."""
 
 LOCK_SECONDS = 10
 
@@ -50,7 +50,7 @@ class Loss:
     counts: Mapping[str, int]
     """Rows, by table."""
     code: str
-    """For exactly these rows."""
+    """The code that confirms erasing exactly these rows."""
 
     def __str__(self) -> str:
         return ", ".join(f"{self.counts.get(name, 0):,} {word}" for name, word in COUNTED.items())
@@ -61,10 +61,10 @@ class Loss:
 
 
 def measure(connection: Connection) -> Loss:
-    """Of whatever tables the schema has."""
+    """Counts the rows of every table of the schema, whatever its version."""
     counts, digest = {}, hashlib.sha256()
     for table in _tables(connection):
-        # Times and random names, so that other rows in the same number have another code.
+        # Times and random names, so that the same number of other rows has a different code.
         marks = [table.c[name] for name in ("id", "key", "token", "at") if name in table.c]
         query = select(func.count(), *map(func.max, marks)).select_from(table)
         counts[table.name], *maxima = connection.execute(query).one()
@@ -73,11 +73,11 @@ def measure(connection: Connection) -> Loss:
 
 
 def refuse_without_code(connection: Connection, code: str) -> Loss:
-    """What is erased by this code. Raises Misconfigured for none and for a wrong one."""
+    """Return what this code erases. Raises Misconfigured if it is missing or wrong."""
     loss = measure(connection)
     if loss.is_nothing or code == loss.code:
         return loss
-    wrong = f"the code {code} is for other rows than are there now; " if code else ""
+    wrong = f"the code {code} does not match the rows that are there now; " if code else ""
     raise Misconfigured(
         f"Nothing was erased: {wrong}--reset-db (c.NbExchange.reset_db) would erase {loss} for "
         "good. To start and keep them, remove that option from the command line and from the "
@@ -88,8 +88,8 @@ def refuse_without_code(connection: Connection, code: str) -> Loss:
 
 
 def leave_wal(connection: Connection) -> None:
-    """On SQLite, before the transaction. Raises Misconfigured where another process has the file
-    open; the next connection makes a log again."""
+    """Leave SQLite's write-ahead log, before the transaction. Raises Misconfigured if another
+    process has the file open. The next connection creates the log again."""
     if connection.dialect.name != "sqlite":
         return
     driver: Any = connection.connection.driver_connection
@@ -104,8 +104,8 @@ def leave_wal(connection: Connection) -> None:
 
 @contextlib.contextmanager
 def locked_tables(connection: Connection) -> Iterator[None]:
-    """In the transaction: no other session reads or writes a row, and none of them is counted
-    before that. Raises Misconfigured where one is there."""
+    """Within the transaction: keep other sessions from reading or writing any row. Rows are counted
+    after that. Raises Misconfigured if another session uses the database."""
     dialect = connection.dialect.name
     if dialect != "sqlite":
         _wait_for_other_sessions(connection)
@@ -133,7 +133,7 @@ def _lock_mysql_tables(connection: Connection, names: Sequence[str]) -> None:
         database, account = connection.execute(text("SELECT DATABASE(), CURRENT_USER()")).one()
         name, _, host = account.rpartition("@")
         raise Misconfigured(
-            "Nothing was erased: the database's account may not lock its tables. Run as an "
+            "Nothing was erased: the database account may not lock its tables. Run as an "
             f"administrator of the database: GRANT LOCK TABLES ON `{database}`.* TO "
             f"'{name}'@'{host}'"
         ) from error
@@ -165,7 +165,7 @@ def _in_use(reason: str) -> Misconfigured:
 
 
 def _blind_spots(connection: Connection) -> str:
-    """Whose sessions the database does not show."""
+    """Warn about sessions that the database does not show to this account."""
     if connection.dialect.name not in ("mysql", "mariadb"):
         return ""
     grants = " ".join(connection.execute(text("SHOW GRANTS")).scalars())

@@ -1,4 +1,4 @@
-"""What an account of a database server may not do, and the statement that lets it."""
+"""Privileges that a migration needs: the message has the statement that grants them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nbexchange.errors import Misconfigured
 
 _DENIED = (
     "42501",  # PostgreSQL: insufficient privilege
-    "3F000",  # PostgreSQL: no schema to create in, because the account may use none
+    "3F000",  # PostgreSQL: no schema to create tables in, because the account may not use any
     # MariaDB, MySQL: a database, a command on a table, a column
     1044,
     1142,
@@ -24,7 +24,7 @@ _MYSQL_RIGHTS = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP, REF
 
 @contextlib.contextmanager
 def rights_to_migrate(engine: Engine) -> Iterator[None]:
-    """Raises Misconfigured where the account may not change the schema, with what to do."""
+    """Raises Misconfigured, with what to do, if the account may not change the schema."""
     try:
         yield
     except exc.DBAPIError as error:
@@ -33,7 +33,7 @@ def rights_to_migrate(engine: Engine) -> Iterator[None]:
         with engine.connect() as connection:
             advice = _advice(connection)
         raise Misconfigured(
-            f"the database refuses to change the schema ({_first_line(error)}). {advice}"
+            f"The database refuses to change the schema ({_first_line(error)}). {advice}"
         ) from error
 
 
@@ -54,7 +54,7 @@ def _advice(connection: Connection) -> str:
     if may_create:
         return (
             f"Its tables belong to another role than {role}: run `nbexchange upgrade-db` as that "
-            "role, or give them away with ALTER TABLE ... OWNER TO"
+            "role, or change their owner with ALTER TABLE ... OWNER TO"
         )
     schema = connection.execute(
         text("SELECT quote_ident(coalesce(current_schema(), 'public'))")

@@ -1,4 +1,4 @@
-"""The schema: which one is there, and the way to another. Two never migrate at once."""
+"""The schema: find its version, and migrate it. Two processes never migrate at the same time."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ USABLE = ("current", "ahead")
 
 LOCK = "nbexchange migration"
 LOCK_SECONDS = 3600
-"""How long to wait for somebody else's migration."""
+"""How long to wait for the migration of another process."""
 
 
 class Schema:
-    """Migrations go through an engine of their own, which waits for as long as one takes."""
+    """Migrations use an engine of their own without timeouts."""
 
     def __init__(self, engine: Engine, make_migration_engine: Callable[[], Engine]) -> None:
         self._engine = engine
@@ -45,9 +45,9 @@ class Schema:
         reset_code: str = "",
         make: bool = True,
     ) -> None:
-        """Make the schema usable, or raise Misconfigured with the words that mend it.
+        """Make the schema usable, or raise Misconfigured with instructions.
 
-        A new SQLite file gets its schema if `make` says so; every other change is asked for.
+        With `make`, a new SQLite file gets its tables. Every other change needs `upgrade`.
         """
         if reset:
             self.reset(reset_code)
@@ -58,21 +58,24 @@ class Schema:
         elif state not in USABLE:
             raise Misconfigured(_ADVICE[state])
         elif state == "ahead":
-            log.warning("the database's schema is that of a newer version, which allows this one")
+            log.warning("The database's schema is of a newer version, which allows this one.")
         if self._engine.dialect.name in ("mysql", "mariadb"):
             with known_errors(), self._engine.connect() as connection:
                 _refuse_lossy_tables(connection)
 
     @functools.cached_property
     def _script(self) -> ScriptDirectory:
-        """Read once: it takes 10 ms, and readyz asks all the time."""
+        """Read once: it takes 10 ms, and readyz needs it often."""
         script = ScriptDirectory.from_config(alembic_config())
         script.get_heads()
         return script
 
     def state(self) -> str:
-        """`current`, `empty`, `behind`; `ahead`: made by a newer version that says that this one
-        may go on; or `unknown`: made by one that does not, or not by us.
+        """The state of the schema:
+
+        `current`, `empty`, or `behind` (of an older version);
+        `ahead`: of a newer version, which allows this one to use it;
+        `unknown`: of a newer version that does not allow it, or of another program.
         """
         script = self._script
         revisions = {revision.revision for revision in script.walk_revisions()}
@@ -87,9 +90,9 @@ class Schema:
             return "ahead" if _oldest(connection) in revisions else "unknown"
 
     def upgrade(self, revision: str = "head") -> None:
-        """Bring the schema up to date. Two at once: the second waits and finds nothing to do.
+        """Bring the schema up to date. A second process that does the same waits for the first.
 
-        One that is ahead stays as it is; raises Misconfigured for one that is not known.
+        A schema that is ahead stays as it is. Raises Misconfigured for an unknown one.
         """
         state = self.state()
         if state == "unknown":
@@ -102,22 +105,23 @@ class Schema:
         self._migrate(command.upgrade, revision)
 
     def downgrade(self, revision: str) -> None:
-        """Back to an older version's schema. What only the newer one holds is lost."""
+        """Return to an older version's schema. Data that only the newer one can hold is lost."""
         self._migrate(command.downgrade, revision)
 
     def reset(self, code: str) -> None:
-        """Erase every row, if there are any and the code is theirs (reset.py).
+        """Erase every row, if there are any and the code matches them (reset.py).
 
-        Raises Misconfigured, with what would be lost and the code, before it erases anything.
+        Raises Misconfigured without a matching code. The message names what would be lost, and the
+        code.
         """
         if self.state() == "unknown":
             raise Misconfigured(_ADVICE["unknown"])
         with known_errors(), self._engine.connect() as connection:
             loss = refuse_without_code(connection, code)
         if not loss.is_nothing:
-            self._engine.dispose()  # our own sessions are not those of another process
+            self._engine.dispose()  # otherwise our own sessions would count as another process
             self._erase(code)
-            # The URL itself may hold a password, also in its query.
+            # The URL may contain a password, also in its query.
             log.warning("--reset-db erased %s of the database %s", loss, self._engine.url.database)
         self.upgrade()
 
@@ -163,13 +167,13 @@ def _oldest(connection: Connection) -> str | None:
 
 @contextlib.contextmanager
 def _exclusively(connection: Connection) -> Iterator[None]:
-    """A transaction that nobody else's migration runs beside. Whoever dies lets go."""
+    """A transaction during which no other process migrates. A killed process releases its lock."""
     dialect = connection.dialect.name
     if dialect in ("mysql", "mariadb"):
         with _mysql_lock(connection), connection.begin():
             yield
     else:
-        # SQLite's transaction for writing is alone already.
+        # SQLite's write transaction is exclusive already.
         with connection.begin():
             if dialect == "postgresql":
                 connection.execute(
@@ -180,45 +184,48 @@ def _exclusively(connection: Connection) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _mysql_lock(connection: Connection) -> Iterator[None]:
-    """Held by the connection, since every change of a table there ends a transaction."""
-    # The name is the server's; several exchanges may live on it in databases of their own.
+    """Held by the connection, since every ALTER or CREATE TABLE there ends the transaction."""
+    # The name is global to the server, which may have databases of several exchanges.
     lock = {"name": LOCK, "seconds": LOCK_SECONDS}
     name = "LEFT(CONCAT(:name, ' ', DATABASE()), 64)"
     with connection.begin():
         got = connection.execute(text(f"SELECT GET_LOCK({name}, :seconds)"), lock).scalar_one()
     if got != 1:
-        raise Misconfigured("somebody else's migration does not end; look for it and try again")
+        raise Misconfigured(
+            f"Another process's migration did not end within {LOCK_SECONDS} seconds. Find that "
+            "process, then try again."
+        )
     yield
-    # After an error the connection goes, and the lock with it.
+    # After an error the connection is closed, which releases the lock.
     with connection.begin():
         connection.execute(text(f"SELECT RELEASE_LOCK({name})"), lock)
 
 
 def _refuse_lossy_defaults(connection: Connection) -> None:
-    """What new tables would be made of. Afterwards the words that mend them would be long."""
+    """Check the defaults for new tables. Converting existing tables would be much more work."""
     database, letters, engine = connection.execute(_DEFAULTS).one()
     if letters != "utf8mb4":
         raise Misconfigured(
-            f"the database's character set is {letters}, which cannot hold everybody's name; mend "
-            f"it with: ALTER DATABASE `{database}` CHARACTER SET utf8mb4"
+            f"The database's character set is {letters}, which cannot hold every name. Fix it "
+            f"with: ALTER DATABASE `{database}` CHARACTER SET utf8mb4"
         )
     if engine != "InnoDB":
         raise Misconfigured(
-            f"new tables would be kept by {engine}, which cannot take back half of a change; mend "
-            "it with: SET GLOBAL default_storage_engine = InnoDB"
+            f"New tables would use the storage engine {engine}, which cannot roll back a "
+            "transaction. Fix it with: SET GLOBAL default_storage_engine = InnoDB"
         )
 
 
 def _refuse_lossy_tables(connection: Connection) -> None:
-    """Tables may have been copied here by another program, which made of them what it liked.
+    """Check tables that another program may have copied here with other types.
 
     Their engines are checked by every connection (durability.py).
     """
     for table, column, kind in connection.execute(_LOSSY_COLUMNS):
         raise Misconfigured(
-            f"column {column!r} of table {table!r} is {kind}, which does not keep every name and "
-            "every time as it is; restore the tables as `nbexchange upgrade-db` makes them "
-            "(VARBINARY, DATETIME(6), and text in utf8mb4)"
+            f"Column {column!r} of table {table!r} is {kind}, which cannot store every name and "
+            "time exactly. Restore the tables as `nbexchange upgrade-db` creates them (VARBINARY, "
+            "DATETIME(6), and text in utf8mb4)."
         )
 
 
@@ -233,11 +240,11 @@ _LOSSY_COLUMNS = text(
 )
 
 _ADVICE = {
-    "empty": "the database has no tables yet; make them with `nbexchange upgrade-db`",
-    "behind": "the database was made by an older version; back it up, then run "
-    "`nbexchange upgrade-db` (or start once with --upgrade-db)",
-    "unknown": "the database has a schema that this version cannot use, perhaps from a newer one; "
-    "run the version that made it, or restore a backup",
+    "empty": "The database has no tables yet. Create them with `nbexchange upgrade-db`.",
+    "behind": "The database was made by an older version. Back it up, then run "
+    "`nbexchange upgrade-db` (or start once with --upgrade-db).",
+    "unknown": "The database has a schema that this version cannot use, perhaps from a newer one. "
+    "Run the version that made it, or restore a backup.",
 }
 
 

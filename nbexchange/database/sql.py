@@ -1,4 +1,4 @@
-"""What each database says in words of its own."""
+"""SQL that differs between databases."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nbexchange.columns import Moment
 
 
 class DatabaseClock(expression.FunctionElement[datetime.datetime]):
-    """The one clock: the database's own, in UTC and microseconds."""
+    """The database's clock, in UTC and microseconds. No other clock counts."""
 
     type = Moment()
     inherit_cache = True
@@ -29,7 +29,7 @@ def _sqlite_clock(element: DatabaseClock, compiler: SQLCompiler, **kw: Any) -> s
 
 @compiles(DatabaseClock, "postgresql")
 def _postgresql_clock(element: DatabaseClock, compiler: SQLCompiler, **kw: Any) -> str:
-    # now() stands still during a transaction, which may have waited for a lock.
+    # now() is constant during a transaction, which may have waited for a lock.
     return "timezone('utc', clock_timestamp())"
 
 
@@ -44,10 +44,10 @@ def clock(session: Session) -> datetime.datetime:
 
 
 def queue_up(session: Session, number: int, *, alone: bool) -> None:
-    """Wait one's turn for a row that some share and others want alone, before it is locked.
+    """Wait in line before locking a row that some transactions share and others lock exclusively.
 
-    MariaDB grants locks of rows in the order of arrival. On PostgreSQL those that share a row pass
-    the one that wants it alone for as long as they come; its advisory locks have an order.
+    MariaDB grants row locks in the order of arrival. On PostgreSQL a constant flow of shared locks
+    would starve an exclusive one. Its advisory locks are granted in order.
     """
     if session.get_bind().dialect.name == "postgresql":
         session.execute(_QUEUE[alone], {"number": number % 2**31})
@@ -60,14 +60,14 @@ _QUEUE = {
 
 
 def insert_if_absent(session: Session, table: type[DeclarativeBase], **values: Any) -> None:
-    """Insert a row unless one with the same unique key is there, also when two do it at once."""
+    """Insert a row unless one with the same unique key exists, also when two do it at once."""
     dialect = session.get_bind().dialect.name
     if dialect in ("mysql", "mariadb"):
-        # INSERT IGNORE would also swallow values that do not fit.
+        # INSERT IGNORE would also hide errors about values that do not fit.
         row = mysql.insert(table).values(**values)
         session.execute(row.on_duplicate_key_update(id=table.__table__.c.id))
     elif dialect == "postgresql":
-        # By name: a number that is taken, as where a sequence was not restored, is a fault.
+        # By name: a primary key that is taken (a sequence that was not restored) must be an error.
         new = postgresql.insert(table).values(**values)
         session.execute(new.on_conflict_do_nothing(constraint=_unique_key(table)))
     else:
@@ -75,7 +75,7 @@ def insert_if_absent(session: Session, table: type[DeclarativeBase], **values: A
 
 
 def _unique_key(table: type[DeclarativeBase]) -> UniqueConstraint:
-    """The only one besides the primary key."""
+    """The table's only unique constraint besides the primary key."""
     assert isinstance(table.__table__, Table)
     (key,) = (
         constraint

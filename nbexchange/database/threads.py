@@ -14,10 +14,11 @@ T = TypeVar("T")
 
 
 class ServerThreads(Executor):
-    """A ThreadPoolExecutor that nobody waits for at the end.
+    """An executor whose threads do not delay the end of the process.
 
-    Python itself would: with a server that was frozen, the service did not end before it was
-    killed. No timeout covers all that a thread may wait in, such as the look-up of a name.
+    Python waits for the threads of a ThreadPoolExecutor: with a frozen server the service did not
+    end until it was killed. Timeouts do not cover every call that can block, such as resolving a
+    host name.
     """
 
     def __init__(self, number: int, name: str) -> None:
@@ -63,7 +64,7 @@ class ServerThreads(Executor):
     def _work(self) -> None:
         while task := self._tasks.get():
             _do(*task)
-            # Nobody's rows are kept while it waits for the next.
+            # So that the result's rows are not kept in memory until the next task.
             del task
 
 
