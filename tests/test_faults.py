@@ -561,7 +561,7 @@ def test_a_store_that_goes_away_is_a_503_and_no_damage_and_heals(
 
         for name, answer in refused.items():
             assert answer.status_code == 503, (name, answer.text)
-            assert "store is away" in answer.json()["note"]
+            assert "store is unavailable" in answer.json()["note"]
             assert int(answer.headers["Retry-After"]) > 0
         assert collect(ada, given["submission_id"]).content == course.WORK
         assert "Traceback" not in str(service.output)

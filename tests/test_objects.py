@@ -796,7 +796,7 @@ if ENDPOINT in os.environ:
         found = run(every_operation(storage))
 
         assert {type(error) for error in found} == {Unavailable}
-        assert "look at its credentials" in caplog.text
+        assert "check its credentials" in caplog.text
         assert CANARY not in caplog.text
         assert server.secret not in caplog.text
 

@@ -438,7 +438,7 @@ def test_a_store_that_is_away_is_not_asked_to_delete_every_file(
         is_away.set()
         wait_until(lambda: "20 of the files could not be deleted" in caplog.text)
 
-    failures = [one for one in caplog.records if one.message.startswith("the store failed")]
+    failures = [one for one in caplog.records if one.message.startswith("The store failed")]
     assert len(failures) == 10
 
 

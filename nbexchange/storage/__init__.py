@@ -1,11 +1,11 @@
-"""Where blobs live: the promise that every back-end keeps.
+"""Where blobs live, and the guarantees that every back-end keeps.
 
-* A blob is invisible until its upload is committed, and whole and durable from then on.
-* A blob never changes. Its key is random and made here, so no upload can meet another.
-* An upload that is aborted leaves nothing; one whose process died leaves litter that `gc` finds.
-* The event loop never waits: every method that touches the store is awaited.
+* A blob is invisible until its upload is committed, and complete and durable from then on.
+* A blob never changes. Its key is random and generated here, so two uploads never share a key.
+* An aborted upload leaves nothing. A killed process may leave an orphaned blob, which `gc` finds.
+* The event loop never waits: every method that accesses the store is awaited.
 
-An operator may read in each back-end's docstring what it needs.
+Each back-end's docstring tells administrators which rights it needs, its layout and its limits.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from nbexchange.errors import NbExchangeError
 T = TypeVar("T")
 
 Steps = Generator[int, None, T]
-"""A check that lets others have their turn: each step is short, and yields how many bytes it has
-read, or expanded."""
+"""A check in short steps, so that other checks run in between. Each step yields how many bytes it
+has read or expanded."""
 
 CHUNK = 1024 * 1024
-"""Bytes that travel at a time: all that one transfer holds in memory."""
+"""Bytes of one chunk: a transfer holds no more than that in memory."""
 
 MAX_FAILURES = 10
-"""Deletes that fail in a row, after which a store is taken to be away."""
+"""After so many failed deletes in a row the store counts as unavailable."""
 
 
 @dataclass(frozen=True)
@@ -43,41 +43,41 @@ class Blob:
 
 @dataclass(frozen=True)
 class Entry:
-    """What the store has, whether or not anybody knows of it."""
+    """A file in the store, whether or not a row owns it."""
 
     key: str
     size: int
     modified: datetime.datetime
     unfinished: bool = False
-    """An upload that was neither committed nor aborted."""
+    """Whether it is an upload that was neither committed nor aborted."""
 
 
 @dataclass(frozen=True)
 class DiskSpace:
-    """The disk on which uploads gather; sizes in bytes."""
+    """The disk that uploads are written to; sizes in bytes."""
 
     place: str
-    """`files`: blobs stay there; `spool`: only until they are sent."""
+    """`files` if blobs stay on it; `spool` if they are sent to an object store."""
     free: int
-    """For us: without what is kept for root."""
+    """Available to the service, without the blocks reserved for root."""
     size: int
     oldest_unfinished: float | None
-    """When the oldest upload that is not finished was written last, in seconds since 1970; None
-    where there is none. After hours nobody will finish it: `gc` sweeps it up."""
+    """When the oldest unfinished upload was last written, in seconds since 1970; None if there is
+    none. An upload that is hours old was abandoned, and `gc` deletes it."""
 
 
 class Upload:
-    """A blob on its way in. Ends with exactly one effective `commit` or `abort`."""
+    """A blob that is being written. It ends with exactly one effective `commit` or `abort`."""
 
     async def write(self, chunk: bytes) -> None:
-        """Add bytes. Raises StoreFull or Unavailable, after which only `abort` makes sense."""
+        """Add bytes. After StoreFull or Unavailable, only `abort` may be called."""
         raise NotImplementedError
 
     async def seal(self, check: Callable[[Blob, BinaryIO], Steps[T]]) -> T:
-        """No more bytes will come: hand the whole to `check`, in a thread, before it counts.
+        """End the body, and run `check` on the whole of it in a thread, before `commit`.
 
-        What `check` returns or raises comes back. Raises BadArchive for one that takes far longer
-        than its bytes can explain.
+        Returns or raises what `check` returns or raises. Raises BadArchive if the check takes far
+        longer than the number of bytes explains.
         """
         raise NotImplementedError
 
@@ -86,22 +86,22 @@ class Upload:
         raise NotImplementedError
 
     async def abort(self) -> None:
-        """Leave nothing behind. Harmless after `commit` or another `abort`."""
+        """Remove everything written so far. Does nothing after `commit` or another `abort`."""
         raise NotImplementedError
 
 
 def unchecked(blob: Blob, _: BinaryIO) -> Steps[Blob]:
-    """For `seal`, of bytes that may be anything."""
+    """A check for `seal` that accepts any bytes."""
     yield from ()
     return blob
 
 
 class Storage:
     kind: ClassVar[str]
-    """One word for what it is."""
+    """The kind of store, in one word."""
 
     def path(self, key: str) -> Path | str:
-        """Where an operator finds the blob: on the disk, or in the bucket."""
+        """Where an administrator finds the blob: on the disk, or in the bucket."""
         raise NotImplementedError
 
     def open_upload(self) -> Upload:
@@ -111,43 +111,45 @@ class Storage:
     def read(self, blob: Blob, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
         """The bytes from `start` up to `stop`, in chunks.
 
-        A whole read is checked against the hash before its last bytes are handed out, so a
-        damaged blob never arrives complete. Raises Damaged for such a one or a missing one.
+        A whole read is compared with the hash before its last chunk is yielded, so a corrupt blob
+        never arrives complete. Raises Damaged for a corrupt or missing blob.
         """
         raise NotImplementedError
 
     async def delete(self, key: str) -> None:
-        """Remove a blob or an unfinished upload. Harmless when it is gone."""
+        """Delete a blob or an unfinished upload. Does nothing if it does not exist."""
         raise NotImplementedError
 
     async def delete_entry(self, entry: Entry) -> None:
-        """Remove what `entries` listed, unless it became something else since: an upload that was
-        unfinished then and is committed now stays."""
+        """Delete an entry that `entries` listed, unless its state has changed since: an upload that
+        was unfinished then and is committed now stays."""
         raise NotImplementedError
 
     def entries(self) -> AsyncIterator[Entry]:
-        """Everything that is stored, in no order."""
+        """Everything that is stored, in any order."""
         raise NotImplementedError
 
     async def read_state(self, name: str) -> bytes | None:
-        """What `write_state` kept beside the blobs; None where there is none."""
+        """The content that `write_state` stored under this name; None if there is none."""
         raise NotImplementedError
 
     async def write_state(self, name: str, content: bytes) -> None:
-        """Keep something small, durably, in place of what it was before. It is no blob, and not
-        among `entries`. For commands: all of it is in memory."""
+        """Store a small file beside the blobs, durably, in place of its previous content.
+
+        It is not a blob and not among `entries`. For commands: all of it is in memory.
+        """
         raise NotImplementedError
 
     async def check(self) -> None:
-        """Raise Unavailable unless blobs can be written now."""
+        """Raise Unavailable or StoreFull unless blobs can be written now."""
         raise NotImplementedError
 
     async def disk_space(self) -> DiskSpace:
-        """How full the disk is. Looks at no blob. Raises OSError."""
+        """How full the disk is. Reads no blob. May raise OSError."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """Let go of threads and connections."""
+        """Release threads and connections."""
 
 
 def new_key() -> str:
@@ -157,10 +159,11 @@ def new_key() -> str:
 async def delete_all(
     storage: Storage, keys: Collection[str], advance: Callable[[], object] = lambda: None
 ) -> int:
-    """Delete blobs that no row knows any more. Returns how many may still be there.
+    """Delete blobs that no row owns any more. Returns how many may remain.
 
-    One that cannot be deleted does not keep the others; it is litter that `gc` sweeps up. A store
-    that fails again and again is away, and each try may take seconds, so the rest is left too.
+    A blob that cannot be deleted does not stop the others. It becomes an orphaned blob, which `gc`
+    deletes. After MAX_FAILURES failures in a row the store counts as unavailable, and the rest is
+    left too, because each attempt may take seconds.
     """
     left = in_a_row = 0
     for number, key in enumerate(keys, start=1):

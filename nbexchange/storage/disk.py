@@ -1,18 +1,18 @@
 """Blobs in a local directory.
 
-What it needs: one directory on one file system, writable by the service alone, on a disk that
-keeps what it has acknowledged to fsync. Layout:
+Requirements: one directory on one file system, writable only by the service, on a disk that honours
+fsync. Layout:
 
-    last-check              what the last `nbexchange check` saw
-    uploads/<key>           on its way in
-    blobs/<k>/<key>         stored; <k> is the first two characters of the key
+    last-check              the rows that the last `nbexchange check` saw
+    uploads/<key>           an unfinished upload
+    blobs/<k>/<key>         a blob; <k> is the first two characters of the key
 
-Commit is: fsync the file, rename it into `blobs`, fsync that directory. An fsync that failed is
-never tried again, because the kernel forgets the error and the bytes with it. There is no limit
-of its own but the disk's.
+Commit is: fsync the file, rename it into `blobs`, fsync that directory. A failed fsync is never
+repeated, because the kernel forgets the error and the bytes with it. The only limit is the size of
+the disk.
 
-A disk that is not mounted is an empty directory, so a missing directory is a store that is away;
-only a missing file in a directory that is there is damage.
+A disk that is not mounted looks like an empty directory. A missing directory therefore means that
+the store is unavailable. Only a missing file in an existing directory means that a blob is corrupt.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from nbexchange.storage import CHUNK, Blob, DiskSpace, Entry, Storage, Upload, n
 from nbexchange.storage.spool import SpooledUpload, Threads, cannot_make, damaged
 
 ALL_LOST_MARKER = "all-files-are-lost"
-"""A file that operators put beside `blobs` where that is empty for good. It lies on the disk, so an
-empty directory in the disk's place does not have it."""
+"""A file that administrators put beside `blobs` if all files are lost. It is on the disk, so the
+empty mount point of an unmounted disk does not have it."""
 
 
 class DiskStorage(Storage):
@@ -76,7 +76,7 @@ class DiskStorage(Storage):
             file = io.FileIO(path)
         except FileNotFoundError as error:
             if not path.parent.is_dir():
-                raise  # the store is away
+                raise  # the store is unavailable
             raise damaged() from error
         if os.fstat(file.fileno()).st_size != blob.size:
             file.close()
@@ -163,7 +163,7 @@ class DiskUpload(SpooledUpload):
 
     def _store(self) -> None:
         assert self._file is not None
-        os.utime(self._file.fileno())  # `gc` counts from here: the row comes next
+        os.utime(self._file.fileno())  # for `gc`, its age begins now: the row is written next
         os.fsync(self._file.fileno())
         self._part.rename(self._final)
         _sync_directory(self._final.parent)
@@ -174,10 +174,9 @@ class DiskUpload(SpooledUpload):
 
 
 def may_be_absent(root: Path) -> bool:
-    """Whether not one blob is there, and nobody said that all are lost.
+    """Whether there is no blob at all, and no file that says that all files are lost.
 
-    A blob, and not the directories: a start while the disk was away may have left those in its
-    place.
+    The directories do not count: a start without the disk may have created them in its mount point.
     """
     try:
         parts = [part for part in _parts(root / "blobs") if part.is_dir()]
@@ -193,9 +192,10 @@ def _parts(blobs: Path) -> list[Path]:
 
 
 def _make_directories(root: Path, uploads: Path, blobs: Path) -> None:
-    """All of them, durable before the first blob comes; later nobody has to wait for that.
+    """Create all directories, durably, before the first blob needs them.
 
-    Synced at every start: who made them may have died before it could.
+    They are synced at every start, because the process that created them may have been killed
+    before it could.
     """
     for directory in (uploads, blobs):
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -214,7 +214,7 @@ def _remove(path: Path) -> None:
         path.unlink()
     except FileNotFoundError:
         if not path.parent.is_dir():
-            raise  # the store is away, and has it still
+            raise  # the store is unavailable, and may still have the file
 
 
 def _sync_directory(directory: Path) -> None:
@@ -235,7 +235,7 @@ def _read_at(file: io.FileIO, position: int, length: int, hasher: hashlib._Hash 
 def _entries(directory: Path, unfinished: bool) -> list[Entry]:  # noqa: FBT001
     entries = []
     for file in directory.iterdir():
-        # It may be committed or aborted while we look.
+        # It may be committed or aborted meanwhile.
         with contextlib.suppress(FileNotFoundError):
             stat = file.stat()
             modified = datetime.datetime.fromtimestamp(stat.st_mtime, datetime.UTC)

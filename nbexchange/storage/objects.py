@@ -1,28 +1,30 @@
-"""Blobs in a bucket: Amazon's S3 and what speaks like it; Google's and Azure's by the same library.
+"""Blobs in a bucket: S3 and compatible stores, and Google's and Azure's by the same library.
 
-What it needs: a bucket that exists, for the service alone, and the right to put, get and delete
-objects and to list the bucket (`s3:ListBucket`, without which S3 says "forbidden" of an object
-that is missing). The store has to be strongly consistent and to know `If-None-Match: *`, as S3,
-Ceph, Google and Azure do. Layout, below the prefix of the URL:
+Requirements: an existing bucket that only the service uses, and the rights to put, get and delete
+objects and to list the bucket (`s3:ListBucket`; without it S3 answers "forbidden" for a missing
+object). The store must be strongly consistent and support `If-None-Match: *`, as S3, Ceph, Google
+and Azure do. Layout, below the prefix of the URL:
 
-    blobs/<key>     stored
-    last-check      what the last `nbexchange check` saw
+    blobs/<key>     a blob
+    last-check      the rows that the last `nbexchange check` saw
     probe           written and deleted by `readyz`
 
-Switch versioning off, or let the bucket expire old versions, for `purge` deletes one version only.
+Switch versioning off, or let the bucket expire old versions, because `purge` deletes one version
+only.
 
-An upload gathers in a directory on this machine, in a file without a name: a killed process leaves
-nothing. That directory needs room for all uploads that are under way. Commit sends it: up to PART
-in one request, which creates or fails, and more as a multipart upload, in parts of that size. The
-store checks the SHA-256 of every request, which is signed with it (S3), and of a multipart upload
-we ask the size afterwards. When it fails, the store is told to forget its parts; where even that is
-lost, nobody can list them but the bucket's owner, so give the bucket a lifecycle rule:
-AbortIncompleteMultipartUpload after one day.
+An upload is first written to a directory on this machine (the spool), in a file without a name, so
+a killed process leaves nothing. That directory needs space for all uploads in progress. Commit
+sends the file: up to PART in one request, which creates the object or fails, and more as a
+multipart upload in parts of that size. The store checks the SHA-256 that signs every request (S3).
+After a multipart upload the service also compares the size. When a multipart upload fails, the
+service asks the store to discard its parts. If that request is lost, only the bucket's owner can
+list the parts, so give the bucket a lifecycle rule: AbortIncompleteMultipartUpload after one day.
 
-Credentials are the environment's (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, roles
-of machines and of pods) or the options', and never logged: of what a store says only a status, a
-code and a cause reach the log, since its words may quote the request. An endpoint without TLS is
-taken from the options; from the environment only with AWS_ALLOW_HTTP=true.
+Credentials come from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL,
+roles of machines and of pods) or from the options, and are never logged. The log shows only the
+status, the code and the cause of a store's error, because its message may quote the request. An
+endpoint without TLS is accepted from the options; from the environment only with
+AWS_ALLOW_HTTP=true.
 """
 
 from __future__ import annotations
@@ -68,27 +70,27 @@ log = logging.getLogger(__name__)
 SCHEMES = ("s3", "gs", "az")
 
 PART = 5 * CHUNK
-"""Bytes in one request. S3 takes no smaller parts, and 10,000 of them: enough for 50 GB."""
+"""Bytes in one request. S3 accepts no smaller parts, and at most 10,000 of them: 50 GB."""
 
 PARTS_AT_A_TIME = 2
 UPLOADS_AT_A_TIME = 8
 LARGE_AT_A_TIME = 4
-"""Of several parts. They have turns of their own, or a few videos would keep all others waiting."""
+"""Uploads of several parts. They queue separately, so that a few videos do not delay all others."""
 
 TURN_SECONDS = timeouts.STORE_TURN
-"""How long an upload waits for its turn, before it has to come again."""
+"""How long an upload waits for its turn before it is refused."""
 
 PROBE = "probe"
 
 CLIENT: dict[str, Any] = {
     "connect_timeout": "3s",
-    # From the request to the answer, and for each piece of that. No limit for the whole: a large
-    # download goes on for as long as the client takes.
+    # From the request to the response, and between the chunks of its body. The whole has no limit,
+    # because a large download takes as long as the client needs.
     "read_timeout": f"{timeouts.STORE_ANSWER:g}s",
     "timeout": "30days",
 }
 
-# The library's own would try for three minutes, with somebody waiting.
+# The library's default retries for three minutes, while a user waits.
 RETRY: Any = {
     "max_retries": 4,
     "retry_timeout": timedelta(seconds=timeouts.STORE_RETRIES),
@@ -107,7 +109,8 @@ class ObjectStorage(Storage):
         self.store = store
         self.threads = Threads()
         self.spool = spool
-        # Each holds a part or two in memory; who waits here has the bytes in the spool.
+        # Each upload that is being sent holds one or two parts in memory; the others wait with
+        # their bytes in the spool.
         self._sending = asyncio.Semaphore(UPLOADS_AT_A_TIME)
         self._sending_large = asyncio.Semaphore(LARGE_AT_A_TIME)
         self._forgetting: set[asyncio.Task[None]] = set()
@@ -118,7 +121,7 @@ class ObjectStorage(Storage):
 
     @classmethod
     def from_url(cls, url: str, options: Mapping[str, Any], spool: Path) -> ObjectStorage:
-        """Whether the bucket is there only `check` finds out."""
+        """Does not access the bucket; `check` does."""
         return cls(_store_at(url, options), spool)
 
     def path(self, key: str) -> str:
@@ -129,7 +132,7 @@ class ObjectStorage(Storage):
 
     @contextlib.asynccontextmanager
     async def turn(self, size: int) -> AsyncIterator[None]:
-        """One of those that send now. Raises Unavailable for who waited long enough."""
+        """Wait until the upload may be sent. Raises Unavailable after TURN_SECONDS."""
         turns = self._sending if size <= PART else self._sending_large
         try:
             async with asyncio.timeout(TURN_SECONDS):
@@ -137,7 +140,8 @@ class ObjectStorage(Storage):
         except TimeoutError as error:
             log.warning("%d bytes waited %g s for their turn to be stored", size, TURN_SECONDS)
             raise Unavailable(
-                "the exchange stores as many files as it can at a time; send yours again soon"
+                "The exchange is storing as many files as it can at a time. Send yours again "
+                "shortly."
             ) from error
         try:
             yield
@@ -145,7 +149,7 @@ class ObjectStorage(Storage):
             turns.release()
 
     def make_file(self) -> io.FileIO:
-        """A file in the spool that has no name, and is gone when it is closed."""
+        """A file in the spool without a name, which is deleted when it is closed."""
         return tempfile.TemporaryFile(dir=self.spool, buffering=0)
 
     async def read(
@@ -157,8 +161,8 @@ class ObjectStorage(Storage):
         with _known_errors(blob):
             response = await self._get(blob, start, stop)
             if not response.meta["e_tag"]:
-                # A page of a proxy, such as a login; every object has an ETag.
-                log.error("the store failed: GET answered 200 without an ETag")
+                # A proxy's page, such as a login. Every object has an ETag.
+                log.error("The store failed: GET answered 200 without an ETag")
                 raise store_unavailable()
             if response.meta["size"] != blob.size:
                 raise damaged()
@@ -179,7 +183,8 @@ class ObjectStorage(Storage):
         path = self.path(blob.key)
         if (start, stop) == (0, blob.size):
             return await obstore.get_async(self.store, path)
-        # Not HEAD where nothing is wanted: its answer does not say whether the bucket is there.
+        # No HEAD request for an empty range: its response does not tell a missing bucket from a
+        # missing object.
         wanted = (start, stop) if start < stop else (0, 1)
         return await obstore.get_async(self.store, path, options={"range": wanted})
 
@@ -195,7 +200,7 @@ class ObjectStorage(Storage):
                     raise
 
     async def delete_entry(self, entry: Entry) -> None:
-        # An upload that is under way is no entry, so nothing became something else.
+        # Uploads in progress are not among the entries, so the state of this one cannot change.
         await self.delete(entry.key)
 
     async def entries(self) -> AsyncIterator[Entry]:
@@ -220,19 +225,20 @@ class ObjectStorage(Storage):
             await obstore.put_async(self.store, name, content, mode="overwrite")
 
     async def check(self) -> None:
-        """One object, written and deleted: what is missing in rights or quota is found here."""
+        """Write and delete one object, to find missing rights and an exhausted quota."""
         (await self.threads.work(self.make_file)).close()
         with _known_errors():
             await obstore.put_async(self.store, PROBE, b"nbexchange", mode="overwrite")
         await self._delete(PROBE)
 
     async def disk_space(self) -> DiskSpace:
-        """Of the spool. Its files have no names, so none is left behind."""
+        """The disk of the spool. Its files have no names, so none of them can be abandoned."""
         usage = await self.threads.work(shutil.disk_usage, self.spool)
         return DiskSpace("spool", usage.free, usage.total, None)
 
     def forget(self, key: str) -> None:
-        """Delete what may have arrived all the same. Nobody waits for it: `gc` finds the rest."""
+        """Delete, in the background, an object that may exist in spite of an error. `gc` finds the
+        ones that this misses."""
         task = asyncio.ensure_future(self._forget(key))
         self._forgetting.add(task)
         task.add_done_callback(self._forgetting.discard)
@@ -263,7 +269,7 @@ class ObjectUpload(SpooledUpload):
         except _KeyTaken:
             raise
         except BaseException:
-            # Also when we are cancelled: a multipart upload that nobody ends stays in the bucket.
+            # Also when cancelled: an unfinished multipart upload would stay in the bucket.
             self._aborted = True
             await asyncio.gather(sending, return_exceptions=True)
             self._storage.forget(self._key)
@@ -288,7 +294,7 @@ class ObjectUpload(SpooledUpload):
         try:
             await obstore.put_async(self._storage.store, self._path, body, mode="create")
         except AlreadyExistsError:
-            # By an earlier try, whose answer was lost on its way? Then these are the bytes.
+            # Perhaps an earlier attempt stored it and the response was lost. Then the bytes match.
             await self._compare(blob)
 
     async def _compare(self, blob: Blob) -> None:
@@ -296,7 +302,9 @@ class ObjectUpload(SpooledUpload):
             async for _ in self._storage.read(blob):
                 pass
         except Damaged as error:
-            raise _KeyTaken("there is another file of that name; send yours again") from error
+            raise _KeyTaken(
+                "The object store already has another file under the same key. Send yours again."
+            ) from error
 
     async def _send_parts(self, blob: Blob) -> None:
         await obstore.put_async(
@@ -309,7 +317,7 @@ class ObjectUpload(SpooledUpload):
         )
         stored = await obstore.head_async(self._storage.store, self._path)
         if stored["size"] != blob.size:
-            log.error("the store has %d of %d bytes of %s", stored["size"], blob.size, blob.key)
+            log.error("The store has %d of %d bytes of %s.", stored["size"], blob.size, blob.key)
             raise store_unavailable()
 
     async def _pieces(self, size: int) -> AsyncIterator[bytes]:
@@ -325,7 +333,7 @@ class ObjectUpload(SpooledUpload):
 
 
 class _KeyTaken(Unavailable):
-    """Somebody else's object has our key, so it must stay."""
+    """An object that we did not write has the key. It must not be deleted."""
 
 
 # -- configuration
@@ -337,50 +345,50 @@ def _store_at(url: str, options: Mapping[str, Any]) -> ObjectStore:
     if any("endpoint" in key.lower() and str(config[key]).startswith("http:") for key in config):
         client.setdefault("allow_http", True)
     if os.environ.get("AWS_ALLOW_HTTP", "").lower() == "true":
-        # The library does not ask for it where it is given other options of the client.
+        # The library ignores this variable if it is given other client options.
         client.setdefault("allow_http", True)
     _check_url(url)
     try:
         return from_url(url, config=config, client_options=client, retry_config=RETRY)  # type: ignore[call-overload,no-any-return] # the scheme decides which options there are
     except UnknownConfigurationKeyError as error:
         raise Misconfigured(
-            f"storage_options: {_first(_KEY, error)} is no option of {urlsplit(url).scheme}://"
+            f"storage_options: {_first(_KEY, error)} is not an option of {urlsplit(url).scheme}://"
         ) from None
     except (BaseError, TypeError, ValueError, OSError) as error:
         raise Misconfigured(
-            f"storage_url and storage_options make no store: {_safe_details(error)}; obstore's "
-            "documentation says what the options may be"
+            f"storage_url and storage_options do not describe a store: {_safe_details(error)}. See "
+            "obstore's documentation for the options."
         ) from None
 
 
 def _check_url(url: str) -> None:
-    """Nothing of it is quoted, for people put credentials there."""
+    """The messages do not quote the URL, because people put credentials into it."""
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES or not parts.netloc:
         raise Misconfigured(
-            "storage_url has to look like s3://bucket/prefix, gs://bucket/prefix or "
-            "az://container/prefix"
+            "storage_url must look like s3://bucket/prefix, gs://bucket/prefix or "
+            "az://container/prefix."
         )
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise Misconfigured(
-            "storage_url is no place for credentials or options: put them into the environment "
-            "or into storage_options"
+            "storage_url must not contain credentials or options. Put them into the environment or "
+            "into storage_options."
         )
 
 
 _KEY = re.compile(r"key: '(\w+)'")
 
 
-# -- what a store says
+# -- errors of a store
 
 
 @contextlib.contextmanager
 def _known_errors(blob: Blob | None = None) -> Iterator[None]:
-    """Ours for theirs. `blob` is what is being read, if anything is."""
+    """Translate the library's errors. `blob` is the one that is being read, if any."""
     try:
         yield
     except (BaseError, OSError, ValueError) as error:
-        # Not `from error`: a trace would tell what theirs quotes.
+        # Not `from error`: the traceback would show the original message, which quotes the request.
         raise _translated(error, blob) from None
 
 
@@ -389,16 +397,16 @@ def _translated(error: Exception, blob: Blob | None) -> NbExchangeError:
         return damaged()
     details = _safe_details(error)
     if _FULL.search(details):
-        log.error("the store is full: %s", details)
+        log.error("The store is full: %s", details)
         return store_full()
     if _REFUSED.search(details):
-        details += "; look at its credentials, and at what they may do in the bucket"
-    log.error("the store failed: %s", details)
+        details += "; check its credentials and their rights in the bucket"
+    log.error("The store failed: %s", details)
     return store_unavailable()
 
 
 def _is_missing(error: Exception) -> bool:
-    """Whether it is the object that is missing, and not the bucket, or the store behind a proxy."""
+    """Whether the object is missing, and not the bucket or the store behind a proxy."""
     text = str(error)
     return bool(_MISSING.search(text)) or (
         isinstance(error, FileNotFoundError) and "status code" not in text
@@ -406,7 +414,8 @@ def _is_missing(error: Exception) -> bool:
 
 
 def _safe_details(error: Exception) -> str:
-    """What may be told: never a URL's query or the store's own words, which quote the request."""
+    """The details that may be logged: never a URL's query or the store's own message, which quotes
+    the request."""
     text = str(error)
     details = [_first(pattern, text) for pattern in _DETAILS]
     return " ".join([type(error).__name__, *dict.fromkeys(filter(None, details))])

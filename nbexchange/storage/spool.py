@@ -1,7 +1,7 @@
-"""What back-ends share: an upload that gathers on this machine before it counts, and its threads.
+"""What back-ends share: uploads that collect their bytes on this machine, and their threads.
 
-Bytes gather in memory up to one chunk and from then on in a file, hashed as they come. The next
-chunk arrives while the one before is written.
+An upload collects up to one chunk in memory and writes every full chunk to a file. Each chunk is
+hashed as it arrives. The next chunk arrives while the previous one is written.
 """
 
 from __future__ import annotations
@@ -38,39 +38,39 @@ READ_SIZE = 128 * 1024
 """Bytes that a check reads at a time, and holds while it waits for its next slice."""
 
 MAX_GATHERED = 64 * CHUNK
-"""Bytes that all uploads together gather in memory: who holds many open takes no more."""
+"""Bytes that all uploads together hold in memory, however many of them are open."""
 
 THREADS = 8
 LONG_THREADS = 1
-"""For checks that go on after their first slice. They are bound by the processor, which has other
-things to do."""
+"""For checks that continue after their first slice. They need the processor, which others need
+too."""
 
 SLICE_SECONDS = 0.1
-"""After which a check lets the others have their turn; a usual submission takes a tenth of it."""
+"""After this time a check lets other checks run. A usual submission takes a tenth of it."""
 
 LARGE = 16 * CHUNK
-"""Bytes from which on a file may take seconds to become durable."""
+"""From this number of bytes on, making a file durable may take seconds."""
 
 CHECK_SECONDS = 30.0
 CHECK_RATE = 20_000_000
-"""How much time of the processor a check may take: so much, and a second for so many bytes that it
-has read. A slow machine expands five times as many."""
+"""Processor time that a check may take: CHECK_SECONDS, and one second for every CHECK_RATE bytes
+that it has read. Even a slow machine expands five times as many per second."""
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Threads:
-    """Where a back-end does what would hold up the event loop."""
+    """Thread pools for everything that would block the event loop."""
 
     def __init__(self) -> None:
         self.gathering: weakref.WeakSet[SpooledUpload] = weakref.WeakSet()
-        """Uploads that hold bytes in memory now."""
+        """Uploads that hold bytes in memory."""
         self._working = ThreadPoolExecutor(THREADS, "store")
-        # Apart, so that nobody's large archives keep others from their files, or from a check of
-        # something small. How large one is shows only when it is expanded.
+        # Separate, so that large archives of one user delay neither reads and writes of other users
+        # nor short checks. The size of an archive is known only once it is expanded.
         self._checking = ThreadPoolExecutor(THREADS, "check")
         self._checking_long = ThreadPoolExecutor(LONG_THREADS, "check-long")
-        # And large files, which keep a disk busy, from all that is small.
+        # Separate, so that large files, which keep a disk busy, do not delay small ones.
         self._storing_large = ThreadPoolExecutor(THREADS, "store-large")
 
     async def work(self, function: Callable[..., T], *args: object) -> T:
@@ -78,16 +78,17 @@ class Threads:
 
     @property
     def piece(self) -> int:
-        """Bytes that one upload gathers before they are written: a chunk, or less among many."""
+        """Bytes that one upload collects before it writes them: a chunk, or less if many uploads
+        are open."""
         return min(CHUNK, MAX_GATHERED // max(1, len(self.gathering)))
 
     async def make_durable(self, size: int, function: Callable[[], T]) -> T:
-        """Do it for a file of that size."""
+        """Run `function`, which makes a file of this size durable."""
         return await _run_in(self._storing_large if size >= LARGE else self._working, function)
 
     async def check(self, steps: Steps[T]) -> T:
-        """Go to the end, a slice at a time: the first among the quick ones, and what is left of a
-        long one in line with other long ones. So none of them keeps a thread to itself."""
+        """Run the check in slices: the first slice in the pool of short checks, and the rest of a
+        long one in turn with other long ones. So no check occupies a thread until its end."""
         check = _Check(steps)
         pool = self._checking
         while not await _run_in(pool, check.run_slice):
@@ -115,7 +116,7 @@ class _Check(Generic[T]):
         self._size = 0
 
     def run_slice(self) -> bool:
-        """For one slice; True at the end. Raises what the check raises."""
+        """Run for one slice. Returns True at the end. Raises what the check raises."""
         started = time.thread_time()
         end = time.monotonic() + SLICE_SECONDS
         try:
@@ -127,16 +128,16 @@ class _Check(Generic[T]):
         self._seconds += time.thread_time() - started
         if self._seconds > CHECK_SECONDS + self._size / CHECK_RATE:
             raise BadArchive(
-                "checking the archive takes too long; leave out large files and send it again"
+                "Checking the archive takes too long. Leave out large files and send it again."
             )
         return False
 
 
 class SpooledUpload(Upload):
-    """A back-end says where the file is and what it means to commit it."""
+    """The common part of uploads. A back-end defines where the file is and how it is committed."""
 
     in_memory: ClassVar[bool] = False
-    """Whether an upload of less than one chunk never becomes a file."""
+    """Whether an upload of less than one chunk stays in memory."""
 
     def __init__(self, key: str, threads: Threads) -> None:
         self._key = key
@@ -149,13 +150,13 @@ class SpooledUpload(Upload):
         self._blob: Blob | None = None
         self._closed = self._aborted = False
         threads.gathering.add(self)
-        # A connection may break, and abort, while a thread still writes.
+        # A broken connection may call `abort` while a thread still writes.
         self._lock = asyncio.Lock()
 
     # -- for a back-end
 
     def make_file(self) -> io.FileIO:
-        """A new file, to be written and read."""
+        """Open a new file for writing and reading."""
         raise NotImplementedError
 
     async def store(self, blob: Blob) -> None:
@@ -163,9 +164,9 @@ class SpooledUpload(Upload):
         raise NotImplementedError
 
     def discard(self) -> None:
-        """Remove what is there of an upload that will not be committed."""
+        """Remove the file of an upload that will not be committed."""
 
-    # -- the promise
+    # -- the interface of Upload
 
     async def write(self, chunk: bytes) -> None:
         self._waiting += chunk
@@ -199,14 +200,14 @@ class SpooledUpload(Upload):
             if not self._closed:
                 await self._threads.work(self._abort)
 
-    # -- how
+    # -- the implementation
 
     async def _flush_in_turn(self, chunk: bytearray) -> None:
         async with self._lock:
             await self._threads.work(self._flush, chunk)
 
     async def _flushed(self) -> None:
-        """Wait for the chunk before, and raise what went wrong with it."""
+        """Wait until the previous chunk is written, and raise its error if there was one."""
         flushing, self._flushing = self._flushing, None
         if flushing is not None:
             await flushing
@@ -244,7 +245,7 @@ class SpooledUpload(Upload):
         self.discard()
 
     def close(self) -> None:
-        """Let go of what was gathered; nothing can be done with this upload any more."""
+        """Release the collected bytes. The upload cannot be used after this."""
         self._closed = True
         self._threads.gathering.discard(self)
         self._waiting = bytearray()
@@ -254,29 +255,29 @@ class SpooledUpload(Upload):
 
 def cannot_make(root: Path, error: OSError) -> Misconfigured:
     return Misconfigured(
-        f"cannot make the storage directory {root}: {error.strerror}; "
-        "let base_storage_location name a directory that the service may write"
+        f"Cannot create the storage directory {root}: {error.strerror}. Set base_storage_location "
+        "to a directory that the service may write."
     )
 
 
 def upload_interrupted() -> Unavailable:
-    return Unavailable("the upload was broken off; send it again")
+    return Unavailable("The upload was interrupted. Send it again.")
 
 
 def damaged() -> Damaged:
     return Damaged(
-        "the stored file is damaged, so it is not handed out; tell the people who run the exchange"
+        "The stored file is corrupt, so it is not delivered. Contact your administrator."
     )
 
 
 def store_full() -> StoreFull:
     return StoreFull(
-        "the exchange's disk is full, so nothing was stored; contact your administrator"
+        "The exchange's disk is full, so nothing was stored. Contact your administrator."
     )
 
 
 def file_too_large() -> TooLarge:
-    """A limit of the file system or of the process, so it does not go away by itself."""
+    """The file system or the process limits the size of files, so a retry cannot succeed."""
     return TooLarge(
         "The exchange's disk cannot hold a file of this size, so nothing was stored. Remove large "
         "files and send it again, or contact your administrator."
@@ -284,7 +285,7 @@ def file_too_large() -> TooLarge:
 
 
 def store_unavailable() -> Unavailable:
-    return Unavailable("the exchange's store is away for now; try again soon")
+    return Unavailable("The exchange's store is unavailable. Try again shortly.")
 
 
 async def _run_in(pool: ThreadPoolExecutor, function: Callable[..., T], *args: object) -> T:
@@ -298,7 +299,7 @@ def _known_errors(function: Callable[..., T], *args: object) -> T:
     except NbExchangeError:
         raise
     except OSError as error:
-        log.error("the store failed: %s", error)
+        log.error("The store failed: %s", error)
         if error.errno == errno.EFBIG:
             raise file_too_large() from error
         raise (store_full() if error.errno in _NO_SPACE else store_unavailable()) from error
