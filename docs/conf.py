@@ -15,7 +15,7 @@ extensions = ["myst_parser", "nbexchange_docs"]
 exclude_patterns = ["_ext", "_build"]
 
 myst_heading_anchors = 4
-# Quotes and dashes in here are often somebody's configuration.
+# Quotes and dashes in these pages often belong to configuration files.
 smartquotes = False
 # Blocks without a language are of many kinds.
 highlight_language = "none"

@@ -309,7 +309,7 @@ def test_the_client_on_the_page_hands_in_a_folder(service, tmp_path):
         check=False,
     )
 
-    assert done.stdout.startswith("handed in at 2"), done.stderr
+    assert done.stdout.startswith("submitted at 2"), done.stderr
     (one,) = ada.get("collections", course_id="physics", assignment_id="ps1").json()["value"]
     assert one["student_id"] == "bob"
     assert one["submission_id"] in done.stdout

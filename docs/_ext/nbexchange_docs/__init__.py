@@ -1,4 +1,4 @@
-"""What the pages cannot say by themselves.
+"""Generate the parts of the pages that come from elsewhere.
 
 * A page that is named in `elsewhere.SOURCES` gets its text from a file outside of docs.
 * `<!-- generated: NAME -->` in a page becomes a reference made from the code.

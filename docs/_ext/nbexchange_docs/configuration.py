@@ -42,7 +42,7 @@ def _others() -> list[Class]:
 
 
 def hub() -> str:
-    """The arguments of `configure` and, in its own words, what they do."""
+    """The arguments of `configure`, and its docstring."""
     doc = inspect.cleandoc(hub_side.configure.__doc__ or "")
     rows = ["| argument | may be | default |", "|---|---|---|"]
     for name, one in inspect.signature(hub_side.configure).parameters.items():
@@ -56,6 +56,6 @@ def hub() -> str:
 
 
 def _summary(of: Class) -> str:
-    """The first paragraph of what its module says: classes of options have no other words."""
+    """The first paragraph of the docstring; without one, of the module's docstring."""
     doc = of.__doc__ if "__doc__" in vars(of) and of.__doc__ else inspect.getmodule(of).__doc__
     return inspect.cleandoc(doc or "").partition("\n\n")[0]

@@ -1,4 +1,4 @@
-"""Pages whose text is in another place of the repository, and links that work here and there."""
+"""Pages whose text is elsewhere in the repository, with links that work in both places."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def source_of(page: str) -> Path | None:
 
 
 def with_links_of_the_site(text: str, file: Path) -> str:
-    """The text with links to pages; what is no page is named, since there is nowhere to lead."""
+    """The text with links to pages; a file without a page becomes its name, without a link."""
     pieces: list[str] = []
     prose: list[str] = []
     fence = None

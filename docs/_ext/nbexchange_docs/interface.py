@@ -1,4 +1,4 @@
-"""docs/openapi.yaml as pages: every request, with all that goes in and comes out, and its schemas.
+"""docs/openapi.yaml as pages: every request with its parameters and answers, and the schemas.
 
 `sphinxcontrib-openapi` is kept and reads 3.1, but shows neither the schemas of answers nor which
 header belongs to which status.

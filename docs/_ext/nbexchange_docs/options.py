@@ -1,4 +1,4 @@
-"""Options of the code as Markdown: what each is called, holds, means, and where else it is said."""
+"""Options of the code as Markdown: name, type, default, help, short options and variables."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _name(of: Any) -> str:
 
 
 def default_of(of: Class, trait: TraitType[Any, Any]) -> str:
-    """As Python; empty where it depends on the machine, which the help then tells."""
+    """As Python; empty if it depends on the machine, which the help then explains."""
     static = trait.default_value_repr()
     assert trait.name is not None
     if trait.name not in _dynamic(of):
@@ -74,7 +74,7 @@ def default_of(of: Class, trait: TraitType[Any, Any]) -> str:
 
 
 def _dynamic(of: Class) -> set[str]:
-    """What is made anew for each object, in either way of traitlets."""
+    """Names of traits whose default is computed for each object, in either way of traitlets."""
     names: set[str] = set()
     for one in of.__mro__:
         names |= set(getattr(one, "_trait_default_generators", {}))
@@ -107,7 +107,7 @@ def _dashed(word: str, ending: str = "") -> str:
 
 
 def prose(text: str | None) -> str:
-    """A help as a paragraph of Markdown that shows every sign as it is, and `code` as code."""
+    """A help text as a Markdown paragraph: every character literally, and `code` as code."""
     lines = inspect.cleandoc(text or "").strip()
     parts = re.split(r"(`+[^`]+`+)", lines)
     shown = [re.sub(r"([\\*_<>\[\]|#])", r"\\\1", part) for part in parts[::2]]
@@ -123,7 +123,7 @@ def cell(text: str) -> str:
 def described(
     of: Class, trait: TraitType[Any, Any], short: Mapping[str, list[str]], level: str = "###"
 ) -> str:
-    """A trait with all that is known of it, below a heading of its own."""
+    """A trait with its facts, below its own heading."""
     assert trait.this_class is not None
     place = f"{of.__name__}.{trait.name}"
     facts = [("what", kind_of(trait))]

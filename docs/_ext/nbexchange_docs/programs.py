@@ -1,4 +1,4 @@
-"""The program and its subcommands, with what their own --help tells."""
+"""The program and its subcommands, with the text of their --help."""
 
 from __future__ import annotations
 
