@@ -180,7 +180,7 @@ def variables() -> set[str]:
 READERS = {
     "os.environ.get",
     "os.getenv",
-    "_told_in",
+    "_texts_from_env",
     "_of_service",
     "_list_in_environment",
 }
