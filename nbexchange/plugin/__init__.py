@@ -1,4 +1,4 @@
-"""The nbgrader exchange that keeps everything in an nbexchange service.
+"""An nbgrader exchange that stores everything in an nbexchange service.
 
 In `nbgrader_config.py`:
 
@@ -6,13 +6,13 @@ In `nbgrader_config.py`:
     c = get_config()
     configure(c)
 
-It behaves as nbgrader's own exchange does, in results, messages and exit codes, and these hold:
+Its results, messages and exit codes are those of nbgrader's own exchange. It guarantees:
 
-* Only `ExchangeError` leaves it, with a sentence that says what to do.
-* "Submitted as" is said only when the service has confirmed the very bytes that were sent.
-* No local copy is deleted or overwritten before the new one is there whole.
-* Names and files that come from the service cannot get out of the folder they belong into.
-* Constructors talk to nobody.
+* The only exception that it raises is `ExchangeError`, with a message that says what to do.
+* It prints "Submitted as" only after the service has confirmed exactly the bytes that were sent.
+* It deletes or overwrites a local copy only after the new one is complete.
+* Names and files from the service cannot leave the folder that they belong to.
+* Constructors send no requests.
 """
 
 from typing import Any
@@ -38,9 +38,9 @@ __all__ = [
 
 
 def configure(c: Any) -> None:
-    """Make nbgrader use the exchange service; `c` is what `get_config()` gave.
+    """Make nbgrader use the exchange service; `c` is the result of `get_config()`.
 
-    Where a hub says which courses somebody has, assignments lie in a folder of their course: two
+    If a hub provides the user's courses, each assignment is in a folder of its course, because two
     courses may both have a ps1.
     """
     c.ExchangeFactory.exchange = Exchange

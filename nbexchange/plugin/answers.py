@@ -1,9 +1,9 @@
-"""What the service says, checked: a value of ours, or `ProtocolError`.
+"""Parse the service's JSON answers into values of our own, or raise `ProtocolError`.
 
-Whoever answers at the configured address may be something else altogether, or an older or newer
-service. Here is the one place that looks into its JSON; everybody else works with these values.
-Each text in them is escaped where a terminal would obey it, and cut where no name or path is so
-long.
+The server at the configured address may be something else altogether, or an older or newer
+service. Only this module reads its JSON; all other modules work with these values. Their texts
+contain no characters that a terminal would obey, and are truncated at the length of the longest
+name or path.
 """
 
 import base64
@@ -19,15 +19,15 @@ from typing import Any, TypeVar
 from nbexchange.text import escaped, is_safe
 
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6} UTC", re.ASCII)
-LONGEST_NAME = 255  # bytes; the usual limit of a disk
-_LONGEST_TEXT = 2048  # characters; a path in an archive may have as many bytes
+LONGEST_NAME = 255  # bytes; the usual limit of file systems
+_LONGEST_TEXT = 2048  # characters; the limit of a path in an archive, in bytes
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 _Value = TypeVar("_Value")
 
 
 class ProtocolError(ValueError):
-    """The answer is not what an exchange service says; the text names the part that is wrong."""
+    """The answer is not one of an exchange service; the message names the invalid part."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class Notebook:
 
 @dataclass(frozen=True)
 class Released:
-    """An assignment as it is released now."""
+    """An assignment as it is currently released."""
 
     course_id: str
     assignment_id: str
-    notebooks: tuple[Notebook, ...]  # at the top
-    notebook_files: tuple[str, ...]  # all, relative, also those in folders
+    notebooks: tuple[Notebook, ...]  # at the top level
+    notebook_files: tuple[str, ...]  # all relative paths, including those in folders
     sha256: str | None = None
     version: int | None = None
     timestamp: str | None = None
@@ -87,7 +87,7 @@ class ListedSubmission:
 
     @classmethod
     def own(cls, fields: Any) -> "ListedSubmission":
-        """From the caller's own list, where `student_id` is a number of the database."""
+        """Parse an item of the caller's own list, in which `student_id` is a database id."""
         return cls._from_json(fields, _text(fields, "student"))
 
     @classmethod
@@ -114,7 +114,7 @@ class ListedSubmission:
 
 @dataclass(frozen=True)
 class Receipt:
-    """The service has these bytes and will not lose them."""
+    """The service has stored these bytes durably."""
 
     sha256: str
     size: int
@@ -176,13 +176,13 @@ class FetchedFeedback:
 
 
 class _EscapedText(str):
-    """Text of a service as it may be shown. It is not the name that the service means."""
+    """A text of the service, escaped for display. It is not the original name."""
 
     __slots__ = ()
 
 
 def is_folder_name(name: str) -> bool:
-    """Whether this is one name on the disk, and not a way to somewhere else."""
+    """Whether this is a single file name, and not a path to somewhere else."""
     separators = {os.sep, os.altsep or os.sep}
     return (
         name not in ("", ".", "..")
@@ -196,14 +196,14 @@ def is_folder_name(name: str) -> bool:
 def _bytes_on_disk(name: str) -> float:
     try:
         return len(os.fsencode(name))
-    except UnicodeEncodeError:  # half a character, from JSON
+    except UnicodeEncodeError:  # a lone surrogate, from JSON
         return math.inf
 
 
 def is_visible_name(name: str) -> bool:
-    """Whether a person's folder may have this name, which others have chosen.
+    """Whether a user's folder may have this name, which another person chose.
 
-    Hidden folders belong to programs, which may run what they find there.
+    Hidden folders belong to programs, which may execute their contents.
     """
     return name[:1] != "." and is_folder_name(name)
 
@@ -257,7 +257,7 @@ def _id(fields: Any, key: str) -> int | str:
 
 
 def _timestamp(fields: Any, key: str) -> str:
-    """It becomes the name of a folder, and sorting it has to sort the times."""
+    """A timestamp in one fixed format: it becomes a folder name, and sorting it sorts the times."""
     value = _text(fields, key)
     try:
         if not _TIMESTAMP.fullmatch(value):
@@ -283,7 +283,7 @@ def _bytes(fields: Any, key: str) -> bytes:
 
 
 def _notebooks(fields: Any) -> tuple[Notebook, ...]:
-    """Only those that can be a file here: what we do with a notebook's name is to make a path."""
+    """The notebooks whose names can be file names, because we build paths from these names."""
     notebooks: Iterable[Notebook] = map(Notebook.from_json, items(fields, "notebooks"))
     usable = (notebook for notebook in notebooks if is_folder_name(notebook.notebook_id))
     return tuple(sorted(usable, key=lambda notebook: notebook.notebook_id))

@@ -1,16 +1,16 @@
-"""The only place of the plugin that speaks HTTP: one method for each verb of an exchange.
+"""The plugin's HTTP client: one method for each verb of an exchange.
 
-Every failure is a `ServiceError` with a sentence for the person at the keyboard:
+Every failure is a `ServiceError` with a message for the user:
 
     ServiceError
-    ├── Unreachable     nobody answers, the answer breaks off, or it is "later"
-    ├── NotAnExchange   somebody answers, but what is no exchange service says
-    └── Refused         the service says no; `status` is the HTTP status
+    ├── Unreachable      there is no answer, it is incomplete, or it asks to try later
+    ├── NotAnExchange    the answer does not come from an exchange service
+    └── RequestRefused   the service refuses the request; `status` is the HTTP status
 
-What is safe is tried again, with growing pauses and for a limited time: reading always, removing
-because it can be done once only, sending because each upload carries an `Idempotency-Key`. Before a
-file is sent again something small is asked, so that it does not go into the same stall. No
-message and no log line holds a token; that is why the texts of `requests` are never passed on.
+The client retries with growing pauses and for a limited time. That is safe: reading changes
+nothing, removing twice has the effect of removing once, and each upload has an `Idempotency-Key`.
+Before it sends a file again, it sends a small request, so that the file does not run into the same
+stall. Messages and log lines contain no token, so error texts of `requests` are never passed on.
 """
 
 import base64
@@ -65,13 +65,11 @@ _LONGEST_MESSAGE = 2000  # characters
 _FIRST_PAUSE = 0.3  # seconds, doubled each time
 _FIRST_PAUSE_OF_TRANSFER = 1.0
 _LONGEST_PAUSE = 30.0
-_LIST_RETRY_SECONDS = (
-    5.0  # seconds within which a list may be tried again: a whole Jupyter server waits for it
-)
-_TRANSFER_RETRY_SECONDS = (
-    math.inf
-)  # the same for a transfer: it may break off after an hour, and `retries` ends it
-_PAGE = 500  # submissions a request; 5,000 at once would keep the service busy too long
+# How long a list may be retried: a whole Jupyter server waits for it.
+_LIST_RETRY_SECONDS = 5.0
+# A transfer may break off after an hour, so only `retries` limits its attempts.
+_TRANSFER_RETRY_SECONDS = math.inf
+_PAGE = 500  # submissions per request; 5,000 at once would keep the service busy too long
 _RETRY_STATUSES = {429, 502, 503, 504}
 _DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/]{43}=):")
 _RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/\d{1,18}", re.ASCII)
@@ -82,9 +80,9 @@ _Params = Mapping[str, str | int]
 
 
 class ServiceError(Exception):
-    """Something between us and the service went wrong; the message says what to do.
+    """A request to the service failed; the message says what to do.
 
-    What the service said may be in it, so no message has a second line or more than a page.
+    The message may quote the service, so it is limited to one line and 2,000 characters.
     """
 
     def __init__(self, message: str) -> None:
@@ -111,9 +109,9 @@ _lists: ContextVar[_Lists | None] = ContextVar("_lists", default=None)
 
 @contextlib.contextmanager
 def cached_lists() -> Iterator[None]:
-    """Inside, in this thread, a list is asked for once, and again after anything has changed it.
+    """In this context, request each list once, and again only after a request that may change it.
 
-    nbgrader's pages ask for the same list several times.
+    nbgrader's pages request the same list several times. The cache belongs to the current thread.
     """
     token = _lists.set({})
     try:
@@ -123,12 +121,12 @@ def cached_lists() -> Iterator[None]:
 
 
 class _Retry(Exception):
-    """It may go well the next time, after `pause` seconds if the service named them."""
+    """The attempt failed, but the next may succeed, after `pause` seconds if that is set."""
 
     def __init__(
         self, error: ServiceError, pause: float | None = None, *, answered: bool = False
     ) -> None:
-        """`answered` says that the line is good: what it led to has refused."""
+        """`answered` means that the connection works: the other side has refused the request."""
         super().__init__(str(error))
         self.error = error
         self.pause = pause
@@ -136,18 +134,18 @@ class _Retry(Exception):
 
 
 class BearerToken(AuthBase):
-    """`Authorization: Bearer`, with the token that JupyterHub or the operator gave this person."""
+    """`Authorization: Bearer`, with the user's token from JupyterHub or the administrator."""
 
     def __init__(self) -> None:
         token = os.environ.get("NBEXCHANGE_TOKEN") or os.environ.get("JUPYTERHUB_API_TOKEN")
         self._token = (token or "").strip()
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        # Checked here, because http.client's complaint about a bad header would show the token.
+        # Checked here, because http.client's error about an invalid header would show the token.
         if not (self._token.isascii() and self._token.isprintable()):
             raise ServiceError(
-                "The token in NBEXCHANGE_TOKEN or JUPYTERHUB_API_TOKEN holds characters that "
-                "cannot be sent; ask whoever runs your notebook server."
+                "The token in NBEXCHANGE_TOKEN or JUPYTERHUB_API_TOKEN contains characters that "
+                "cannot be sent. Contact your administrator."
             )
         if self._token:
             request.headers["Authorization"] = f"Bearer {self._token}"
@@ -155,9 +153,9 @@ class BearerToken(AuthBase):
 
 
 class Login(AuthBase):
-    """A configured way to log in, made when it is first needed; its failures become sentences.
+    """The configured authentication, created when it is first needed.
 
-    Not its words: they may hold what nobody should read.
+    Its failures become a ServiceError without their texts, which may contain secrets.
     """
 
     def __init__(self, auth_class: type[AuthBase]) -> None:
@@ -170,15 +168,15 @@ class Login(AuthBase):
             return self._auth(request)
         except ServiceError:
             raise
-        except Exception as error:  # noqa: BLE001 - the operator's own code may raise anything
+        except Exception as error:  # noqa: BLE001 - the administrator's code may raise anything
             raise ServiceError(
                 f"{self._auth_class.__name__} (c.Exchange.auth_class) cannot log in: "
-                f"{type(error).__name__}. Ask whoever runs your notebook server."
+                f"{type(error).__name__}. Contact your administrator."
             ) from None
 
 
 class Payload:
-    """Bytes to send, with their digest, and one key for as often as they are sent."""
+    """Bytes to send, with their digest, and one idempotency key for all attempts."""
 
     def __init__(self, file: BinaryIO, content_type: str) -> None:
         self.file = file
@@ -203,7 +201,7 @@ class Payload:
 
 @dataclass(frozen=True)
 class AnswerLimits:
-    """How much of an answer in JSON is read. All sizes are in bytes."""
+    """How much of a JSON answer the client reads. All sizes are in bytes."""
 
     receipt: int = 1024**2  # or a refusal
     list: int = 128 * 1024**2  # all pages
@@ -215,7 +213,7 @@ class AnswerLimits:
 
 @dataclass(frozen=True)
 class FetchedRelease:
-    """A released archive, in a temporary file that lasts as long as one is inside."""
+    """A released archive, in a temporary file that is deleted at the end of `with`."""
 
     file: BinaryIO
     sha256: str
@@ -230,7 +228,7 @@ class FetchedRelease:
 
 @dataclass(frozen=True)
 class Client:
-    """An exchange service at `url`; cheap to make, because connections are kept elsewhere."""
+    """A client of the service at `url`; cheap to create, because connections are kept elsewhere."""
 
     url: str
     auth: AuthBase
@@ -248,7 +246,7 @@ class Client:
     # The verbs
 
     def assignments(self, course_id: str | None) -> tuple[list[Released], list[ListedSubmission]]:
-        """list: what is released, and the caller's own submissions; None means all courses."""
+        """list: the releases and the caller's own submissions; None means all courses."""
         cached = _lists.get()
         if cached is None:
             return self._assignments(course_id)
@@ -277,19 +275,19 @@ class Client:
     def release(
         self, course_id: str, assignment_id: str, payload: Payload, *, overwrite: bool
     ) -> Receipt:
-        """Refused with 412 when it is released already and may not be overwritten."""
+        """Release an assignment. Refused with 412 if it exists and `overwrite` is false."""
         condition = {} if overwrite else {"If-None-Match": "*"}
         params = {"course_id": course_id, "assignment_id": assignment_id}
         return self._send("assignment", params, payload, Receipt.from_json, condition)
 
     def fetch(self, course_id: str, assignment_id: str) -> FetchedRelease:
-        """The newest release."""
+        """Download the newest release."""
         params = {"course_id": course_id, "assignment_id": assignment_id}
         download = self._download("assignment", params, f"Fetching {assignment_id}")
         return FetchedRelease(download.file, download.sha256, download.version)
 
     def remove(self, course_id: str, assignment_id: str) -> None:
-        """Not released any more; also when it was not."""
+        """Take a release back. Succeeds too if there is no release."""
         params = {"course_id": course_id, "assignment_id": assignment_id}
         try:
             self._ask_json(
@@ -317,7 +315,7 @@ class Client:
         *,
         latest: bool = False,
     ) -> list[ListedSubmission]:
-        """list --inbound: everybody's submissions for an instructor, else the caller's own."""
+        """list --inbound: all submissions for an instructor, else the caller's own."""
         params: dict[str, str | int] = {"course_id": course_id, "limit": _PAGE}
         if assignment_id is not None:
             params["assignment_id"] = assignment_id
@@ -328,7 +326,7 @@ class Client:
         return [submission for page in self._pages(params) for submission in page]
 
     def collect(self, submission: ListedSubmission) -> BinaryIO:
-        """The archive of a submission, in a temporary file."""
+        """Download the archive of a submission into a temporary file."""
         params = {
             "course_id": submission.course_id,
             "assignment_id": submission.assignment_id,
@@ -339,7 +337,7 @@ class Client:
     def release_feedback(
         self, course_id: str, assignment_id: str, notebook_id: str, html: bytes, submission: _Params
     ) -> ReleaseFeedbackReceipt:
-        """`whose` names the submission: its `submission_id`, or `student` and `timestamp`."""
+        """`submission` names it: by `submission_id`, or by `student` and `timestamp`."""
         params = {
             "course_id": course_id,
             "assignment_id": assignment_id,
@@ -350,14 +348,14 @@ class Client:
         return self._send("feedback", params, payload, ReleaseFeedbackReceipt.from_json)
 
     def fetch_feedback(self, course_id: str, assignment_id: str) -> list[FetchedFeedback]:
-        """The newest feedback on each notebook of each own submission of the assignment."""
+        """The newest feedback on each notebook of the caller's submissions of the assignment."""
         params = {"course_id": course_id, "assignment_id": assignment_id}
         budget = self._budget(self.limits.feedback, _TRANSFER_RETRY_SECONDS)
         records = self._items("feedback", params, "feedback", budget)
         with self._checking_answer():
             return [FetchedFeedback.from_json(fields) for fields in records]
 
-    # How they are asked
+    # Requests
 
     def _pages(self, params: dict[str, str | int]) -> Iterator[list[ListedSubmission]]:
         seen: set[str] = set()
@@ -388,7 +386,7 @@ class Client:
         read: Callable[[Any], _Sent],
         headers: Mapping[str, str] | None = None,
     ) -> _Sent:
-        """Upload, and believe it only when the receipt is for exactly what was sent."""
+        """Upload, and check that the receipt is for exactly the bytes that were sent."""
         headers = {**payload.headers, **(headers or {})}
         with TransferProgress("Sending", payload.size) as progress:
             body = _Body(payload.file, payload.size, progress)
@@ -403,7 +401,7 @@ class Client:
     def _download(
         self, path: str, params: _Params, label: str | None = None, expected: str | None = None
     ) -> "_Download":
-        """A temporary file with the whole blob, its digest verified; the caller closes it."""
+        """Download a blob into a temporary file and verify its digest; the caller closes it."""
         with naming_temporary():
             file = tempfile.TemporaryFile()  # noqa: SIM115 - it is what we return
             try:
@@ -412,7 +410,7 @@ class Client:
                 self._ask("GET", path, params, budget, download.take, download.headers)
                 file.seek(0)
             except BaseException:
-                file.close()  # writes what is left, and may fail as writing did
+                file.close()  # flushes the buffer, which may fail as the write did
                 raise
             return download
 
@@ -438,7 +436,7 @@ class Client:
         headers: Mapping[str, str] | Callable[[], Mapping[str, str]] | None = None,
         body: "_Body | None" = None,
     ) -> _Value:
-        """Ask until it is answered, or until patience ends, and let `take` read the answer."""
+        """Send a request, retry within the budget, and return what `take` reads of the answer."""
         if method != "GET" and (lists := _lists.get()):
             lists.clear()
         self._check_text(params)
@@ -458,16 +456,16 @@ class Client:
                 if late or attempt == self.retries:
                     raise retry.error from None
                 self.log.debug("%s", retry.error)
-                # A page that lists asks all the time; at a transfer somebody waits.
+                # Pages request lists all the time, but a user waits for a transfer.
                 level = (
                     logging.WARNING if budget.retry_seconds > _LIST_RETRY_SECONDS else logging.DEBUG
                 )
-                self.log.log(level, "That did not work; trying again in %.1f seconds.", pause)
+                self.log.log(level, "The request failed; trying again in %.1f seconds.", pause)
             self.sleep(pause)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _timeouts(self, budget: Budget, body: "_Body | None" = None, attempt: int = 0) -> Timeouts:
-        """Of one try. Each next one lets a line stand still for longer."""
+        """The timeouts of one attempt. Each further attempt tolerates a longer stall."""
         answer = (
             self.transfer_timeout
             if budget.retry_seconds > _LIST_RETRY_SECONDS
@@ -481,10 +479,11 @@ class Client:
         )
 
     def _probe(self) -> None:
-        """Ask something small before a file is sent again. Raises _Again without an answer.
+        """Send a small request before a file is sent again. Raises _Retry if there is no answer.
 
-        Only where the line broke. Each look is a request: where a proxy gives them to two replicas
-        in turn, and one of these is gone, every try after a look would reach that one.
+        It is sent only after a broken connection. Each probe is a request of its own: if a proxy
+        alternates between two replicas and one of them is down, every attempt after a probe would
+        reach that one.
         """
         budget = self._budget(self.limits.receipt, _LIST_RETRY_SECONDS)
         with contextlib.suppress(RequestRefused), budget.in_use(self._timeouts(budget)):
@@ -524,8 +523,8 @@ class Client:
                 return take(answer)
         except requests.exceptions.SSLError:
             raise Unreachable(
-                f"The certificate of the exchange service at {self.shown_url} is not trusted here; "
-                "ask whoever runs your notebook server."
+                f"The certificate of the exchange service at {self.shown_url} is not trusted here. "
+                "Contact your administrator."
             ) from None
         except (requests.Timeout, requests.ConnectionError) as error:
             raise self._broken(error, attempt(), waits) from None
@@ -533,23 +532,23 @@ class Client:
             requests.exceptions.ChunkedEncodingError,
             requests.exceptions.ContentDecodingError,
         ):
-            raise _Retry(self._unreachable("broke off in the middle of its answer.")) from None
+            raise _Retry(self._unreachable("sent an incomplete answer.")) from None
         except Exceeded as exceeded:
             raise self._unreachable(f"{exceeded}.") from None
         except ProtocolError as error:
             raise self._not_an_exchange(str(error)) from None
         except requests.RequestException as error:
-            raise self._unreachable(f"cannot be asked ({type(error).__name__}).") from None
+            raise self._unreachable(f"cannot be used ({type(error).__name__}).") from None
 
     def _broken(
         self, error: requests.RequestException, attempt: Attempt, waits: Timeouts
     ) -> Exception:
-        """What to raise for a connection that broke or stood still."""
+        """The exception for a connection that broke or stalled."""
         broken = self._unreachable(attempt.connection_error(error, waits.send))
         return broken if attempt.is_hopeless else _Retry(broken)
 
     def _check(self, answer: requests.Response, attempt: Attempt) -> None:
-        """Raises what the status says, unless it says that all is well."""
+        """Raise the error for a status that is not a success."""
         status = answer.status_code
         if status in (requests.codes.ok, requests.codes.created, requests.codes.partial_content):
             return
@@ -563,7 +562,7 @@ class Client:
         raise RequestRefused(self._refusal_message(answer, attempt), status)
 
     def _refusal_message(self, answer: requests.Response, attempt: Attempt) -> str:
-        """Why the service refuses, in its own words; else what a proxy means."""
+        """The note of the service; else an explanation of a proxy's answer."""
         try:
             budget = self._budget(self.limits.receipt, _LIST_RETRY_SECONDS)
             note = self._json(budget, answer, success=False)["note"]
@@ -572,14 +571,14 @@ class Client:
         if not isinstance(note, str) or not note:
             note = attempt.unexpected_answer(answer.status_code) + proxy_in_environment(self.url)
         elif answer.status_code == requests.codes.unauthorized:
-            note += " (Your login is the token in NBEXCHANGE_TOKEN, else in JUPYTERHUB_API_TOKEN.)"
+            note += " (The plugin sends NBEXCHANGE_TOKEN, else JUPYTERHUB_API_TOKEN.)"
         return note
 
     def _json(
         self, budget: Budget, answer: requests.Response, *, success: bool = True
     ) -> Mapping[str, Any]:
         if _content_type(answer) != "application/json":
-            raise ProtocolError(_what_is_sent(answer))
+            raise ProtocolError(_description(answer))
         body = _body(budget, answer)
         if sum(map(body.count, (b",", b"[", b"{"))) > self.limits.values:
             raise ProtocolError(f"it sends more than {self.limits.values:,} values")
@@ -604,7 +603,7 @@ class Client:
 
     @property
     def shown_url(self) -> str:
-        """The address without a password that somebody wrote into it."""
+        """The address for messages, without a password that it may contain."""
         return without_password(self.url)
 
     def _checked_url(self) -> str:
@@ -615,8 +614,8 @@ class Client:
             is_address = False
         if not is_address:
             raise ServiceError(
-                f"{self.shown_url!r} is no address of an exchange service: that is like "
-                "http://host:9000/. Set NBEXCHANGE_URL or c.Exchange.base_service_url."
+                f"{self.shown_url!r} is not an address of an exchange service. Set NBEXCHANGE_URL "
+                "or c.Exchange.base_service_url to one like http://host:9000/."
             )
         return self.url
 
@@ -632,7 +631,7 @@ class Client:
 
     def _not_an_exchange(self, detail: str) -> NotAnExchange:
         return NotAnExchange(
-            f"What answers at {self.shown_url} is not an exchange service of this version "
+            f"The server at {self.shown_url} is not an exchange service of this version "
             f"({detail}). {CHECK_ADDRESS}{proxy_in_environment(self.url)}"
         )
 
@@ -644,13 +643,13 @@ class Client:
 
     def _unconfirmed(self) -> NotAnExchange:
         return NotAnExchange(
-            f"The exchange service at {self.shown_url} confirms something else than what was sent. "
-            "Do not rely on it: try again, and tell whoever runs the service."
+            f"The exchange service at {self.shown_url} confirms something other than what was "
+            "sent. Do not rely on this upload: try again, and contact your administrator."
         )
 
 
 class _AnswerCheck:
-    """Inside, whatever makes no sense is the fault of who answers."""
+    """Turns a ProtocolError inside it into NotAnExchange."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -664,14 +663,14 @@ class _AnswerCheck:
 
 
 class _Body:
-    """A file on its way out, which `requests` asks for its length and then reads."""
+    """A file being uploaded. `requests` takes its length and then reads it."""
 
     def __init__(self, file: BinaryIO, size: int, progress: TransferProgress) -> None:
         self._file = file
         self._size = size
         self._progress = progress
         self.sent = 0
-        """Bytes that were given to the system, which keeps up to some megabytes of them."""
+        """Bytes handed to the operating system, which may still buffer some megabytes."""
 
     def rewind(self) -> None:
         self._file.seek(0)
@@ -692,7 +691,7 @@ class _Body:
 
 
 class _Download:
-    """A file on its way in; what is here already is not asked for again."""
+    """A file being downloaded. A retry requests only the missing part."""
 
     def __init__(
         self, file: BinaryIO, most: int, label: str | None, expected: str | None = None
@@ -706,7 +705,7 @@ class _Download:
         self._etag: str | None = None
 
     def headers(self) -> dict[str, str]:
-        # A proxy that gzips the gzip would make every digest wrong.
+        # If a proxy compressed the archive again, no digest would match.
         headers = {"Accept-Encoding": "identity"}
         if self._etag and self.file.tell():
             headers["Range"] = f"bytes={self.file.tell()}-"
@@ -715,7 +714,7 @@ class _Download:
 
     def take(self, answer: requests.Response) -> None:
         if _content_type(answer) != "application/gzip":
-            raise ProtocolError(f"it does not send an archive; {_what_is_sent(answer)}")
+            raise ProtocolError(f"it does not send an archive; {_description(answer)}")
         if not self._continues(answer):
             self._restart()
         self._etag = answer.headers.get("ETag")
@@ -735,7 +734,7 @@ class _Download:
         match = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
         if not match or int(match[1]) != self.file.tell():
             self._restart()
-            raise _Retry(ServiceError("The exchange service sends another part than asked for."))
+            raise _Retry(ServiceError("The exchange service sent a part that was not requested."))
         return True
 
     def _restart(self) -> None:
@@ -746,7 +745,8 @@ class _Download:
     def _check_size(self) -> None:
         if self.file.tell() > self._most:
             raise ServiceError(
-                f"The archive is larger than {self._most} bytes (c.Exchange.max_buffer_size)."
+                f"The archive is larger than {self._most} bytes, the limit in "
+                "c.Exchange.max_buffer_size."
             )
 
     def _verify(self, announced: str | None) -> None:
@@ -758,8 +758,8 @@ class _Download:
             self._restart()
             raise _Retry(
                 ServiceError(
-                    "The archive arrived damaged: its digest is not the one that the exchange "
-                    "service names. Try again; if it stays so, tell whoever runs the service."
+                    "The archive arrived corrupt: its digest is not the one that the exchange "
+                    "service sent. Try again. If it happens again, contact your administrator."
                 )
             )
         self.sha256 = sha256
@@ -770,7 +770,7 @@ def _is_page_token(token: Any) -> bool:
 
 
 def _body(budget: Budget, answer: requests.Response) -> bytearray:
-    """All of an answer that has to fit into memory; what is packed counts unpacked."""
+    """A whole answer, in memory. A compressed answer counts with its uncompressed size."""
     body = bytearray()
     for chunk in answer.iter_content(_CHUNK_SIZE):
         budget.use(len(chunk))
@@ -782,14 +782,14 @@ def _content_type(answer: requests.Response) -> str:
     return answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
-def _what_is_sent(answer: requests.Response) -> str:
+def _description(answer: requests.Response) -> str:
     if _content_type(answer) == "text/html":
-        return "it sends a web page, perhaps the login page of a proxy in between"
-    return f"it sends {_content_type(answer) or 'something untyped'}, not JSON"
+        return "it sends a web page, perhaps the login page of a proxy"
+    return f"it sends {_content_type(answer) or 'content without a type'}, not JSON"
 
 
 def _announced(answer: requests.Response) -> str | None:
-    """The sha256 of the whole blob; a part's `Content-Digest` would be that of the part."""
+    """The sha256 of the whole blob. In a partial answer, `Content-Digest` covers the part only."""
     header = answer.headers.get("Repr-Digest")
     if header is None and answer.status_code == requests.codes.ok:
         header = answer.headers.get("Content-Digest")
@@ -802,12 +802,12 @@ def _has_status(fields: Any, status: str) -> bool:
 
 
 def _number(text: str | None) -> float | None:
-    """A header's number; `Retry-After` may be a date too, which needs two clocks that agree."""
+    """A header's number. `Retry-After` may also be a date, which is ignored: clocks may differ."""
     return float(text) if text and text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
 def _pause(attempt: int, asked: float | None, retry_seconds: float) -> float:
-    """Seconds until the next try, spread so that a class does not come back all at once."""
+    """Seconds until the next attempt, randomised so that a class does not retry all at once."""
     if asked is not None:
         return min(asked, _LONGEST_PAUSE) * random.uniform(1, 1.2)  # noqa: S311
     first = _FIRST_PAUSE_OF_TRANSFER if retry_seconds > _LIST_RETRY_SECONDS else _FIRST_PAUSE

@@ -1,14 +1,15 @@
-"""Connections to the service, and how much of an answer is read from them, for how long.
+"""Connections to the service, with limits on the size and the time of an answer.
 
-A service, or a proxy before it, may send headers, a body or pages without end, or a byte now and
-then. `requests` only limits the time between two bytes, so the limits are kept where bytes arrive:
+A service, or a proxy in front of it, may send endless headers, bodies or pages, or a byte now and
+then. `requests` only limits the time between two bytes, so the limits are enforced where bytes
+arrive:
 
-* From its first byte on an answer has `Timeouts.silence`, and one second more for each 1,000 bytes.
-  Its headers get no more than that. A slow line that moves is within it.
-* It has at most the bytes, and the seconds, of the `Budget` that its request was made with.
+* From its first byte on, an answer may take `Timeouts.silence`, and one second more for each 1,000
+  bytes of its body. A slow connection that makes progress stays within that.
+* The `Budget` of the request limits the bytes and the seconds of the answer.
 
-urllib3 sends with the timeout for connecting. A line may stand still for longer than a connection
-may take, so sending has a timeout of its own.
+urllib3 uses the timeout for connecting also for sending. A connection may stall for longer than it
+may take to open, so sending has a timeout of its own.
 """
 
 import functools
@@ -30,36 +31,36 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from nbexchange import timeouts
 
-SLOWEST = 1_000  # bytes a second; the service asks the same of those who send to it
+SLOWEST = 1_000  # bytes a second; the service requires the same of uploads
 _CONNECTIONS = 16
-_OVERHEAD = 1024**2  # bytes of headers, and of what divides a body into chunks
+_OVERHEAD = 1024**2  # bytes of headers and of chunked encoding
 
 
 class Exceeded(Exception):
-    """An answer is too large or too slow; the text goes on after "The exchange service at …"."""
+    """An answer is too large or too slow. The text ends a sentence "The exchange service at …"."""
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """How many seconds one try may wait."""
+    """How many seconds one attempt may wait."""
 
     connect: float = timeouts.CONNECT
     send: float = timeouts.SEND
-    """Until the other side takes some of what is sent."""
+    """Until the other side accepts more of the body."""
     answer: float = timeouts.ANSWER
-    """From then on until the first byte of the answer."""
+    """From the end of the request until the first byte of the answer."""
     silence: float = timeouts.ANSWER
     """From one byte of the answer to the next."""
 
 
 class Budget:
-    """What one answer, or all pages of a list, may take: bytes in memory or on disk, and time.
+    """The limits of one answer, or of all pages of a list: bytes in memory or on disk, and time.
 
-    `patience` is how many seconds the request may be tried again for.
+    `retry_seconds` is how long the request may be retried.
     """
 
     timeouts = Timeouts()
-    """Of the try that is under way."""
+    """Those of the current attempt."""
 
     def __init__(
         self,
@@ -77,19 +78,19 @@ class Budget:
         self._used = 0
 
     def use(self, size: int) -> None:
-        """Raise Exceeded if there is no room for so many bytes more."""
+        """Count more bytes. Raises Exceeded if they are over the limit."""
         self._used += size
         self.check(self._used)
 
     def check(self, size: int) -> None:
         if size > self.size:
-            raise Exceeded(f"sends more than {self.size:,} bytes at once")
+            raise Exceeded(f"sends an answer of more than {self.size:,} bytes")
         if self._clock() > self._ends:
             raise Exceeded(f"takes more than {self._seconds:.0f} seconds for a list")
 
     @contextmanager
     def in_use(self, timeouts: Timeouts) -> Iterator[None]:
-        """Requests of this thread have this budget, and these timeouts."""
+        """In this context, requests of this thread use this budget and these timeouts."""
         self.timeouts = timeouts
         token = _BUDGET.set(self)
         try:
@@ -135,7 +136,7 @@ class _Reader(io.RawIOBase):
 
 
 class _Socket:
-    """What `http.client` makes a file of, to read an answer."""
+    """A socket whose file counts and times the bytes that `http.client` reads."""
 
     def __init__(self, socket: Any) -> None:
         self._socket = socket
@@ -150,7 +151,7 @@ class _TimedResponse(http.client.HTTPResponse):
         timed_socket = _Socket(sock)
         self._sock = sock
         self._reader = timed_socket.reader
-        super().__init__(timed_socket, *args, **kwargs)  # type: ignore[arg-type]  # all that is asked of a socket
+        super().__init__(timed_socket, *args, **kwargs)  # type: ignore[arg-type]  # http.client only calls makefile
 
     def begin(self) -> None:
         super().begin()
@@ -159,7 +160,7 @@ class _TimedResponse(http.client.HTTPResponse):
 
 
 class _SendTimeoutMixin:
-    """A connection that keeps the timeout for connecting to that."""
+    """Opens the connection with its own timeout, then sends with `Timeouts.send`."""
 
     sock: Any
     timeout: float | None
@@ -201,11 +202,11 @@ class _Adapter(HTTPAdapter):
 
 @functools.cache
 def session() -> requests.Session:
-    """The connections of this process, to whatever address; a login goes with each request."""
+    """The connections of this process, to all addresses; each request carries its own login."""
     session = requests.Session()
     for scheme in ("http://", "https://"):
         session.mount(scheme, _Adapter(pool_connections=4, pool_maxsize=_CONNECTIONS))
     session.headers["User-Agent"] = "nbexchange-plugin"
-    # Several people's requests may share these connections in a test or a script.
+    # In a test or a script, requests of several users may share these connections.
     session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
     return session

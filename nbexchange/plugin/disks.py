@@ -1,4 +1,4 @@
-"""What a person is told of an error of the disk: which file, and which disk."""
+"""Messages about disk errors: which file, and which disk."""
 
 import contextlib
 import errno
@@ -15,8 +15,8 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 @contextlib.contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """Inside, an error that names no file, or one in a temporary folder of ours, is about this file
-    or folder. Errors of writing name none."""
+    """In this context, errors name `path` if they name no file (as errors of writing) or a file in
+    a temporary folder of ours."""
     try:
         yield
     except OSError as error:
@@ -30,31 +30,31 @@ def _is_temporary(path: str | bytes) -> bool:
 
 
 def naming_temporary() -> contextlib.AbstractContextManager[None]:
-    """The same for temporary files, which have no name."""
+    """The same for temporary files, which have no path."""
     return naming(_temporary() or "temporary files")
 
 
 def _temporary() -> str | None:
     try:
         return tempfile.gettempdir()
-    except OSError:  # no folder for temporary files can be used; its message names them
+    except OSError:  # no folder for temporary files can be used; the message lists the candidates
         return None
 
 
 def problem(error: OSError) -> str:
-    """A sentence about an error: what, where, and for a full disk which one."""
+    """A message about an error: the reason, the path, and the disk if it is full."""
     what = error.strerror or str(error) or type(error).__name__
     if error.filename is None:
         return what
     path = os.fsdecode(error.filename)
     text = f"{what}: {path}"
     if path == _temporary():
-        text += " (temporary files; the variable TMPDIR names another folder)"
+        text += " (the folder for temporary files; set TMPDIR to use another)"
     return f"{text}.{_disk(Path(path))}" if error.errno in _FULL else text
 
 
 def _disk(path: Path) -> str:
-    """About the disk of a file that may be gone; empty where it cannot be asked."""
+    """About the disk of a file, which may be gone. Empty if the disk cannot be determined."""
     try:
         there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
         usage = shutil.disk_usage(there)

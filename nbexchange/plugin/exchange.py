@@ -1,4 +1,4 @@
-"""What all eight classes share: options, the client, the student's folders, and one way to fail."""
+"""The base of all exchange classes: options, client, the student's folders, and error handling."""
 
 import datetime
 import difflib
@@ -24,26 +24,26 @@ from nbexchange.plugin.jobs import Lane
 from nbexchange.text import escaped
 
 EXPECTED_ERRORS = (ServiceError, NbExchangeError, OSError)
-"""What can go wrong without being a mistake in the program: service, archive and disk."""
+"""Errors that are not bugs: those of the service, the archive and the disk."""
 
 RESET = (
-    "To get the new one, rename or move your folder and fetch again; "
+    "To get the new one, rename or move your folder and fetch again. "
     "--ExchangeFetchAssignment.reset=True does both, and your work stays in a folder beside it."
 )
 
-_GIVE_UP = 3  # items in a row that nobody answered for
+_GIVE_UP = 3  # unanswered items in a row
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
 class Exchange(abc.Exchange):  # type: ignore[misc]  # nbgrader is not typed
-    """The address of the service and how to talk to it: `c.Exchange.*`."""
+    """The address of the service, and the options of the client: `c.Exchange.*`."""
 
     base_service_url = Unicode(
         "http://127.0.0.1:9000",
         help="Scheme, host and port of the exchange service. The environment variable "
-        "NBEXCHANGE_URL names the whole address instead, path included.",
+        "NBEXCHANGE_URL overrides it with the whole address, including the path.",
     ).tag(config=True)
 
     base_path = Unicode(
@@ -54,67 +54,67 @@ class Exchange(abc.Exchange):  # type: ignore[misc]  # nbgrader is not typed
     auth_class = Type(
         BearerToken,
         klass=AuthBase,
-        help="How a request says who asks: a requests.auth.AuthBase, made without arguments. The "
+        help="How requests authenticate: a requests.auth.AuthBase, created without arguments. The "
         "default sends the token in NBEXCHANGE_TOKEN, else in JUPYTERHUB_API_TOKEN.",
     ).tag(config=True)
 
     connect_timeout = Float(
         timeouts.CONNECT,
         min=0.001,
-        help="Seconds to wait for a connection. The whole Jupyter server waits with it.",
+        help="Seconds to wait for a connection. The whole Jupyter server waits meanwhile.",
     ).tag(config=True)
 
     send_timeout = Float(
         timeouts.SEND,
         min=0.001,
-        help="Seconds that a line may stand still while a file is sent. The second try waits twice "
-        "as long, the third three times. The service takes nothing of a file before it knows who "
-        "sends it and has a place for it, which may take "
+        help="Seconds that a connection may stall while a file is sent. The second attempt waits "
+        "twice as long, the third three times. The service reads no byte of a file before it has "
+        "authenticated the user and has a free slot, which may take "
         f"{timeouts.BEFORE_BODY:g} seconds.",
     ).tag(config=True)
 
     api_timeout = Float(
         timeouts.ANSWER,
         min=0.001,
-        help="Seconds without a single byte after which an answer is given up. From its first byte "
-        "on, an answer may take so long, and one second more for each 1,000 bytes.",
+        help="Seconds without a byte after which the plugin gives up an answer. From its first "
+        "byte on, an answer may take this long, and one second more for each 1,000 bytes.",
     ).tag(config=True)
 
     transfer_timeout = Float(
         timeouts.TRANSFER,
         min=0.001,
-        help="Seconds to wait for the receipt of a file that was sent, besides a second for each "
-        "10 MB, and for the first byte of a file that is fetched.",
+        help="Seconds to wait for the receipt of an upload, in addition to one second for each "
+        "10 MB, and for the first byte of a download.",
     ).tag(config=True)
 
     retries = Integer(
         3,
         min=0,
-        help="How often a request is tried again when the service is unavailable for a moment or "
-        "the connection breaks. Before a file is sent again, the plugin waits until the service "
-        "answers a small request, which counts as a try where it fails.",
+        help="How often a request is retried when the service is briefly unavailable or the "
+        "connection breaks. Before a file is sent again, the plugin waits until the service "
+        "answers a small request, which counts as an attempt if it fails.",
     ).tag(config=True)
 
     max_buffer_size = Integer(
         5_253_530_000,
         min=1,
         help="The largest archive, in bytes, that is sent or received. The service has a limit of "
-        "its own; a lower one here says so before anything is sent.",
+        "its own; a lower one here refuses an archive before anything is sent.",
     ).tag(config=True)
 
     path_includes_course = Bool(
         False,
-        help="Whether assignments lie in a folder of their course: ./course123/ps1, not ./ps1.",
+        help="Whether assignments are in a folder of their course: ./course123/ps1, not ./ps1.",
     ).tag(config=True)
 
     cache = Unicode(
-        help="Where copies of what was submitted are kept, with their receipts. Defaults to "
+        help="The folder for copies of submissions, with their receipts. Defaults to "
         "$JUPYTER_DATA_DIR/nbgrader_cache.",
     ).tag(config=True)
 
     root = Unicode(
-        help="Ignored, so that it may stay in a configuration that was made for nbgrader's own "
-        "exchange, which is a folder. Formgrader shows the address of the service instead.",
+        help="Ignored. It may stay in a configuration for nbgrader's own exchange, which is a "
+        "folder. Formgrader shows the address of the service instead.",
     ).tag(config=True)
 
     @default("root")
@@ -150,9 +150,9 @@ class Exchange(abc.Exchange):  # type: ignore[misc]  # nbgrader is not typed
         )
 
     def start(self) -> Any:
-        """Do it; whatever goes wrong on the way becomes an ExchangeError that is logged once.
+        """Run the verb. Every failure becomes an ExchangeError that is logged once.
 
-        nbgrader shows a traceback for any other exception, and formgrader fails on every page.
+        For any other exception, nbgrader shows a traceback, and formgrader fails on every page.
         """
         try:
             return super().start()
@@ -161,26 +161,27 @@ class Exchange(abc.Exchange):  # type: ignore[misc]  # nbgrader is not typed
         except Exception as error:
             self.log.debug("%s", type(error).__name__, exc_info=True)
             problem = sentence(error)
-        # Outside of `except`, so that the student's dialog shows no traceback of the cause.
+        # Raised outside of `except`, so that the student's dialog shows no traceback of the cause.
         raise self.failed(problem)
 
     def failed(self, message: str) -> Exception:
-        """What to raise; formgrader shows what is logged, the command line too."""
+        """Log a message and return the exception to raise. Formgrader and the command line show
+        what is logged."""
         self.log.critical(message)
         return abc.ExchangeError(message)  # type: ignore[no-any-return]  # nbgrader is not typed
 
     def set_timestamp(self) -> None:
-        """Our claim of the time, always in UTC; the service's clock decides.
+        """The plugin's own time, always in UTC. The official time is set by the service.
 
-        nbgrader reads EDT, BST and most other names of zones as UTC, so it never sees one.
+        nbgrader reads EDT, BST and most other names of zones as UTC, so the plugin writes none.
         """
-        super().set_timestamp()  # complains about an invalid `timezone`
+        super().set_timestamp()  # fails if `timezone` is invalid
         self.timestamp = _utc_now()
 
     # Courses and names
 
     def check_course(self) -> str:
-        """The course that is meant: the one that is named, else the only one that there is."""
+        """The course given by the user, else the user's only course."""
         if not self.coursedir.course_id:
             self.coursedir.course_id = courses.only_one()
         if not self.coursedir.course_id:
@@ -192,7 +193,7 @@ class Exchange(abc.Exchange):  # type: ignore[misc]  # nbgrader is not typed
         return str(self.coursedir.course_id)
 
     def strip_slash(self) -> None:
-        """The shell completes "ps1" to "ps1/" where there is such a folder."""
+        """Remove the slash of "ps1/", to which the shell completes "ps1" if the folder exists."""
         self.coursedir.assignment_id = self.coursedir.assignment_id.rstrip(os.sep)
 
     def check_access(self) -> None:
@@ -202,25 +203,25 @@ class Exchange(abc.Exchange):  # type: ignore[misc]  # nbgrader is not typed
 
     def courses_of_student(self) -> list[str] | None:
         """The courses that nbgrader's own authenticator allows; None means all."""
-        if self.authenticator is None:  # NbGraderAPI forgets to give it to the feedback classes
+        if self.authenticator is None:  # NbGraderAPI does not pass it to the feedback classes
             return None
         try:
             allowed = self.authenticator.get_student_courses(self.coursedir.student_id)
-        except Exception as error:  # noqa: BLE001 - anybody's plugin may raise anything
+        except Exception as error:  # noqa: BLE001 - a third party's plugin may raise anything
             kind = type(error).__name__
         else:
             return None if allowed is None else list(allowed)
         raise self.failed(
-            f"nbgrader's authenticator cannot say which courses are yours ({kind}). Try again; if "
-            "it stays so, ask whoever runs your notebook server."
+            f"nbgrader's authenticator cannot list your courses ({kind}). Try again. If it happens "
+            "again, contact your administrator."
         )
 
     def display_path(self, *parts: str) -> str:
-        """Where something is in the exchange, for a person: there is no such file or page."""
+        """Where something is in the exchange, for display: there is no such file or page."""
         return "/".join((self.client.shown_url, *parts))
 
     def not_found(self, address: str, others: Iterable[str]) -> Exception:
-        """What to raise, as nbgrader does, with the most similar of the others as a hint."""
+        """The exception to raise, as in nbgrader, with the most similar other name as a hint."""
         message = f"Assignment not found at: {address}"
         self.log.critical(message)
         similar = max(others, key=lambda other: _similarity(address, other), default=None)
@@ -239,22 +240,22 @@ class Exchange(abc.Exchange):  # type: ignore[misc]  # nbgrader is not typed
         return f"{course_id}{os.sep}{assignment_id}" if self.path_includes_course else assignment_id
 
     def local_folder(self, course_id: str, assignment_id: str) -> str:
-        """That folder as `assignment_dir` says it, perhaps relative; "./ps1" keeps its dot."""
+        """That folder within `assignment_dir`, relative if that is; "./ps1" keeps its dot."""
         name = self.local_name(course_id, assignment_id)
         return os.path.join(self.assignment_dir, name)  # noqa: PTH118 - Path would drop the dot
 
     def cached_copy(self, course_id: str, student: str, assignment_id: str, timestamp: str) -> Path:
-        """Where the copy of a submission is kept; the names have to be folder names."""
+        """The path of the copy of a submission; the names must be valid folder names."""
         return Path(self.cache, course_id, f"{student}+{assignment_id}+{timestamp}")
 
     def remove_abandoned(self, *folders: Path) -> None:
-        """Remove the temporary folders that killed commands left there and in the cache."""
+        """Remove temporary folders of killed commands from these folders and from the cache."""
         for folder in (*folders, *Path(self.cache).glob("*")):
             temporary.remove_abandoned(folder)
 
     def folder_of_copy(self, course_id: str, assignment_id: str) -> str:
-        """Where the student's copy is: under the assignment's name, else under the name that the
-        student gave to it, if that is known. As `local_folder` says it."""
+        """The folder of the student's copy, in the form of `local_folder`: it has the assignment's
+        name, or the name that the student gave it, if that is known."""
         usual = self.local_folder(course_id, assignment_id)
         if files.has_work(Path(usual)):
             return usual
@@ -280,10 +281,11 @@ class Exchange(abc.Exchange):  # type: ignore[misc]  # nbgrader is not typed
         )
 
     def is_copy(self, released: Released, folder: Path) -> bool:
-        """Whether a folder holds the assignment.
+        """Whether a folder contains the assignment.
 
-        It has at least one of the release's notebooks: feedback alone makes a folder of that name
-        too. What an older release left there is a copy as well, whatever its notebooks were called.
+        A copy has at least one of the release's notebooks, because fetching feedback creates a
+        folder of that name, too. A copy of an older release counts, whatever its notebooks are
+        called.
         """
         course_id = self.course_of_folder(folder)
         if course_id is not None and course_id != released.course_id:
@@ -294,7 +296,7 @@ class Exchange(abc.Exchange):  # type: ignore[misc]  # nbgrader is not typed
         return may_differ and files.has_work(folder)
 
     def news(self, released: Released, folder: Path) -> str | None:
-        """What to tell somebody whose copy of an assignment is older than the release."""
+        """A message for a student whose copy of an assignment is older than the release."""
         try:
             mine = fetched.find(
                 Path(self.cache), released.course_id, released.assignment_id, folder
@@ -313,16 +315,17 @@ class Exchange(abc.Exchange):  # type: ignore[misc]  # nbgrader is not typed
     def in_order(
         self, work: Callable[[_Item], _Result], items: list[_Item], workers: int
     ) -> Iterator[tuple[_Item, Callable[[], _Result]]]:
-        """Work on several at a time; hand out each item, in the given order, with its result.
+        """Work on several items at a time; yield each, in the given order, with its result.
 
-        The result is a function, which waits and raises what went wrong with this item. One that
-        does not come does not stop the others; several in a row do, because nobody is there.
+        The result is a function that waits for the item and raises its error. One failed item does
+        not stop the others. Several unanswered items in a row do, because then the service is
+        unavailable.
         """
         unreachable: list[_Item] = []
 
         def work_while_available(item: _Item) -> _Result:
             if len(unreachable) >= _GIVE_UP:
-                raise ServiceError("not tried, because the exchange service went away")
+                raise ServiceError("not tried, because the exchange service is unavailable")
             try:
                 result = work(item)
             except Unreachable:
@@ -349,7 +352,7 @@ class Exchange(abc.Exchange):  # type: ignore[misc]  # nbgrader is not typed
                 job.join()
 
     def fail_with(self, what: str, failures: dict[str, str], count: int) -> None:
-        """After the last one: say which failed and why, if any did."""
+        """Raise an error that lists the failed items with their reasons, if there are any."""
         if failures:
             by_reason: dict[str, list[str]] = {}
             for name, reason in failures.items():
@@ -359,7 +362,7 @@ class Exchange(abc.Exchange):  # type: ignore[misc]  # nbgrader is not typed
 
 
 def sentence(error: Exception) -> str:
-    """What a person reads about an error."""
+    """The message for a user about an error."""
     if isinstance(error, UnicodeEncodeError):
         name = error.object.rpartition(os.sep)[2]
         return (
@@ -378,9 +381,9 @@ def sentence(error: Exception) -> str:
 
 
 def is_wanted(name: str, pattern: str) -> bool:
-    """Whether an option like --student means this name: nobody given, the name, or a glob of it.
+    """Whether an option like --student selects this name: it is empty, the name, or a glob of it.
 
-    The name itself comes first, because as a glob "ps[1]" is not "ps[1]".
+    The name itself is compared first, because the glob "ps[1]" does not match the name "ps[1]".
     """
     return pattern in ("", "*", name) or fnmatch.fnmatchcase(name, pattern)
 

@@ -62,7 +62,7 @@ def test_every_command_says_that_the_service_is_down(impatient, command):
 
     assert (
         "The exchange service at http://127.0.0.1:9/services/nbexchange cannot be reached. "
-        "Try again in a few minutes; if it stays so, contact your administrator."
+        "Try again in a few minutes. If it happens again, contact your administrator."
     ) in complaint(impatient, *command)
 
 
@@ -97,10 +97,10 @@ def test_a_certificate_that_is_not_trusted_is_a_sentence_at_the_first_try(alice,
 BAD = [
     pytest.param(hang, "does not answer in time", id="slow"),
     pytest.param(drop, "closed the connection without an answer", id="hangs up"),
-    pytest.param(cut(4), "broke off in the middle of its answer", id="cut"),
+    pytest.param(cut(4), "sent an incomplete answer", id="cut"),
     pytest.param(say(Answer.html()), "a web page, perhaps the login page of a proxy", id="page"),
     pytest.param(
-        say(Answer.html(302, Location="/hub/login")), "leads to another page", id="login page"
+        say(Answer.html(302, Location="/hub/login")), "redirects to another page", id="login page"
     ),
     pytest.param(
         say(Answer(200, {"Content-Type": "application/json"}, b'{"success": tr')),
@@ -122,7 +122,7 @@ BAD = [
     pytest.param(say(Answer.refusal(503, "Back at noon.")), "Back at noon.", id="503"),
     pytest.param(
         say(Answer.refusal(401, "Who are you?")),
-        "Who are you? (Your login is the token in NBEXCHANGE_TOKEN",
+        "Who are you? (The plugin sends NBEXCHANGE_TOKEN",
         id="401",
     ),
 ]
@@ -243,11 +243,11 @@ def test_keys_and_states_of_a_newer_service_do_no_harm(impatient, trouble, relea
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        pytest.param("ftp://example.org/x", "that is like http://host:9000/", id="ftp"),
-        pytest.param("nonsense", "that is like http://host:9000/", id="word"),
-        pytest.param("http://", "that is like http://host:9000/", id="no host"),
-        pytest.param("http://[::1", "that is like http://host:9000/", id="half a bracket"),
-        pytest.param("http://127.0.0.1:99999/x", "cannot be asked", id="port"),
+        pytest.param("ftp://example.org/x", "to one like http://host:9000/", id="ftp"),
+        pytest.param("nonsense", "to one like http://host:9000/", id="word"),
+        pytest.param("http://", "to one like http://host:9000/", id="no host"),
+        pytest.param("http://[::1", "to one like http://host:9000/", id="half a bracket"),
+        pytest.param("http://127.0.0.1:99999/x", "cannot be used", id="port"),
         pytest.param("http://a b/x", "cannot be", id="space"),
         pytest.param("http://no-such-host.invalid/x", "cannot be reached", id="host"),
         pytest.param("http://mallory:hunter2@127.0.0.1:9/x", "127.0.0.1:9/x cannot", id="password"),
@@ -268,7 +268,7 @@ def test_a_token_that_cannot_be_sent_is_not_shown(impatient, token):
 
     said = complaint(impatient, "list")
 
-    assert "holds characters that cannot be sent" in said
+    assert "contains characters that cannot be sent" in said
     assert token not in said
     assert repr(token)[1:-1] not in said
 
@@ -276,7 +276,7 @@ def test_a_token_that_cannot_be_sent_is_not_shown(impatient, token):
 def test_no_token_is_a_refusal_that_says_where_tokens_come_from(impatient):
     impatient.token = None
 
-    assert "NBEXCHANGE_TOKEN, else in JUPYTERHUB_API_TOKEN" in complaint(impatient, "list")
+    assert "NBEXCHANGE_TOKEN, else JUPYTERHUB_API_TOKEN" in complaint(impatient, "list")
 
 
 def test_nothing_secret_is_logged_at_any_level(alice, released):

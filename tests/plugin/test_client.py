@@ -257,7 +257,7 @@ def test_what_arrives_damaged_is_asked_for_again_from_the_start(server, client, 
 def test_what_stays_damaged_is_an_error(server, client, blob):
     server.always("GET assignment", say(damaged(Answer.archive(blob))))
 
-    with pytest.raises(ServiceError, match="arrived damaged"):
+    with pytest.raises(ServiceError, match="arrived corrupt"):
         fetched(client)
 
 
@@ -386,7 +386,7 @@ def test_json_without_end_is_not_kept(server, time, head, pieces, ask):
     server.always("GET assignments", pour(head, pieces))
     server.always("GET feedback", pour(head, pieces))
 
-    with pytest.raises(Unreachable, match="sends more than 100,000 bytes at once"):
+    with pytest.raises(Unreachable, match="sends an answer of more than 100,000 bytes"):
         ask(small(server, time), "physics")
 
 
@@ -395,7 +395,7 @@ def test_json_that_a_proxy_compressed_counts_as_what_it_is(server, time):
     answer = Answer(200, {"Content-Type": "application/json", "Content-Encoding": "gzip"}, body)
     server.always("GET assignments", say(answer))
 
-    with pytest.raises(Unreachable, match="sends more than 100,000 bytes at once"):
+    with pytest.raises(Unreachable, match="sends an answer of more than 100,000 bytes"):
         small(server, time).assignments(None)
 
 
@@ -424,7 +424,7 @@ def pages(server: Middleman, time: Time, size: int = 0, seconds: float = 0) -> N
     ("page", "words"),
     [
         pytest.param({}, "its list never ends", id="many"),
-        pytest.param({"size": 30_000}, "sends more than 100,000 bytes at once", id="large"),
+        pytest.param({"size": 30_000}, "sends an answer of more than 100,000 bytes", id="large"),
         pytest.param({"seconds": 250}, "takes more than 600 seconds for a list", id="slow"),
     ],
 )

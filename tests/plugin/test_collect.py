@@ -487,7 +487,7 @@ def test_when_the_service_goes_away_the_rest_is_not_tried(teacher, five, trouble
 
     assert ran.status == 1
     assert "5 of 5 submissions could not be collected. a, b, c: " in ran.output
-    assert "d, e: Not tried, because the exchange service went away" in ran.output
+    assert "d, e: Not tried, because the exchange service is unavailable" in ran.output
     assert len(trouble.requests("GET collection")) == 3
 
 
@@ -565,7 +565,7 @@ def test_another_archive_than_the_listed_one_is_a_bad_one(teacher, alice, releas
     ran = teacher.nbgrader("collect", "ps1")
 
     assert ran.status == 1
-    assert "The archive arrived damaged" in ran.output
+    assert "The archive arrived corrupt" in ran.output
 
 
 def test_all_pages_are_read(teacher, alice, machine, released, trouble):

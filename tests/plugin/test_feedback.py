@@ -390,7 +390,7 @@ def test_feedback_that_arrives_damaged_is_not_written(alice, released, trouble):
     ran = alice.nbgrader("fetch_feedback", "ps1")
 
     assert ran.status == 1
-    assert "arrived damaged" in ran.output
+    assert "arrived corrupt" in ran.output
     assert [path.name for path in alice.work.rglob("*.html")] == ["p2.html"]
 
 

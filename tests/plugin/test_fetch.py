@@ -55,7 +55,7 @@ def test_a_damaged_archive_leaves_nothing(alice, released, trouble):
     ran = alice.nbgrader("fetch_assignment", "ps1")
 
     assert ran.status == 1
-    assert "The archive arrived damaged" in ran.output
+    assert "The archive arrived corrupt" in ran.output
     assert left_over(alice.work) == set()
 
 
@@ -205,7 +205,7 @@ def test_an_authenticator_that_fails_gives_a_sentence(alice, released):
         os.makedirs(alice.work / "ps2", exist_ok=True)
         ran = alice.nbgrader(command, *(["ps2"] if command != "list" else []))
         assert ran.status == 1
-        assert "cannot say which courses are yours" in ran.output
+        assert "cannot list your courses" in ran.output
         assert "Traceback" not in ran.output
 
 

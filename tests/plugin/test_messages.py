@@ -1,4 +1,4 @@
-"""Messages that name the cause: the file, the disk, the address, the proxy in between."""
+"""Messages that name the cause: the file, the disk, the address, or the proxy."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_full_disk_for_temporary_files_is_named(alice, heavy, tmp_path):
         words.append(complaint(alice, "submit", heavy))
 
     for told in words:
-        assert told.startswith(f"No space left on device: {small} (temporary files; the variable")
+        assert told.startswith(f"No space left on device: {small} (the folder for temporary")
         assert "TMPDIR" in told
         assert f"The disk at {small} has " in told
 
@@ -93,7 +93,7 @@ def test_a_full_disk_for_the_copies_is_named(alice, heavy, tmp_path):
     assert "/.nbexchange-" not in ran.output
 
 
-# What lies in between
+# Proxies and broken connections
 
 
 class Clock:
@@ -130,10 +130,10 @@ def send(asked: Client, size: int = 2_500_000) -> object:
 @pytest.mark.parametrize(
     ("status", "words"),
     [
-        (413, r"takes no files of this size \(413\): it is 2.5 MB packed.*client_max_body_size"),
+        (413, r"does not accept uploads of this size \(413\): 2.5 MB packed.*client_max_body_size"),
         (408, r"ended the request \(408\) after 2.5 MB of 2.5 MB and 7 seconds.*raise the limit"),
         (502, r"answers 502: it cannot reach the service.*Try again"),
-        (504, r"answers 504: it cannot reach the service, or not in time.*Try again"),
+        (504, r"answers 504: it cannot reach the service, or gets no answer in time.*Try again"),
         (401, r"answers 401 with a page of its own, perhaps for a login"),
         (407, r"answers 407 with a page of its own, perhaps for a login"),
     ],
@@ -176,7 +176,7 @@ def test_a_redirect_to_a_login_is_told_with_its_address(server):
     with pytest.raises(ServiceError) as error:
         client(server).assignments(None)
 
-    assert "leads to another page, https://sso.example/login, perhaps" in str(error.value)
+    assert "redirects to another page, https://sso.example/login, perhaps" in str(error.value)
     assert "secret" not in str(error.value)
 
 
@@ -224,9 +224,7 @@ def test_a_proxy_in_the_environment_is_named_without_its_password(environment, s
     with pytest.raises(Unreachable) as error:
         client(server).assignments(None)
 
-    assert "cannot be reached. It is asked through the proxy http://127.0.0.1:9 (" in str(
-        error.value
-    )
+    assert "cannot be reached. The plugin uses the proxy http://127.0.0.1:9 (" in str(error.value)
     assert "set NO_PROXY=127.0.0.1." in str(error.value)
     assert "secret" not in str(error.value)
 
@@ -236,7 +234,7 @@ def test_a_proxy_that_is_not_asked_is_named_as_that(environment, server):
     environment.setenv("no_proxy", "127.0.0.1")
     server.always("GET assignments", drop)
 
-    with pytest.raises(Unreachable, match=r"asked directly, because NO_PROXY names 127\.0\.0\.1"):
+    with pytest.raises(Unreachable, match=r"because NO_PROXY covers 127\.0\.0\.1"):
         client(server).assignments(None)
 
 

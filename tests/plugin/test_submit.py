@@ -239,7 +239,7 @@ def test_a_second_try_is_the_same_submission(service, teacher, alice, mine, trou
 
     ran = ran_well(alice, "submit", "ps1")
 
-    assert re.search(r"WARNING\] That did not work; trying again in [01]\.\d seconds", ran.output)
+    assert re.search(r"WARNING\] The request failed; trying again in [01]\.\d seconds", ran.output)
     tries = trouble.requests("POST submission")
     assert len(tries) == 2
     assert len({seen.headers["idempotency-key"] for seen in tries}) == 1
