@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Never
 
-from traitlets import TraitType
+from traitlets import Dict, TraitError, TraitType
 
 from nbexchange.identity import DEFAULT_ORGANISATION, LARGEST_ORGANISATION, parse_organisation
 
@@ -20,3 +20,10 @@ class OrganisationNumber(TraitType[int, int]):
         if number is None:
             self.error(obj, value)
         return number
+
+
+class SecretDict(Dict):
+    """A mapping whose values are not quoted when it is none."""
+
+    def error(self, obj: Any, value: Any, error: Any = None, info: Any = None) -> Never:
+        raise TraitError(f"{self.name} has to be a mapping: {{'name': value, ...}}")

@@ -20,7 +20,7 @@ header it takes byte by byte in Python, so zeros could keep a thread busy for ve
 the same CRC and length in C.
 """
 
-from nbexchange.archive.limits import ArchiveLimits, Contents, Member
+from nbexchange.archive.limits import ArchiveLimits, ArchiveOptions, Contents, Member
 from nbexchange.archive.names import Names, folded
 from nbexchange.archive.packing import check_is_file, pack
 from nbexchange.archive.reading import inspect, inspect_in_steps
@@ -29,6 +29,7 @@ from nbexchange.archive.unpacking import unpack
 
 __all__ = [
     "ArchiveLimits",
+    "ArchiveOptions",
     "BrokenOff",
     "Contents",
     "Member",

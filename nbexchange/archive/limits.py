@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from traitlets import HasTraits, Integer
+
 MIB = 1024 * 1024
 
 
@@ -37,6 +39,44 @@ class Member:
 
     name: str
     source: Path | bytes | None
+
+
+class ArchiveOptions(HasTraits):
+    """Options about how much one archive may unpack to."""
+
+    max_entries = Integer(
+        ArchiveLimits().entries, help="The most files and folders in one archive.", min=1
+    ).tag(config=True)
+
+    max_expanded_size = Integer(
+        ArchiveLimits().expanded_size,
+        help="The most that one archive may unpack to, in bytes.",
+        min=1,
+    ).tag(config=True)
+
+    max_ratio = Integer(
+        ArchiveLimits().ratio,
+        help="The most bytes that one compressed byte may become, beyond `ratio_floor`.",
+        min=1,
+    ).tag(config=True)
+
+    ratio_floor = Integer(
+        ArchiveLimits().ratio_floor,
+        help="""
+        Bytes that one archive may unpack to whatever `max_ratio` is: a notebook that printed one
+        line too often is ordinary work. The default is that of nbgrader's
+        CourseDirectory.max_dir_size, which counts in units of 1,000 bytes; raise both together.
+        """,
+        min=0,
+    ).tag(config=True)
+
+    def archive_limits(self) -> ArchiveLimits:
+        return ArchiveLimits(
+            entries=self.max_entries,
+            expanded_size=self.max_expanded_size,
+            ratio=self.max_ratio,
+            ratio_floor=self.ratio_floor,
+        )
 
 
 USUAL = ArchiveLimits()

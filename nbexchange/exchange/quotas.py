@@ -22,17 +22,20 @@ import time
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
+from traitlets import Dict, Enum, HasTraits, Integer
 
 from nbexchange import models
 from nbexchange.errors import StoreFull, TooLarge
 from nbexchange.identity import User
 from nbexchange.storage import CHUNK
 from nbexchange.storage.spool import store_unavailable
+from nbexchange.traits import OrganisationNumber
 
 log = logging.getLogger(__name__)
 
@@ -190,6 +193,54 @@ class Quotas:
         if time.monotonic() - self._warned_at >= LOG_SECONDS:
             self._warned_at = time.monotonic()
             log.warning("%s; of what is on its way, %s, the most", text, self.in_flight.largest(of))
+
+
+class QuotaOptions(HasTraits):
+    """Options about how many bytes may be kept."""
+
+    student_quota = Integer(
+        10_000_000_000,
+        min=0,
+        help="""
+        The most bytes that all submissions of one person in an organisation may have together;
+        more are answered 413. 0: as many as there is room for. The default is twice the largest
+        file, and twenty times what a student hands in who takes ten courses.
+        """,
+    ).tag(config=True)
+
+    organisation_quota = Integer(
+        0,
+        min=0,
+        help="""
+        The most bytes that all releases, submissions and feedback of one organisation may have
+        together; more are answered 507. 0: as many as there is room for.
+        """,
+    ).tag(config=True)
+
+    quotas: Any = Dict(
+        value_trait=Dict(value_trait=Integer(min=0), key_trait=Enum(["student", "organisation"])),
+        key_trait=OrganisationNumber(),
+        help="""
+        Other quotas for some organisations, by their number:
+        {7: {"student": 2_000_000_000, "organisation": 500_000_000_000}}. What is not said here is
+        as everywhere.
+        """,
+    ).tag(config=True)
+
+    min_free_space = Integer(
+        1_000_000_000,
+        min=0,
+        help="""
+        Bytes that have to stay free on the disk of base_storage_location, and on that of an SQLite
+        database; an upload that needs them is answered 507. A database that meets a full disk
+        fails in everything. Of a small disk no more than a twentieth is kept free.
+        """,
+    ).tag(config=True)
+
+    def make_quotas(self, disks: Sequence[Path]) -> Quotas:
+        usual = Quota(self.student_quota, self.organisation_quota)
+        special = {org_id: replace(usual, **fields) for org_id, fields in self.quotas.items()}
+        return Quotas(usual, special, disks, self.min_free_space)
 
 
 class Reservation:

@@ -11,12 +11,13 @@ from tornado.web import RequestHandler
 from nbexchange.errors import Misconfigured
 from nbexchange.exchange.policy import POLICY
 from nbexchange.handlers.assignments import AssignmentHandler, AssignmentsHandler
-from nbexchange.handlers.base import PUBLIC, BaseHandler, Services
+from nbexchange.handlers.base import PUBLIC, BaseHandler
 from nbexchange.handlers.feedback import FeedbackHandler
 from nbexchange.handlers.health import HealthzHandler, MetricsPageHandler, ReadyzHandler
 from nbexchange.handlers.history import HistoryHandler
 from nbexchange.handlers.pages import HomeHandler, OpenApiHandler
 from nbexchange.handlers.purges import PurgesHandler
+from nbexchange.handlers.services import Services
 from nbexchange.handlers.submissions import CollectionHandler, CollectionsHandler, SubmissionHandler
 
 ROUTES: tuple[tuple[str, type[BaseHandler]], ...] = (

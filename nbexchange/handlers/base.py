@@ -12,7 +12,6 @@ import logging
 import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
 from time import monotonic
 from typing import Any, ClassVar, Concatenate, Final, ParamSpec, TypeVar
 
@@ -21,8 +20,6 @@ from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 from tornado.web import Finish, HTTPError, RequestHandler, stream_request_body
 
-from nbexchange.archive import ArchiveLimits
-from nbexchange.database import Database
 from nbexchange.errors import (
     Damaged,
     Malformed,
@@ -37,17 +34,14 @@ from nbexchange.errors import (
     Unauthenticated,
     Unavailable,
 )
-from nbexchange.exchange.commitments import Commitments
 from nbexchange.exchange.keys import known_keys
 from nbexchange.exchange.policy import Verb
-from nbexchange.exchange.quotas import Quotas
-from nbexchange.handlers.auth.user_handler import BaseUserHandler
+from nbexchange.handlers.services import Services
 from nbexchange.identity import User
 from nbexchange.server.connections import ClientConnection
-from nbexchange.server.metrics import Metrics, reason
-from nbexchange.server.rate_limits import Person, RateLimiter
-from nbexchange.server.readiness import Readiness
-from nbexchange.storage import Blob, Storage
+from nbexchange.server.metrics import reason
+from nbexchange.server.rate_limits import Person
+from nbexchange.storage import Blob
 
 log = logging.getLogger(__name__)
 
@@ -77,24 +71,6 @@ _REQUEST_ID = re.compile(r"[\w./:=+-]{1,64}", re.ASCII)
 DRAIN = 64 * 1024 * 1024
 """Bytes of a refused body that are read and dropped. A connection closed at once would break
 under a client that still sends, and it would never see why it was refused."""
-
-
-@dataclass(frozen=True)
-class Services:
-    """The parts that the composition root made, for the handlers."""
-
-    database: Database
-    storage: Storage
-    user_handler: BaseUserHandler
-    readiness: Readiness
-    metrics: Metrics
-    metrics_token: str
-    max_buffer_size: int
-    limits: ArchiveLimits
-    rate_limiter: RateLimiter
-    quotas: Quotas
-    commitments: Commitments
-    purge_grace: datetime.timedelta
 
 
 # Streamed: Tornado would otherwise gather and parse every body before a handler has its say.
@@ -150,7 +126,7 @@ class BaseHandler(RequestHandler):
             "Content-Security-Policy", "sandbox; default-src 'none'; frame-ancestors 'none'"
         )
         self.set_header("Cache-Control", "no-store")
-        if self.settings["stopping"].is_set():
+        if self.services.stopping.is_set():
             self.set_header("Connection", "close")
 
     async def prepare(self) -> None:
@@ -209,9 +185,8 @@ class BaseHandler(RequestHandler):
 
     def hold_the_end(self, work: asyncio.Future[Any]) -> None:
         """Let a service that is told to stop wait for this."""
-        under_way: set[asyncio.Future[Any]] = self.settings["under_way"]
-        under_way.add(work)
-        work.add_done_callback(under_way.discard)
+        self.services.under_way.add(work)
+        work.add_done_callback(self.services.under_way.discard)
 
     def refuse_after_body(self, error: NbExchangeError) -> None:
         """Answer with this error when the body is over, or when it takes too long."""

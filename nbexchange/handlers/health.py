@@ -24,7 +24,7 @@ class ReadyzHandler(BaseHandler):
 
         Not any more once the service was told to stop, so that requests go elsewhere.
         """
-        if self.settings["stopping"].is_set():
+        if self.services.stopping.is_set():
             raise Unavailable("this service is about to stop; ask another, or try again soon")
         await self.services.readiness.check()
         self.finish(to_json({"success": True, "warnings": self.services.readiness.warnings}))

@@ -40,6 +40,7 @@ from tornado.httputil import (
 )
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
+from traitlets import Float, HasTraits, Integer
 
 from nbexchange import timeouts
 from nbexchange.errors import Misconfigured
@@ -146,6 +147,54 @@ class ConnectionLimits:
     def longest_look(self) -> float:
         """What one look counts at most, however late it comes."""
         return 2 * self.tick
+
+
+class ConnectionOptions(HasTraits):
+    """Options about how many connections there may be, and how slow one may be."""
+
+    max_connections = Integer(
+        0,
+        min=0,
+        help="""
+        Connections at a time. Beyond, the one is closed that has been waiting longest for a request
+        or for the rest of a refused body; without such a connection, the new one is answered 503.
+        Requests of probes and metrics are answered in any case. 0: 4,000, or as many as the limit
+        of open files allows, of which each takes two.
+        """,
+    ).tag(config=True)
+
+    header_timeout = Float(
+        ConnectionLimits().header,
+        min=0,
+        help="Seconds from the first byte of a request's header to its last. 0: 75.",
+    ).tag(config=True)
+
+    silence_timeout = Float(
+        ConnectionLimits().silence,
+        min=0,
+        help="""
+        Seconds without a byte of a body, or of an answer that is read, after which a connection
+        is closed; and seconds that a refused body may take, after which it is answered. 0: for
+        ever.
+        """,
+    ).tag(config=True)
+
+    min_transfer_rate = Float(
+        ConnectionLimits().rate,
+        min=0,
+        help="""
+        Bytes a second that a body, or an answer, has to move over any stretch of twice
+        silence_timeout; a telephone line moves 5,000. 0: any.
+        """,
+    ).tag(config=True)
+
+    def connection_limits(self) -> ConnectionLimits:
+        return ConnectionLimits(
+            header=self.header_timeout,
+            silence=self.silence_timeout,
+            rate=self.min_transfer_rate,
+            connections=most_connections(self.max_connections),
+        )
 
 
 class SlowLane:

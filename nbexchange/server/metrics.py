@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import platform
 import time
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from prometheus_client import (
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from tornado.web import HTTPError
+from traitlets import HasTraits, Integer, Unicode, default
 
 from nbexchange import __version__
 from nbexchange.database import Database
@@ -60,6 +62,31 @@ UNTIMELY = ("slow", "idle", "full")
 that other one had none."""
 
 SCHEMAS = ("current", "ahead", "behind", "empty", "unknown")
+
+
+class MetricsOptions(HasTraits):
+    """Options about who may read the metrics, and how many series there are."""
+
+    metrics_token = Unicode(
+        help="""
+        What a scraper has to show as `Authorization: Bearer <token>` before it reads `metrics`.
+        Default: $NBEXCHANGE_METRICS_TOKEN, else whoever reaches the port may. `metrics` is never
+        below the base URL, unless that is `/`.
+        """,
+    ).tag(config=True)
+
+    @default("metrics_token")
+    def _metrics_token(self) -> str:
+        return os.environ.get("NBEXCHANGE_METRICS_TOKEN", "").strip()
+
+    metrics_organisations = Integer(
+        ORGANISATIONS,
+        min=0,
+        help="""
+        How many organisations get numbers of their own in `metrics`; those that come later share
+        `other`. Each costs up to eleven series, in every replica.
+        """,
+    ).tag(config=True)
 
 
 class Metrics:

@@ -21,6 +21,8 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator
 from dataclasses import dataclass
 
+from traitlets import Float, HasTraits, Integer
+
 from nbexchange import timeouts
 from nbexchange.errors import TooManyRequests, Unavailable, Unprocessable
 
@@ -64,6 +66,81 @@ class RequestLimits:
     """Seconds that a request may wait for its turn; old clients give up after ten."""
     refusals: float = 50
     """A second, of one person and of all unknown together; more wait before they are said."""
+
+
+class RateLimitOptions(HasTraits):
+    """Options about how much one person, and all, may ask for at once."""
+
+    max_requests_per_person = Integer(
+        RequestLimits().requests,
+        min=0,
+        help="Requests of one person under way at a time; more are answered 429. 0: any number.",
+    ).tag(config=True)
+
+    max_rate_per_person = Float(
+        RequestLimits().rate,
+        min=0,
+        help="""
+        Requests a second that one person may go on with, after a burst of max_burst_per_person.
+        More wait, so that a client that asks again only when it has its answer is paced; those
+        that would wait for more than turn_timeout are answered 429. 0: any number.
+        """,
+    ).tag(config=True)
+
+    max_burst_per_person = Integer(
+        RequestLimits().burst, min=1, help="Requests that one person may send at once after a rest."
+    ).tag(config=True)
+
+    max_transfers_per_person = Integer(
+        RequestLimits().transfers,
+        min=0,
+        help="""
+        Files that one person may send at a time, and as many that the person may fetch. The next
+        wait, and are answered 429 after turn_timeout. 0: any number.
+        """,
+    ).tag(config=True)
+
+    max_transfers = Integer(
+        RequestLimits().all_transfers,
+        min=0,
+        help="""
+        Files that all may send at a time to this process, and as many that all may fetch from it;
+        each takes up to two megabytes of memory. The next wait, and are answered 503 after
+        turn_timeout. 0: any number.
+        """,
+    ).tag(config=True)
+
+    turn_timeout = Float(
+        RequestLimits().patience,
+        min=0,
+        help="""
+        Seconds that a request waits for its turn before it is answered 429 or 503. Clients of
+        older versions give up after ten.
+        """,
+    ).tag(config=True)
+
+    max_refusals_per_second = Float(
+        RequestLimits().refusals,
+        min=0,
+        help="""
+        Refused requests (400 to 499) that are answered a second: of one person, and of all who
+        are not known together. More wait for up to five seconds. 0: any number.
+        """,
+    ).tag(config=True)
+
+    def request_limits(self, *, is_sqlite: bool) -> RequestLimits:
+        return RequestLimits(
+            requests=self.max_requests_per_person,
+            rate=self.max_rate_per_person,
+            burst=self.max_burst_per_person,
+            transfers=self.max_transfers_per_person,
+            all_transfers=self.max_transfers,
+            patience=self.turn_timeout,
+            refusals=self.max_refusals_per_second,
+            # SQLite has one writer at a time, which waits for no lock of ours.
+            writes=0 if is_sqlite else RequestLimits().writes,
+            course_writes=0 if is_sqlite else RequestLimits().course_writes,
+        )
 
 
 class RateLimiter:
