@@ -106,7 +106,8 @@ class Kind:
             with file.open("rb") as source:
                 self._mariadb("mariadb", house, stdin=source)
         else:
-            self._postgresql("pg_restore", house, "--no-owner", str(file), "--dbname")
+            options = ("--single-transaction", "--no-owner", str(file), "--dbname")
+            self._postgresql("pg_restore", house, *options)
 
     def _mariadb(self, program: str, house: House, *options: str, **files: Any) -> None:
         url = make_url(house.db_url)

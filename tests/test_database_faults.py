@@ -353,6 +353,24 @@ def test_a_database_whose_tables_are_being_restored_is_away(
     receipt(submit(bob, key="work"))
 
 
+def test_a_database_whose_constraints_are_being_restored_is_away(
+    data: Path, postgresql: DatabaseServer
+) -> None:
+    """pg_restore adds them after all rows."""
+    constraint = "subscription_course_pk_user_pk"
+    with FaultyService(data, on(postgresql.url())) as service:
+        bob = service.student()
+        receipt(release(service.instructor()))
+
+        postgresql.say(f"ALTER TABLE subscription DROP CONSTRAINT uq_{constraint}")
+        refused = submit(bob, key="work")
+        unique = "UNIQUE (course_pk, user_pk)"
+        postgresql.say(f"ALTER TABLE subscription ADD CONSTRAINT uq_{constraint} {unique}")
+
+        assert_away(refused)
+        receipt(submit(bob, key="work"))
+
+
 def test_a_database_that_can_only_be_read_is_not_ready_and_says_so(
     server: DatabaseServer, faulty: FaultyService
 ) -> None:

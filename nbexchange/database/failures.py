@@ -47,6 +47,7 @@ _LOCKED = (
 
 _NO_TABLE = (  # while an administrator restores a backup
     "42P01",  # PostgreSQL
+    "42704",  # PostgreSQL, which restores constraints after the rows
     1146,  # MariaDB, MySQL
 )
 
