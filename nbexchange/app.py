@@ -104,7 +104,7 @@ class NbExchange(ServiceOptions, Application):
     nbexchange demo                                     # a whole course, with real nbgrader
     """
 
-    # What --generate-config and --help-all tell of, besides this class.
+    # Classes whose options --generate-config and --help-all show, besides this one.
     classes = [TokenFileUserHandler, JupyterHubUserHandler]
 
     subcommands = {
@@ -180,7 +180,7 @@ class NbExchange(ServiceOptions, Application):
         help="""
         Who a request comes from: a subclass of
         nbexchange.handlers.auth.user_handler.BaseUserHandler, by name or, in a configuration
-        file, as the class itself. The default lets nobody in.
+        file, as the class itself. The default refuses all requests.
         """,
     ).tag(config=True)
 
@@ -225,7 +225,7 @@ class NbExchange(ServiceOptions, Application):
             self.load_config_file(file.name, path=str(file.parent.absolute()))
             self.update_config(cli_config)
         elif self.config_file != type(self).config_file.default_value:
-            raise Misconfigured(f"there is no configuration file {self.config_file}")
+            raise Misconfigured(f"the configuration file {self.config_file} does not exist")
         if self.debug:
             self.log_level = logging.DEBUG
 
@@ -255,12 +255,12 @@ class NbExchange(ServiceOptions, Application):
     def refuse_absent_store(self, database: Database) -> None:
         """Raise Misconfigured where the database knows files, and the directory has not one.
 
-        Before `make_storage`: what is made where a disk should be would take its place.
+        Before `make_storage`: a directory made where a disk should be mounted would take its place.
         """
         directory = Path(self.base_storage_location).absolute()
         if self.storage_url or not database.read_now(owns_any) or not may_be_absent(directory):
             return
-        # Asked again, last: somebody may have erased all of them since.
+        # Asked again, last: a purge may have erased all of them since.
         if known := database.read_now(count_rows):
             raise Misconfigured(
                 f"the database knows {known:,} files, and there is not one in {directory}/blobs; "
@@ -329,7 +329,7 @@ class NbExchange(ServiceOptions, Application):
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         async with self.running() as port:
-            _give_everybody_a_turn()
+            _keep_turns_short()
             self.log.info("nbexchange %s on port %s%s", __version__, port, self.base_url)
             self._welcome(port)
             await stop.wait()
@@ -385,7 +385,7 @@ class NbExchange(ServiceOptions, Application):
             server = Server(
                 self.make_app(services),
                 chunk_size=CHUNK,
-                # Handlers judge the length of a body, in words; this is no limit.
+                # Handlers check the length of a body and refuse with a reason; this sets no limit.
                 max_body_size=2**62,
                 max_buffer_size=16 * CHUNK,
                 max_header_size=LONGEST_READ,
@@ -449,11 +449,11 @@ async def _finish(under_way: set[asyncio.Future[Any]], seconds: float) -> None:
         await asyncio.wait(under_way, timeout=end - time.monotonic())
 
 
-def _give_everybody_a_turn() -> None:
+def _keep_turns_short() -> None:
     """Keep one long list or collection of garbage from holding up the event loop.
 
     Threads swap ten times as often. The collector leaves alone what lives as long as the process:
-    a full collection stopped everybody for 50 ms, and takes 7. Collecting less often is no help,
+    a full collection stopped all requests for 50 ms, and takes 7. Collecting less often is no help,
     because then there is more to collect at a time: that made it 100.
     """
     sys.setswitchinterval(0.0005)

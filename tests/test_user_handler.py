@@ -139,7 +139,7 @@ def test_a_malformed_answer_is_logged_for_the_operator_and_hidden_from_the_user(
     answer = ask(ADA | {"org_id": "s3cret"})
 
     assert answer.status_code == 500
-    assert "tell the people who run it" in answer.json()["note"]
+    assert "Contact your administrator" in answer.json()["note"]
     assert "org_id" in caplog.text
     assert "s3cret" not in caplog.text + answer.text
 

@@ -1,4 +1,4 @@
-"""tar.gz: pack, inspect, unpack; a hostile archive hurts nobody.
+"""tar.gz: pack, inspect, unpack; a hostile archive does no damage.
 
 What is promised, on the server and on other people's machines alike:
 

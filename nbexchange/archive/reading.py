@@ -58,7 +58,7 @@ def read_archive(file: BinaryIO, limits: ArchiveLimits, put: _Put) -> _Steps:
         expanded_size += entry.size
         if _is_notebook(entry):
             notebooks.append(entry.name)
-        yield from map(len, content)  # what nobody wanted
+        yield from map(len, content)  # bytes that `put` did not read
     return Contents(entries, expanded_size, tuple(sorted(notebooks)), timestamp)
 
 

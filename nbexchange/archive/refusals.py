@@ -15,7 +15,7 @@ class Unsendable(BadArchive):
 
 
 class BrokenOff(BadArchive):
-    """A file could not be read to its end, so what was packed so far is no archive."""
+    """A file could not be read to its end, so the bytes packed so far are not an archive."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"{quoted(name)} {reason} while it was read; save it and try again")

@@ -68,7 +68,7 @@ def _put(folder: Path, entry: ArchiveEntry, pieces: Iterable[bytes]) -> None:
 
 
 def _pieces_of(path: Path) -> Iterator[bytes]:
-    """Of a file that was unpacked before, in a folder that nobody else can enter."""
+    """Of a file that was unpacked before, in a folder that no other account can enter."""
     with path.open("rb") as file:
         while piece := file.read(PIECE):
             yield piece

@@ -42,7 +42,7 @@ MACHINES: tuple[tuple[str, type[BaseHandler]], ...] = (
     ("/metrics", MetricsPageHandler),
 )
 """For probes and scrapers, which reach the port but do not know the base URL. `metrics` is here
-alone: what is below the base URL a hub's proxy passes on for everybody."""
+alone: a hub's proxy passes on every address below the base URL, to anyone."""
 
 
 def _table(base_url: str) -> list[tuple[str, type[BaseHandler]]]:
@@ -75,7 +75,7 @@ def check_verbs(handler: type[BaseHandler]) -> None:
             raise Misconfigured(f"{handler.__name__}.{name} has no verb")
         verb = handler.verbs[method]
         if verb is not PUBLIC and verb not in POLICY:
-            raise Misconfigured(f"nobody has said who may {verb}")
+            raise Misconfigured(f"the policy has no row for {verb}")
 
 
 def _literal(path: str) -> str:

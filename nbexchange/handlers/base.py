@@ -1,4 +1,4 @@
-"""What every handler shares: who asks, what with, and how a refusal is said."""
+"""What all request handlers share: identity, parameters, answers, refusals and the log."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 PUBLIC: Final = None
-"""In a handler's `verbs`: anyone may, and nobody is asked who they are."""
+"""In a handler's `verbs`: every client may, without signing in."""
 
 LARGEST_PAGE = 1000
 """Entries that a client may ask for at a time; without a limit it gets all."""
@@ -61,7 +61,7 @@ LONGEST_PATH = 200
 """Characters of an address that are quoted."""
 
 SMALL_BODY = 64 * 1024
-"""Bytes of a body that nobody asked for."""
+"""Bytes of a body where none is expected."""
 
 BROKEN_OFF = 499
 """What the log and the metrics call the status of a request whose sender went away."""
@@ -87,7 +87,7 @@ class BaseHandler(RequestHandler):
     """What this request is to do; known once it was judged."""
 
     failure: BaseException | None = None
-    """What is in the answer's place."""
+    """The error that took the place of the answer."""
 
     broken_off = told = False
     """Whether who asked went away before the end, and whether that was logged already."""
@@ -174,7 +174,7 @@ class BaseHandler(RequestHandler):
         return self.user.org_id, self.user.name
 
     async def _hold(self, error: NbExchangeError | HTTPError) -> None:
-        """Slow down those who are refused again and again; nobody else waits."""
+        """Slow down a person whose requests are refused again and again. Others do not wait."""
         status = error.status if isinstance(error, NbExchangeError) else error.status_code
         if self._held or not 400 <= status < 500:
             return
@@ -184,7 +184,7 @@ class BaseHandler(RequestHandler):
             self._connection.close()
 
     def hold_the_end(self, work: asyncio.Future[Any]) -> None:
-        """Let a service that is told to stop wait for this."""
+        """Let the end of the service wait for this."""
         self.services.under_way.add(work)
         work.add_done_callback(self.services.under_way.discard)
 
@@ -232,7 +232,7 @@ class BaseHandler(RequestHandler):
         try:
             yield
         except StreamClosedError:
-            raise Finish from None  # who asked is gone
+            raise Finish from None  # the client disconnected
         except Exception as error:
             if not self._headers_written:
                 raise
@@ -271,7 +271,7 @@ class BaseHandler(RequestHandler):
         except (NbExchangeError, HTTPError):
             raise
         except Exception as error:
-            # Somebody else's code: whatever it raises is a fault that the operator has to see.
+            # A plug-in of the administrator: every error that it raises has to be in the log.
             raise MalformedIdentity("the user handler failed") from error
 
     # -- what with
@@ -279,8 +279,8 @@ class BaseHandler(RequestHandler):
     def parameter(self, name: str) -> str | None:
         """A query parameter, exactly as sent; the first where it is repeated.
 
-        None for an empty one. Raises Malformed for bytes that are no text, and for NUL, which not
-        every database can be asked about.
+        None for an empty one. Raises Malformed for bytes that are not UTF-8, and for NUL, which
+        some databases refuse.
         """
         value = self.request.query_arguments.get(name, [b""])[0]
         try:
@@ -389,7 +389,7 @@ class BaseHandler(RequestHandler):
         await self._hold(error)
         super().send_error(status_code, **kwargs)
 
-    # -- what is told of it
+    # -- log and metrics
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
         facts = {"facts": {"request_id": self.request_id}}
@@ -409,7 +409,7 @@ class BaseHandler(RequestHandler):
         will_end = self.request._body_future.done()
         super().on_connection_close()
         if not will_end and not self._finished:
-            # Nothing of ours will be answered, so nothing else would tell of it.
+            # No handler will answer this request, so nothing else would log it.
             if self._line.refusal is None:
                 self.set_status(BROKEN_OFF, "Client Closed Request")
             else:
@@ -422,7 +422,7 @@ class BaseHandler(RequestHandler):
     def on_finish(self) -> None:
         self._forget_deadline()
         if not hasattr(self, "user"):
-            # Nobody known waits for the rest of this answer.
+            # An anonymous client waits for the rest of this answer.
             self._line.gives_way()
         if not self.told:
             self._count()
@@ -457,11 +457,11 @@ class BaseHandler(RequestHandler):
 
     @property
     def wants_first_part(self) -> bool:
-        """False for what is done by its first part."""
+        """False for a later part of something that its first part already counted."""
         return True
 
     def facts(self) -> dict[str, Any]:
-        """What the log says of this request: who did what, and nothing of what it was done to.
+        """Fields of the log: the sender and the verb, but no course, assignment or file.
 
         The query holds names of courses, and whatever a client puts there by mistake.
         """
@@ -509,14 +509,14 @@ def to_json(answer: Mapping[str, Any]) -> bytes:
 def _note(status_code: int, error: BaseException | None) -> str:
     if isinstance(error, MalformedIdentity):
         return (
-            "the exchange is set up in a way that it cannot tell who you are; "
-            "tell the people who run it"
+            "The exchange is not configured correctly: it cannot identify you. Contact your "
+            "administrator."
         )
     if isinstance(error, Misconfigured):
-        # The words that mend it are the operator's, and in the log.
-        return "the exchange is not set up well; tell the people who run it"
+        # The advice is for the administrator, and in the log.
+        return "The exchange is not configured correctly. Contact your administrator."
     if isinstance(error, NbExchangeError):
         return str(error)[:LONGEST_NOTE]
     if status_code < 500:
-        return "the request makes no sense to the exchange"
-    return "the exchange failed; try again, and tell the people who run it if that does not help"
+        return "The exchange cannot read this request. Update nbexchange in the notebook image."
+    return "The exchange failed. Try again. If that does not help, contact your administrator."

@@ -14,7 +14,8 @@ _SHA256 = re.compile(r"(?:^|,)\s*sha-256\s*=\s*:([A-Za-z0-9+/=]*):\s*(?=;|,|$)")
 def parse_digest(field: str | None) -> str | None:
     """The sha256, in lower-case hex, that a header names; None where there is no header.
 
-    Raises Malformed for a header without a readable sha-256: who sends a digest wants it checked.
+    Raises Malformed for a header without a readable sha-256: a client that sends a digest wants it
+    checked.
     """
     if field is None:
         return None

@@ -115,7 +115,7 @@ class FeedbackHandler(UploadHandler):
         if found:
             await self.act(feedback.record_fetch, *which)
         items = [(submission, item) for submission in found for item in submission.notebooks]
-        # Read twice, because what cannot be read is left out: one damaged file would otherwise keep
+        # Read twice, because an unreadable file is left out: one damaged file would otherwise keep
         # all that is good from the student.
         good = [one for one in items if await self._is_good(one[1].blob)]
         if items and not good and not self._found_damage:

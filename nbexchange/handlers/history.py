@@ -1,4 +1,4 @@
-"""history: what was done, in the shape that old clients filter."""
+"""history: all recorded actions, in the shape that old clients filter."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class HistoryHandler(ListHandler):
     verbs = {"GET": Verb.HISTORY}
 
     async def get(self) -> None:
-        """history: everything for an instructor; releases and the own acts for a student."""
+        """history: everything for an instructor; releases and their own actions for a student."""
         course_id = self.parameter("course_id") or self.parameter("course_code")
         action = self._action()
         limit, page = self.number("limit", LARGEST_PAGE), self.parameter("page")

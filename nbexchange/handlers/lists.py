@@ -1,4 +1,4 @@
-"""Long answers, piece by piece: what is in memory is one piece, however long the answer is."""
+"""Long answers, piece by piece: memory holds one piece, however long the answer is."""
 
 from __future__ import annotations
 

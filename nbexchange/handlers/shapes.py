@@ -113,7 +113,7 @@ def feedback_receipt(receipt: FeedbackReceipt) -> Json:
 
 @functools.lru_cache(maxsize=10_000)
 def number(*names: str) -> int:
-    """For old clients, which want a number of what has these names.
+    """For old clients, which expect a number for a row with these names.
 
     Always the same one, and not the number of a row, which would tell how many rows the other
     organisations have. JavaScript keeps it as it is.

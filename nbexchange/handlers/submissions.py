@@ -93,7 +93,7 @@ class CollectionsHandler(ListHandler):
     verbs = {"GET": Verb.LIST_SUBMISSIONS}
 
     async def get(self) -> None:
-        """list submissions: those of all students for an instructor, the own for a student."""
+        """list submissions: those of all students for an instructor, their own for a student."""
         (course_id,) = self.required("course_id")
         list_submissions = functools.partial(
             submissions.list_submissions,

@@ -142,14 +142,16 @@ class UploadHandler(BaseHandler):
         return stored
 
     async def compare(self, blob: Blob) -> None:
-        """All of it is here, and none of it durable. What is stored may be the same."""
+        """All bytes are here, and none is durable yet. The stored ones may be the same."""
 
     async def _ask_again(self) -> None:
         """A body may take hours; a right that was lost meanwhile is lost."""
         if time.monotonic() - self._asked_at > ASK_AGAIN:
             now = await self._who_asks()
             if (now.org_id, now.name) != (self.user.org_id, self.user.name):
-                raise Unauthenticated("you are not who you were when this upload began")
+                raise Unauthenticated(
+                    "The token now belongs to a different user than when this upload started."
+                )
             self.user = now
 
     def _judge(
@@ -174,7 +176,7 @@ class UploadHandler(BaseHandler):
     # -- room
 
     def look(self, session: Session, *, is_retry: bool) -> Usage:
-        """For `admit`: what is stored. What a retry sends is stored already."""
+        """For `admit`: how much is stored. The bytes of a retry are stored already."""
         self._usage = self.services.quotas.look(
             session, self.user, personal=self.is_personal, is_stored=is_retry
         )

@@ -1,3 +1,3 @@
 """What protects the process. It knows no route: connections, rate limits, metrics, readiness,
-memory, and the erasure of what was hidden long enough.
+memory, and the erasure of assignments that were hidden long enough.
 """

@@ -95,5 +95,8 @@ def _service_url() -> SplitResult:
         url = urlsplit(_of_service("JUPYTERHUB_SERVICE_URL"))
         _ = url.port
     except ValueError:
-        raise Misconfigured("$JUPYTERHUB_SERVICE_URL is no address with a port") from None
+        raise Misconfigured(
+            "$JUPYTERHUB_SERVICE_URL is not a URL with a valid port; set it as JupyterHub does, "
+            "or unset it"
+        ) from None
     return url

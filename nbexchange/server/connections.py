@@ -1,8 +1,8 @@
 """Connections: how many there may be, and how slow one may be.
 
-Whoever is silent costs a descriptor and a little memory; so connections are counted, and what does
-not move is closed. Time counts against a client only while we wait for it: neither while its turn
-has not come, nor while our disk or database is slow.
+An idle connection costs a file descriptor and some memory, so the number of connections is limited
+and stalled ones are closed. Time counts against a client only while we wait for it: neither while
+its turn has not come, nor while our disk or database is slow.
 
 Tornado has no such limits. Its time for a header begins when the request before it is over, and its
 time for a body is one for all bodies, however large; a reader that stops may stop for ever.
@@ -50,11 +50,11 @@ log = logging.getLogger(__name__)
 
 LONGEST_HEADER = 32 * 1024
 MOST_HEADER_LINES = 100
-"""More than any proxy or browser sends. 20,000 short lines took 60 ms to put in order, in which
-nobody else got an answer."""
+"""More than any proxy or browser sends. 20,000 short lines took 60 ms to parse, in which
+no other client got an answer."""
 
 LONGEST_READ = 64 * 1024
-"""What is longer than LONGEST_HEADER is refused in an answer; what is longer than this is not."""
+"""A header longer than LONGEST_HEADER gets a refusal; one longer than this is cut without one."""
 
 MOST_CONNECTIONS = 4000
 """Unless an operator says otherwise; each takes some 20 kB of memory while it waits."""
@@ -101,14 +101,14 @@ RESERVED_AT_A_TIME = RESERVED // 4
 here before its connection is the oldest."""
 
 SEND_BUFFER = 128 * 1024
-"""Bytes; the system doubles it, and left alone it lets 4 MB gather. It tells of room when a third
-is free, so a reader of 40 kB/s would look silent for half a minute at a time."""
+"""Bytes; the system doubles it, and left alone it lets 4 MB gather. It reports free space when
+a third is free, so a reader of 40 kB/s would look silent for half a minute at a time."""
 
 REST_SECONDS = 1.0
-"""How long nobody is accepted after the system had no more descriptors."""
+"""How long no connection is accepted after the system had no more descriptors."""
 
 YOUNG_SECONDS = 1.0
-"""Whoever has waited for less does not give way."""
+"""A connection that has waited for less is not closed for another."""
 
 MOST_LEAVING = 30
 LEAVING_SECONDS = 1.0
@@ -117,7 +117,7 @@ LEAVING_SECONDS = 1.0
 _NO_MORE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 _MALFORMED = b"HTTP/1.1 400 Bad Request\r\n\r\n"
-"""Tornado's answer to what is no HTTP, after which it closes. Replaced by one in words."""
+"""Tornado's answer to bytes that are not HTTP, after which it closes. Replaced by one in words."""
 
 
 @dataclass(frozen=True)
@@ -339,8 +339,8 @@ class ClientConnection(IOStream):
     # -- the slow lane
 
     def _paced(self, reading: Awaitable[bytes]) -> asyncio.Future[bytes]:
-        """The same, later if this connection has no credit. What is not here yet is paid for when
-        it arrives."""
+        """The same, later if this connection has no credit. Bytes that are not here yet are paid
+        for when they arrive."""
         assert isinstance(reading, asyncio.Future)
         if not reading.done():
             return reading
@@ -450,7 +450,7 @@ class ClientConnection(IOStream):
 
 
 class _Request(HTTPMessageDelegate):
-    """Tells when a header is whole; all else is passed on, unless nobody shall get it."""
+    """Reports when a header is complete; passes on the rest, unless the request is not let in."""
 
     def __init__(
         self,
@@ -553,7 +553,7 @@ class Server(HTTPServer):
             left -= 1 if is_usual else AT_A_TIME // RESERVED_AT_A_TIME
 
     def _rest(self, listener: socket.socket, error: OSError) -> None:
-        """The loop would call us again at once, and again, and nobody else would get a turn."""
+        """The loop would call `_accept` again and again, and no other task would get a turn."""
         log.error("no connection can be accepted for now: %s", error.strerror)
         loop = asyncio.get_running_loop()
         loop.remove_reader(listener)
@@ -670,7 +670,7 @@ class Server(HTTPServer):
         while True:
             begun = time.monotonic()
             await asyncio.sleep(self.limits.tick)
-            # If the loop was held up, nobody has read what they sent meanwhile.
+            # If the loop was held up, nothing that they sent meanwhile was read.
             seconds = min(time.monotonic() - begun, self.limits.longest_look)
             for connection in [one for one in self._open if one.is_too_slow(seconds)]:
                 log.debug("a connection is closed: it stands still")
@@ -716,7 +716,7 @@ def _connection_of(server_conn: object) -> ClientConnection:
 
 
 def _answer(status: str, note: str, *headers: str) -> bytes:
-    """What is said without a handler, after which the connection is closed."""
+    """An answer without a handler, after which the connection is closed."""
     body = json.dumps({"success": False, "note": note, "value": []}).encode()
     lines = [
         f"HTTP/1.1 {status}",
@@ -730,6 +730,6 @@ def _answer(status: str, note: str, *headers: str) -> bytes:
 
 _FULL = _answer(
     "503 Service Unavailable",
-    "the exchange has more visitors than it can serve; try again soon",
+    "The exchange has reached its connection limit. Try again shortly.",
     "Retry-After: 5",
 )

@@ -119,7 +119,7 @@ class Metrics:
             ("reason",),
             registry=registry,
         )
-        # From the beginning, or nobody would see the first of a kind as an increase.
+        # From the beginning, or Prometheus would not see the first of a kind as an increase.
         for why in _reasons(NbExchangeError):
             self._refusals.labels(why)
         self._verbs = Counter(
@@ -221,7 +221,7 @@ class Metrics:
 
 
 def reason(error: BaseException | None) -> str:
-    """The nearest class of our tree of errors. None: who asked went away."""
+    """The nearest class of our tree of errors. `error` is None where the client disconnected."""
     if error is None:
         return "BrokenOff"
     for known in type(error).__mro__:
@@ -238,7 +238,7 @@ def _reasons(error: type[NbExchangeError]) -> Iterator[str]:
 
 
 class _Parts(Collector):
-    """What is asked of the parts when somebody looks. Nothing here waits for anything."""
+    """Values that the parts are asked for at a scrape. Nothing here waits."""
 
     def __init__(self, database: Database, readiness: Readiness) -> None:
         self._database = database

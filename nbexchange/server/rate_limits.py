@@ -1,11 +1,11 @@
 """How much one person may ask for, and how much all may at once: the one place of these rules.
 
-A person is a name in an organisation, never an address: a whole university may come from one. Who
-is not known yet shares one limits with all who are not known.
+A person is a name in an organisation, never an address: a whole university may come from one. All
+requests of unknown senders share one limit.
 
-Whoever asks too fast waits first, which costs us nothing and paces a client that asks again only
+A person who asks too fast waits first, which costs nothing and paces a client that asks again only
 when it has its answer; a 429 or 503 comes where waiting would take too long. The same goes for
-refusals: a client that sends nonsense is slowed down to what its limits is.
+refusals: a client that sends nonsense is slowed down to the same rate.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class RateLimitOptions(HasTraits):
 
 
 class RateLimiter:
-    """Lets people in, one by one. `stopping` is set when nobody shall wait any more."""
+    """The limits of all people. `stopping` is set when no request shall wait any more."""
 
     def __init__(
         self,
@@ -191,11 +191,12 @@ class RateLimiter:
                 del self._here[person]
 
     async def pace(self, person: Person) -> None:
-        """Wait where somebody asks too fast. Raises TooManyRequests where that takes too long."""
+        """Wait where the person asks too fast. Raises TooManyRequests where that takes too long."""
         delay = self._requests.delay(person, self._limits.patience)
         if delay > self._limits.patience:
             raise TooManyRequests(
-                f"you ask for more than {self._limits.rate:g} things a second; try again soon",
+                f"Too many requests: the limit is {self._limits.rate:g} per second. Try again "
+                "shortly.",
                 retry_after=soon(),
             )
         await self._wait(delay)
@@ -203,7 +204,7 @@ class RateLimiter:
     # -- refusals
 
     async def hold(self, person: Person | None) -> bool:
-        """Let a refusal wait; None is whoever is not known. False where it is not to be said."""
+        """Let a refusal wait; `person` is None for an unknown sender. False: it gets no answer."""
         delay = min(self._refusals.delay(person, LONGEST_HOLD), LONGEST_HOLD)
         if delay and self._held >= MOST_HELD:
             return False
@@ -223,7 +224,7 @@ class RateLimiter:
 
 
 class ConcurrencyLimiter:
-    """What is on its way in one direction: so much of one person, and so much of all, at a time."""
+    """Transfers in one direction: so many of one person, and so many of all, at a time."""
 
     def __init__(
         self, limits: RequestLimits, most: int, person_is: str, we_do: str, what: str, outcome: str
@@ -331,7 +332,7 @@ class CheckLimiter:
     """One check of a person at a time. After one that was refused, the next has to wait.
 
     A bad archive may cost a thousand times more to check than to send, so it counts by the time
-    that it took. The wait comes when the bytes of the next are here, so it costs nobody a deadline.
+    that it took. The wait comes when the bytes of the next are here, so it uses up no deadline.
     """
 
     def __init__(self, wait: Callable[[float], Awaitable[None]]) -> None:
@@ -384,7 +385,7 @@ class Lease:
 
 
 class TokenBucket:
-    """`rate` a second for each key, and `burst` at once after a rest. A rate of 0 is no limit."""
+    """`rate` a second for each key, and `burst` at once after a rest. A rate of 0: no limit."""
 
     def __init__(self, rate: float, burst: float, clock: Callable[[], float]) -> None:
         self._interval = 1 / rate if rate else 0.0

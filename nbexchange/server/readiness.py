@@ -1,4 +1,4 @@
-"""Whether the service can do its work: asked of the database and the store, but not by everybody.
+"""Whether the service can work. The database and the store are asked, but not for each request.
 
 Anybody may ask readyz, and an object store pays for each answer with a PUT and a DELETE.
 """
@@ -46,7 +46,7 @@ class SharedCall(Generic[T]):
             self._asked_at = time.monotonic()
             self._answer = asyncio.create_task(self._ask())
             self._answer.add_done_callback(_look_at)
-        # Who goes away takes nothing from the others.
+        # Cancelling one caller must not cancel the shared check.
         return await asyncio.shield(self._answer)
 
     def _is_old(self) -> bool:
@@ -54,7 +54,7 @@ class SharedCall(Generic[T]):
 
 
 def _look_at(answer: asyncio.Task[Any]) -> None:
-    """Nobody may be there any more to see its error."""
+    """Retrieve its error: no caller may be left to see it."""
     if not answer.cancelled():
         answer.exception()
 
@@ -89,7 +89,7 @@ class Readiness:
         return [warning for warning in (full, self.problem_of_people) if warning]
 
     async def check(self) -> None:
-        """Raise what is in the way: Unavailable, or Misconfigured for a lossy database."""
+        """Raises Unavailable where the service cannot work, Misconfigured for a lossy database."""
         await self._found.get()
 
     async def _look(self) -> None:
@@ -111,8 +111,8 @@ class Readiness:
             self.ready = ready
 
     async def _try_the_store(self) -> None:
-        """A full one is no reason to send requests elsewhere: what is there is read on, and who
-        sends more is told."""
+        """A full store does not make the service unready: reads still work, and each upload that
+        needs space is refused with a reason."""
         try:
             await self._storage.check()
         except StoreFull as error:
@@ -123,7 +123,7 @@ class Readiness:
             self.full = False
 
     def _compare(self, skew: float) -> None:
-        """Say once that two clocks differ. It is no reason to send requests elsewhere."""
+        """Log once that two clocks differ. The service stays ready."""
         if abs(skew) > MOST_SKEW >= abs(self.skew or 0.0):
             log.warning(
                 "the database's clock is %.0f s %s this machine's, and all official times are the "

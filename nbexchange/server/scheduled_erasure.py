@@ -1,4 +1,4 @@
-"""What the service does by itself, now and then: it erases what was hidden long enough.
+"""Erase assignments that have been hidden long enough, every ten minutes or so.
 
 Every replica looks, so no cron job and no leader is needed; the database makes one of them erase an
 assignment (hiding.py). An administrator may do it earlier with `nbexchange purge`.
@@ -31,7 +31,7 @@ FIRST_SECONDS = 5.0
 """After the start, which may be one of many in a crash loop."""
 
 ERASER = "the service, after the grace"
-"""In the record of what was erased."""
+"""The name in the record of an erasure."""
 
 
 def _erase_one(session: Session) -> tuple[PurgeRecord, list[str]] | None:

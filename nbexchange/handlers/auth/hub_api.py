@@ -28,7 +28,7 @@ LONGEST_LINE = 0.75
 """Of `hub_timeout`, the part after which a question is not worth putting any more."""
 
 LARGEST_ANSWER = 2 * 1024 * 1024
-"""Bytes; a group is told with the names of all its members."""
+"""Bytes; an answer about a group lists all its members."""
 
 MINUTE = 60
 
@@ -122,13 +122,13 @@ class GroupProperties:
         self._refused: float | None = None
 
     async def of(self, group: str) -> Mapping[str, Any] | None:
-        """Empty where the service may not read them; None where there is no such group."""
+        """Empty where the service may not read them; None where the group does not exist."""
         if not self._token or self._was_refused():
             return {}
         kept = self._kept.get(group)
         if kept is not None:
             return kept
-        # Everybody in a course wants the same, and a hub takes long to tell of a large group.
+        # All members of a course need the same answer, and a hub takes long for a large group.
         asking = self._asking.get(group)
         if asking is None:
             asking = self._asking[group] = asyncio.create_task(self._ask(group))
@@ -165,7 +165,7 @@ class GroupProperties:
 
 
 class ThrottledLog:
-    """Log lines for the operator, each at most once a minute, whoever runs into it."""
+    """Log lines for the administrator, each at most once a minute for all requests together."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock

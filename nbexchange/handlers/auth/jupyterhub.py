@@ -1,15 +1,15 @@
 """People as JupyterHub knows them: the hub says whose a token is and which groups they are in.
 
 `formgrade-{course_id}` makes its members instructors of the course, `nbgrader-{course_id}`
-students. Nothing else gives a right; an administrator of the hub is nobody special here.
+students. Nothing else gives a right. Administrators of the hub have no special rights here.
 
 * A token counts only if it was made to be shown to this service: one of its scopes is an access
   scope. Every other valid token has the person's name and groups as well, and is in the hands of
   other services and of other people's servers.
-* A write believes only what was asked after it came. A read believes an answer for at most
-  `cache_seconds`, and so does everybody what it says of a course: its title and its organisation.
+* A write believes only an answer to a question that was asked after the write arrived. A read
+  believes an answer for at most `cache_seconds`; the title and the organisation of a course too.
 * The hub answers one after the other. So one token has one question open at a time, one person
-  few, and so have all tokens together that nobody has seen to be good. Those wait for a lottery, in
+  few, and so have all tokens together that have not been valid yet. Those wait for a lottery, in
   which tokens that look like a hub's come first.
 * Where the hub does not answer, or not with sense, it is a 503 and never a guess.
 
@@ -85,7 +85,7 @@ ODD_STRANGERS = 1
 """Of these, about tokens that do not look like a hub's: those of services, set by hand."""
 
 OWN = 2
-"""Of these, about the tokens of one person, who can have many."""
+"""Of these, about the tokens of one person; one person can have many."""
 
 UNKNOWN_SECONDS = 3
 """How long a token stays unknown once the hub said so: a client that asks on and on with it would
@@ -155,7 +155,7 @@ class JupyterHubUserHandler(BaseUserHandler, Configurable):
         LONGEST_CACHE,
         min=0,
         max=LONGEST_CACHE,
-        help="How long the hub's answer is believed when somebody reads; a write asks each time.",
+        help="How long the hub's answer is believed for a read; a write asks each time.",
     ).tag(config=True)
 
     services = Dict(
@@ -204,7 +204,7 @@ class JupyterHubUserHandler(BaseUserHandler, Configurable):
                 "c.JupyterHubUserHandler.api_url or $JUPYTERHUB_API_URL to the address of its "
                 "REST API, like http://hub:8081/hub/api"
             )
-        # Without a scope to check, every token of a person would do, whoever holds it.
+        # Without a scope to check, every token of a person would be accepted, also a stolen one.
         if not self.access_scopes:
             raise Misconfigured(
                 "JupyterHubUserHandler cannot tell which tokens are meant for it: set "
@@ -298,7 +298,7 @@ class JupyterHubUserHandler(BaseUserHandler, Configurable):
         if model.get("kind") == "service":
             return self._service(name)
         if model.get("kind") != "user" or not _is_list_of_text(groups):
-            raise self._hub.away("it does not say in which groups somebody is")
+            raise self._hub.away("its answer does not list the groups of the token's owner")
         if not is_name(name):
             raise Forbidden(
                 f"the exchange cannot take your name: it has more than {LONGEST_NAME} characters, "
@@ -335,7 +335,7 @@ class JupyterHubUserHandler(BaseUserHandler, Configurable):
 
     async def _described(self, person: TokenOwner) -> Answer:
         """With titles and organisation, which give no right and are believed for writes as well:
-        somebody in hundreds of courses would keep the hub busy with each submission."""
+        a person in hundreds of courses would keep the hub busy with each submission."""
         found = await asyncio.gather(
             *(
                 self._groups.of(group_for(course_id, role))
@@ -347,7 +347,7 @@ class JupyterHubUserHandler(BaseUserHandler, Configurable):
         for (course_id, role), properties in zip(person.courses.items(), found, strict=True):
             if properties is None and not person.is_service:
                 self._seldom.warning(
-                    "the course %r is left out: the hub names its group and does not tell of it; "
+                    "the course %r is left out: the hub names its group but does not describe it; "
                     "it has just vanished, or the role of this service has a filter",
                     course_id,
                 )
@@ -365,7 +365,7 @@ class JupyterHubUserHandler(BaseUserHandler, Configurable):
         }
 
     def _organisation(self, course_id: str, properties: Mapping[str, Any]) -> int | None:
-        """None where the property is no organisation: which one is meant, nobody can guess."""
+        """None where the property is not an organisation: the right one cannot be guessed."""
         number = parse_organisation(properties.get("org_id", self.org_id))
         if number is None:
             self._seldom.warning(
@@ -386,7 +386,7 @@ def _mixed(organisations: Mapping[int, str]) -> str:
 
 
 def _user_info(model: Mapping[str, Any]) -> dict[str, str | None]:
-    """What a hub from version 6 on was told about somebody at login; it may hold anything."""
+    """What the authenticator of a hub from version 6 on stored at login; it may hold anything."""
     said = model.get("user_info")
     info = said if isinstance(said, dict) else {}
     return {

@@ -1,4 +1,4 @@
-"""Who may ask the hub, when many want to at a time; and answers that are kept for a while."""
+"""The queue of questions to the hub, and answers that are kept for a while."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 LONGEST_CACHE = 30
-"""Seconds during which somebody who was removed may go on reading."""
+"""Seconds during which a removed member may go on reading."""
 
 MOST_WAITING = 1000
 """Strangers of each kind who wait; each more takes the place of one of them."""
@@ -94,14 +94,14 @@ class Lottery:
 
 
 async def undisturbed(asking: asyncio.Future[T]) -> T:
-    """Its result. Who no longer waits for it does not break it off: others may wait, and Tornado
-    logs an error when the end of a request finds nobody."""
+    """Its result. Cancelling one waiter must not cancel the shared task: others may wait for it,
+    and Tornado logs an error when the end of a request finds no reader."""
     asking.add_done_callback(lambda done: done.cancelled() or done.exception())
     return await asyncio.shield(asking)
 
 
 class ExpiringCache(Generic[T]):
-    """What was answered lately. The oldest is forgotten first."""
+    """Recent answers. The oldest is forgotten first."""
 
     def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
         self._seconds = seconds
@@ -119,7 +119,7 @@ class ExpiringCache(Generic[T]):
         return self._answers.get(key, (None, None))[1]
 
     def keep(self, key: str, answer: T, asked: float) -> None:
-        """`asked` is when the question was put: what was true later is not in the answer."""
+        """`asked` is when the question was put; the answer does not know later changes."""
         self.drop(key)
         self._answers[key] = (asked, answer)
         if len(self._answers) > MOST_KEPT:

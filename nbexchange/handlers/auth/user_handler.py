@@ -36,13 +36,13 @@ class BaseUserHandler:
         return None
 
     def get_current_user(self, request: RequestHandler) -> Answer | Awaitable[Answer]:
-        """Who asks; plain or async.
+        """The identity of the sender; plain or async.
 
         `request` is Tornado's handler of the request: look at `request.request.headers`. Answer
-        None for somebody unknown, or a dict with:
+        None for an unknown sender, or a dict with:
 
         * `name`: unique in the organisation;
-        * `course_id` and `course_role` (and perhaps `course_title`) for somebody in one course,
+        * `course_id` and `course_role` (and perhaps `course_title`) for a person in one course,
           or `courses`, a mapping of course_id to a role or to {"role": ..., "title": ...};
         * optionally `org_id` (a whole number, default 1), `full_name`, `email`, `lms_user_id`.
 
@@ -51,6 +51,6 @@ class BaseUserHandler:
         away; never guess.
         """
         raise Unauthenticated(
-            "this exchange lets nobody in yet: whoever runs it has to choose a user handler "
-            "with c.NbExchange.user_plugin_class"
+            "The exchange has no user handler, so nobody can sign in yet. Contact your "
+            "administrator, who has to set c.NbExchange.user_plugin_class."
         )
