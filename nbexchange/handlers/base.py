@@ -17,8 +17,9 @@ from typing import Any, ClassVar, Concatenate, Final, ParamSpec, TypeVar
 
 from sqlalchemy.orm import Session
 from tornado.http1connection import HTTP1Connection
+from tornado.httputil import HTTPServerRequest
 from tornado.iostream import StreamClosedError
-from tornado.web import Finish, HTTPError, RequestHandler, stream_request_body
+from tornado.web import Application, Finish, HTTPError, RequestHandler, stream_request_body
 
 from nbexchange.errors import (
     Damaged,
@@ -101,9 +102,15 @@ class BaseHandler(RequestHandler):
     _acts = _held = False
     _deadline: asyncio.TimerHandle | None = None
 
-    def initialize(self, services: Services) -> None:
-        self._came = monotonic()
+    def __init__(
+        self, application: Application, request: HTTPServerRequest, *, services: Services
+    ) -> None:
+        # Before Tornado's own, which asks for the headers of the answer before `initialize`.
         self.services = services
+        super().__init__(application, request)
+
+    def initialize(self) -> None:
+        self._came = monotonic()
         self.leases = contextlib.ExitStack()
         """What this request takes up, until it is over."""
 
