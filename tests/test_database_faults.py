@@ -803,8 +803,8 @@ LOSSY = {
         "SET GLOBAL innodb_flush_log_at_trx_commit = 0",
         "innodb_flush_log_at_trx_commit is 0",
     ),
-    "a table in MyISAM": ("mariadb", "ALTER TABLE `purge` ENGINE = MyISAM", "kept by MyISAM"),
-    "a table in Aria": ("mariadb", "ALTER TABLE alembic_version ENGINE = Aria", "kept by Aria"),
+    "a table in MyISAM": ("mariadb", "ALTER TABLE `purge` ENGINE = MyISAM", "engine MyISAM"),
+    "a table in Aria": ("mariadb", "ALTER TABLE alembic_version ENGINE = Aria", "engine Aria"),
     "a commit that does not wait": (
         "postgresql",
         "ALTER SYSTEM SET synchronous_commit = off; SELECT pg_reload_conf()",
@@ -912,7 +912,7 @@ SETTINGS = {
         "mariadb",
         (),
         "ALTER TABLE compatibility ENGINE = MEMORY",
-        "kept by MEMORY",
+        "engine MEMORY",
     ),
     "pages that are torn": (
         "postgresql",
@@ -1119,12 +1119,12 @@ COLUMNS = {
     "names that ignore case": (
         "ALTER TABLE `user` MODIFY name VARCHAR(255) NOT NULL",
         "ALTER TABLE `user` MODIFY name VARBINARY(255) NOT NULL",
-        "column 'name' of table 'user' is varchar(255)",
+        "Column 'name' of table 'user' is varchar(255)",
     ),
     "times without microseconds": (
         "ALTER TABLE event MODIFY at DATETIME NOT NULL",
         "ALTER TABLE event MODIFY at DATETIME(6) NOT NULL",
-        "column 'at' of table 'event' is datetime",
+        "Column 'at' of table 'event' is datetime",
     ),
     "text in utf8mb3": (
         "ALTER TABLE course MODIFY title TEXT CHARACTER SET utf8mb3",
@@ -1155,7 +1155,7 @@ def test_a_column_that_does_not_keep_its_values_is_refused_at_the_start(
 
 DEFAULTS = {
     "letters": ("ALTER DATABASE fresh CHARACTER SET latin1", "character set is latin1"),
-    "engine": ("SET GLOBAL default_storage_engine = MyISAM", "kept by MyISAM"),
+    "engine": ("SET GLOBAL default_storage_engine = MyISAM", "engine MyISAM"),
 }
 
 

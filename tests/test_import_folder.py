@@ -345,7 +345,7 @@ def test_a_release_that_was_made_here_is_not_replaced(
 
     assert bring(service, exchange) == 1
 
-    assert "newer one here, which is not replaced" in capsys.readouterr().out
+    assert "newer version, which is not replaced" in capsys.readouterr().out
     assert len(course.rows(service, "release")) == 1
 
 
@@ -754,7 +754,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
         "before any exchange",
     ),
     "a zone of several meanings": (renamed("d+ps1+2026-02-03 10:00:00.000000 IST"), "zone 'IST'"),
-    "a time to come": (renamed("d+ps1+2099-01-01 00:00:00.000000 UTC"), "has not come yet"),
+    "a time to come": (renamed("d+ps1+2099-01-01 00:00:00.000000 UTC"), "is in the future"),
     "a plus in the name": (renamed(f"a+b+c+{FIRST}"), "does not tell where"),
     "a student who cannot be": (renamed(f"{'d' * 201}+ps1+{FIRST}"), "cannot be a name here"),
     "an escape for the terminal": (renamed(f"\x1b[2J+ps1+{FIRST}"), r"cannot be a name here"),
@@ -1033,7 +1033,7 @@ def test_versions_of_an_export_do_not_replace_a_release_that_was_made_here(
     assert bring(begun, exported, "--from-export") == 1
 
     said = capsys.readouterr().out
-    assert "newer one here, which is not replaced" in said
+    assert "newer version, which is not replaced" in said
     assert counted(said)["release"] == [0, 1, 2]
     (assignment,) = course.rows(begun, "assignment")
     assert not assignment["released"]
@@ -1061,7 +1061,7 @@ def test_versions_of_an_export_do_not_replace_feedback_that_was_given_here(
     assert bring(elsewhere, exported, "--from-export") == 1
 
     said = capsys.readouterr().out
-    assert "newer one here, which is not replaced" in said
+    assert "newer version, which is not replaced" in said
     assert counted(said)["feedback"] == [12, 1, 2]
 
 
@@ -1166,7 +1166,7 @@ def test_an_id_that_is_given_twice_is_refused_and_the_rest_comes_over(
     assert bring(elsewhere, exported, "--from-export") == 1
 
     said = capsys.readouterr().out
-    assert "something else was imported with the id that it has" in said
+    assert "Another object with the same id was already imported" in said
     assert counted(said)["submission"] == [9, 0, 1]
 
 
@@ -1275,7 +1275,7 @@ def test_it_does_not_come_below_what_was_released_here_meanwhile(
 
     assert bring(elsewhere, stood_in, "--from-export") == 1
 
-    assert "newer one here, which is not replaced" in capsys.readouterr().out
+    assert "newer version, which is not replaced" in capsys.readouterr().out
     assert course.rows(elsewhere, "release") == before
 
 
@@ -1292,7 +1292,7 @@ def test_a_version_that_was_imported_is_not_replaced_by_another_of_its_number(
 
     assert bring(elsewhere, exported, "--from-export") == 1
 
-    assert "version 1 of it is another one here" in capsys.readouterr().out
+    assert "Version 1 of it is different here" in capsys.readouterr().out
     assert course.rows(elsewhere, "release") == before
 
 

@@ -327,7 +327,7 @@ def test_a_new_sqlite_file_gets_its_schema(file: Path) -> None:
 def test_an_old_schema_is_refused_with_the_words_that_mend_it(data: Path, file: Path) -> None:
     file.write_bytes((data / "nbexchange.sqlite").read_bytes())
 
-    with pytest.raises(Misconfigured, match=r"back it up.*nbexchange upgrade-db.*--upgrade-db"):
+    with pytest.raises(Misconfigured, match=r"Back it up.*nbexchange upgrade-db.*--upgrade-db"):
         prepared(file)
     with pytest.raises(Misconfigured):
         prepared(file)

@@ -341,7 +341,7 @@ def test_nothing_is_released_in_a_course_that_could_not_be_a_folder(service, nam
     answer = ada.post("assignment", BODY, course_id=name, assignment_id="ps1")
 
     assert answer.status_code == 400
-    assert answer.json()["note"].startswith("a course id becomes the name of a folder")
+    assert answer.json()["note"].startswith("A course id becomes the name of a folder")
     assert service.files() == []
 
 
@@ -354,7 +354,7 @@ def test_a_student_whose_name_could_not_be_a_folder_is_told_at_submit(service, n
     answer = member(service, name).post("submission", BODY, **place)
 
     assert answer.status_code == 400
-    assert "ask your administrator for another user name" in answer.json()["note"]
+    assert "Ask your administrator for another user name" in answer.json()["note"]
     assert service.files() == released
 
 

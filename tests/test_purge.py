@@ -232,7 +232,7 @@ def test_nothing_is_erased_when_something_has_changed_since(
 
     said = str(confirm(used, code))
 
-    assert "something has come or gone since" in said
+    assert "Rows were added or removed since" in said
     assert "ask again" in said
     assert stored(used) == before
     (asked,) = (record for record in records(used) if record["code"] == code)
@@ -263,7 +263,7 @@ def test_a_code_erases_once(used: Service, capsys: Said) -> None:
     receipt(release(used.instructor()))
     before = stored(used)
 
-    assert "carried out already" in str(confirm(used, code))
+    assert "already carried out" in str(confirm(used, code))
     assert stored(used) == before
 
 
@@ -312,11 +312,11 @@ def test_files_that_the_store_does_not_let_go_are_left_for_gc_and_it_is_said(
 WRONG: dict[str, tuple[list[str], str]] = {
     "nothing said": ([], "say what to erase with --course"),
     "an assignment of no course": (["--assignment=ps1"], "whose assignment"),
-    "no such course": (["--course=chemistry"], "nothing of organisation 1, course 'chemistry'"),
-    "a course of others": (["--org=2", "--course=maths"], "nothing of organisation 2"),
+    "no such course": (["--course=chemistry"], "no data of organisation 1, course 'chemistry'"),
+    "a course of others": (["--org=2", "--course=maths"], "no data of organisation 2"),
     "no such assignment": (["--course=physics", "--assignment=ps9"], "assignment 'ps9'"),
     "no such student": (["--course=physics", "--student=zoe"], "student 'zoe'"),
-    "no such code": (["--confirm=0123"], "no purge has the code '0123'"),
+    "no such code": (["--confirm=0123"], "No purge has the code '0123'"),
     "a space for =": (["--course", "physics", "ps1"], "'ps1' is no option"),
     "an empty name": (["--course="], "nothing of"),
 }

@@ -240,9 +240,9 @@ def test_what_was_restored_or_erased_cannot_be_restored(used: Service) -> None:
     again, erased = restore(used, first), restore(used, second)
 
     assert (again.status_code, erased.status_code) == (409, 409)
-    assert "was restored already" in again.json()["note"]
-    assert "only a backup has it" in erased.json()["note"]
-    assert "carried out already" in str(run_for(used, "purge", f"--confirm={second}"))
+    assert "was already undone" in again.json()["note"]
+    assert "Only a backup still has it" in erased.json()["note"]
+    assert "already carried out" in str(run_for(used, "purge", f"--confirm={second}"))
     assert "was restored" in str(run_for(used, "purge", f"--confirm={first}"))
 
 

@@ -323,7 +323,7 @@ def test_numbers_of_an_organisation_are_for_its_instructors_alone(data: Path) ->
     assert not any(char.isdigit() for char in to_student.json()["note"])
     assert "tell your instructor" in to_student.json()["note"]
     assert f"{used:,} of the {150 * KB:,} bytes" in to_instructor.json()["note"]
-    assert "tell the people who run the exchange" in to_instructor.json()["note"]
+    assert "Contact your administrator" in to_instructor.json()["note"]
 
 
 @pytest.mark.slow
@@ -411,7 +411,7 @@ def test_a_header_alone_does_not_hold_an_organisations_room(
 
     assert taken.status_code == 201
     assert refused == 507
-    assert "organisation 1 has no room left" in caplog.text
+    assert "The quota of organisation 1 is used up" in caplog.text
     assert "bob in organisation 1 holds" in caplog.text
 
 
@@ -557,7 +557,7 @@ def test_an_upload_that_would_fill_the_disk_is_refused_before_its_body_and_logge
     assert answer.status == 507
     assert "full" in answer.json()["note"]
     assert small.status_code == 201
-    assert "the disk is full but for what has to stay free" in caplog.text
+    assert "The disk is full except for the space that has to stay free" in caplog.text
     assert "bob in organisation 1 holds" in caplog.text
 
 

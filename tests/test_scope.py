@@ -23,7 +23,7 @@ from tests.support.campus import (
 )
 from tests.support.service import Service
 
-NO_SUCH_PAGE = "This list does not have such a page. Start again without `page`."
+NO_SUCH_PAGE = "This list does not have the requested page. Start again without `page`."
 PLACE_NAMES = [" ".join(map(str, place)) for place in PLACES]
 
 

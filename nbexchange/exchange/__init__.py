@@ -1,5 +1,5 @@
-"""What an exchange means: who may do what, and what it leaves in the database.
+"""The rules of an exchange: who may do what, and which rows each verb writes.
 
-Each verb of nbgrader is one function here. It takes the session and the user first, asks
-`policy.permit` before anything else, raises what is missing, and never commits.
+Each verb of nbgrader is one function here. It takes the session and the user first, calls
+`policy.permit` before anything else, raises NotFound for missing objects, and never commits.
 """

@@ -1,7 +1,7 @@
-"""Where a member stands with an assignment: one question for all that a verb has to know.
+"""The state of an assignment for one member: one query for everything that a verb has to know.
 
-A submit asks it twice, at the header and at the end, so it is built once and reads columns only:
-seven separate questions for entities took 2.9 ms of processor time, this takes 0.2 ms.
+A submit runs it twice, at the header and at the end. It is built once and reads columns only: seven
+separate queries for entities took 2.9 ms of processor time, this one takes 0.2 ms.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nbexchange.identity import User
 
 
 class AssignmentState(NamedTuple):
-    """The columns of `_QUESTION`, in its order; what is not there is None."""
+    """The columns of `_QUERY`, in its order; None for missing values."""
 
     now: datetime.datetime
     """The database's clock."""
@@ -59,7 +59,7 @@ _newest_time = (
     .scalar_subquery()
 )
 
-_QUESTION = (
+_QUERY = (
     select(
         DatabaseClock(),
         models.Course.id,
@@ -113,9 +113,9 @@ _QUESTION = (
 def assignment_state(
     session: Session, user: User, course_id: str, assignment_id: str
 ) -> AssignmentState:
-    """Raises NotFound for an assignment that never was released."""
+    """Raises NotFound for an assignment that was never released."""
     row = session.execute(
-        _QUESTION,
+        _QUERY,
         {
             "org_id": user.org_id,
             "name": user.name,
@@ -137,4 +137,4 @@ def released(session: Session, user: User, course_id: str, assignment_id: str) -
 
 
 def not_released(course_id: str, assignment_id: str) -> NotFound:
-    return NotFound(f"assignment {assignment_id!r} is not released in course {course_id!r}")
+    return NotFound(f"Assignment {assignment_id!r} is not released in course {course_id!r}.")

@@ -1,4 +1,4 @@
-"""release, fetch and remove: what an instructor hands out."""
+"""release, fetch and remove: assignments on their way from instructors to students."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from nbexchange.storage import Blob, new_key
 def fetch(
     session: Session, user: User, course_id: str, assignment_id: str, *, is_part: bool = False
 ) -> Handout:
-    """The newest release; `is_part` where the caller asks for a range of it."""
+    """Return the newest release. `is_part`: the caller asks for a range of its bytes."""
     permit(user, Verb.FETCH, course_id)
     state = released(session, user, course_id, assignment_id)
     record_download(
@@ -56,10 +56,13 @@ def admit_release(
     first_only: bool,
     idempotency_key: str | None,
 ) -> bool:
-    """Everything that can refuse a release before its bytes are read. Whether it is a retry."""
+    """Check everything that can refuse a release before its body is read.
+
+    Returns whether it is a retry.
+    """
     permit(user, Verb.RELEASE, course_id)
-    check_folder_name(course_id, "a course id")
-    check_folder_name(assignment_id, "an assignment id")
+    check_folder_name(course_id, "A course id")
+    check_folder_name(assignment_id, "An assignment id")
     is_retry = earlier(session, models.Release, user, idempotency_key) is not None
     if first_only and not is_retry:
         _refuse_released(session, user, course_id, assignment_id)
@@ -79,7 +82,7 @@ def release(
 ) -> ReleaseRecord:
     """Add a version and make the assignment visible.
 
-    Raises AlreadyReleased when it is visible and the caller asked for the first time only.
+    With `first_only`, raises AlreadyReleased if the assignment is visible already.
     """
     permit(user, Verb.RELEASE, course_id)
     state = _existing_state(session, user, course_id, assignment_id)
@@ -149,13 +152,13 @@ def _existing_state(
 
 def _already_released(course_id: str, assignment_id: str) -> AlreadyReleased:
     return AlreadyReleased(
-        f"assignment {assignment_id!r} is released in course {course_id!r} already; "
-        "force the release to add a new version"
+        f"Assignment {assignment_id!r} is already released in course {course_id!r}. Force the "
+        "release to add a new version."
     )
 
 
 def _listed(notebooks: Sequence[str]) -> list[str]:
-    """All notebooks, or those at the top where the folders hold too many for a list."""
+    """All notebooks, or only those at the top level if the folders hold too many for a list."""
     top = listable(notebooks)
     return list(notebooks) if fits_in_lists(notebooks) else top
 

@@ -1,13 +1,13 @@
-"""Which upload keeps the time of its header: one at a time of each student and assignment.
+"""Which upload keeps the time of its header: one at a time for each student and assignment.
 
-A digest in the header fixes the bytes, so the time of the header may count however late the last
-byte is. A student who holds several uploads open could still choose among them later, when the
-solution is known. So only the first of those under way is committed.
+A digest in the header fixes the bytes, so the time of the header may count even if the last byte
+arrives much later. A student with several open uploads could still choose among them later, when
+the solution is known. So only the first of the open uploads is committed.
 
-What a broken connection has begun is remembered for as long as a digest holds the time: a retry
-with the same `Idempotency-Key` and digest is the same upload, and its time is that of the first
-header. Another upload takes its place, so at any time there is one to choose from. All of this is
-known to one process only.
+An interrupted upload is remembered for as long as a digest keeps the time (COMMITMENT). A retry
+with the same `Idempotency-Key` and digest is the same upload, and has the time of the first header.
+A different upload replaces it, so a student never has more than one to choose from. Each process
+keeps this state for itself.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nbexchange.identity import User
 
 @dataclass
 class Commitment:
-    """Ends with one `end` for each `begin` that returned it."""
+    """An upload that keeps its header's time. Call `end` once for each `begin` that returned it."""
 
     idempotency_key: str | None
     digest: str
@@ -32,7 +32,7 @@ class Commitment:
         self.under_way -= 1
 
     def is_for(self, idempotency_key: str | None, digest: str, admission: Admission) -> bool:
-        """Whether what was admitted now is another try of the same upload."""
+        """Whether the admitted request is another attempt of the same upload."""
         same = (idempotency_key, digest) == (self.idempotency_key, self.digest)
         return same and idempotency_key is not None and not self.has_expired(admission)
 
@@ -43,25 +43,25 @@ class Commitment:
 class Commitments:
     def __init__(self) -> None:
         self._newest: dict[tuple[int, str, int], Commitment] = {}
-        """Of each student and assignment; the oldest first."""
+        """The commitment of each student and assignment, oldest first."""
 
     def begin(
         self, user: User, idempotency_key: str | None, digest: str, admission: Admission
     ) -> Commitment | None:
-        """What an upload is committed by; None for one that begins while another is under way."""
+        """Return the upload's commitment; None if another upload is in progress."""
         self._forget(admission)
         key = (user.org_id, user.name, admission.assignment_pk)
         commitment = self._newest.get(key)
         if commitment is None or not commitment.is_for(idempotency_key, digest, admission):
             if commitment is not None and commitment.under_way:
                 return None
-            self._newest.pop(key, None)  # the new one is the last in line to be forgotten
+            self._newest.pop(key, None)  # so that the new one is at the end of the dict
             commitment = self._newest[key] = Commitment(idempotency_key, digest, admission)
         commitment.under_way += 1
         return commitment
 
     def _forget(self, admission: Admission) -> None:
-        """Those that hold no time any more: two for each that comes."""
+        """Drop expired commitments: at most two for each new one."""
         for key, commitment in list(itertools.islice(self._newest.items(), 2)):
             if commitment.has_expired(admission) and not commitment.under_way:
                 del self._newest[key]

@@ -1,8 +1,8 @@
-"""Where the next page of a history begins, as a text that tells nothing about other rows.
+"""Where the next page of a history begins, as a text that reveals nothing about other rows.
 
-A cursor holds the number of an event, encrypted and authenticated together with the question that
-was asked. So an invented cursor, or one of another question, is refused. The event is not looked
-up: when it is purged, its cursor still leads to the events before it.
+A cursor holds the number of an event, encrypted and authenticated together with the query. So an
+invented cursor, or a cursor of another query, is refused. The event is not looked up: if it was
+purged, its cursor still leads to the events before it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CURSOR = re.compile(f"[0-9a-f]{{{2 * (_TAG + _NUMBER)}}}")
 
 
 class Cursors:
-    """Those of one question. Every replica reads the same secret, so they fit all replicas."""
+    """The cursors of one query. All replicas share one secret, so a cursor is valid on each."""
 
     def __init__(self, session: Session, *question: int | str | None) -> None:
         self._secret = session.execute(select(Secret.value)).scalar_one().encode()
@@ -34,7 +34,7 @@ class Cursors:
         return (tag + self._masked(number, tag).to_bytes(_NUMBER)).hex()
 
     def to_number(self, text: str) -> int:
-        """Raises Malformed for a text that is not a cursor of this question."""
+        """Raises Malformed for a text that is not a cursor of this query."""
         if _CURSOR.fullmatch(text) is None:
             raise no_such_page()
         cursor = bytes.fromhex(text)
@@ -44,8 +44,8 @@ class Cursors:
             raise no_such_page()
         return number
 
-    # The tag is also what the mask is made of, so no two numbers share a mask, and no random
-    # number is needed (a synthetic initialisation vector, as in RFC 5297).
+    # The mask is derived from the tag, so no two numbers share a mask, and no random number is
+    # needed (a synthetic initialisation vector, as in RFC 5297).
 
     def _tag(self, number: int) -> bytes:
         return self._digest("tag", *self._question, number)[:_TAG]
@@ -58,4 +58,4 @@ class Cursors:
 
 
 def no_such_page() -> Malformed:
-    return Malformed("This list does not have such a page. Start again without `page`.")
+    return Malformed("This list does not have the requested page. Start again without `page`.")

@@ -19,11 +19,11 @@ from nbexchange.exchange.locks import LockMode, lock_assignment
 from nbexchange.exchange.names import hidden_course
 
 LOOKUP_SIZE = 500
-"""Rows asked for in one query; SQLite and others limit the number of parameters."""
+"""Rows of one query; SQLite and others limit the number of parameters."""
 
 _Table = type[models.Release] | type[models.Submission] | type[models.Feedback]
 Work = Iterator[tuple[_Table, ColumnElement[bool]]]
-"""Tables, children first, and which of their rows."""
+"""Tables, children first, each with a condition on its rows."""
 _PLURALS = {
     models.Release: "releases",
     models.Submission: "submissions",
@@ -32,17 +32,17 @@ _PLURALS = {
 
 
 class Hidden(NamedTuple):
-    """Where a hidden assignment is."""
+    """The keys of a hidden assignment and of the course that holds it."""
 
     course_pk: int
     assignment_pk: int
 
 
 def erase_assignment(session: Session, assignment_pk: int) -> list[str]:
-    """An assignment with all that students handed in. Returns the keys of its blobs.
+    """Erase an assignment with all submissions and feedback. Returns the keys of its blobs.
 
-    The caller holds it alone: a row that came after the keys were read would lose its blob's key.
-    What was done stays in the history of the course, without the assignment.
+    The caller must hold an exclusive lock, because the result would lack the keys of rows that are
+    added meanwhile. The events stay in the history of the course, without the assignment.
     """
     keys = erase_rows(session, rows_of(assignment_pk))
     session.execute(
@@ -55,7 +55,7 @@ def erase_assignment(session: Session, assignment_pk: int) -> list[str]:
 
 
 def erase_hidden(session: Session, row: models.PurgeRow, by: str) -> list[str]:
-    """What an instructor's purge has hidden. Returns the keys of its blobs."""
+    """Erase the assignment that an instructor's purge has hidden. Returns the keys of its blobs."""
     keys: list[str] = []
     hidden = hidden_assignment(session, row)
     if hidden is not None:
@@ -68,7 +68,7 @@ def erase_hidden(session: Session, row: models.PurgeRow, by: str) -> list[str]:
 
 
 def hidden_assignment(session: Session, row: models.PurgeRow) -> Hidden | None:
-    """None once it was restored or erased."""
+    """None if it was restored or erased."""
     keys = session.execute(
         select(models.Course.id, models.Assignment.id)
         .join(models.Assignment, models.Assignment.course_pk == models.Course.id)
@@ -81,7 +81,7 @@ def hidden_assignment(session: Session, row: models.PurgeRow) -> Hidden | None:
 
 
 def measure_assignment(session: Session, assignment_pk: int) -> tuple[dict[str, int], str]:
-    """How much there is of it, and a fingerprint of it."""
+    """Count the assignment's rows, files and bytes, and return their fingerprint."""
     return measure(session, rows_of(assignment_pk))
 
 
@@ -89,7 +89,7 @@ def measure_assignment(session: Session, assignment_pk: int) -> tuple[dict[str, 
 
 
 def measure(session: Session, work: Work) -> tuple[dict[str, int], str]:
-    """How much there is, and a fingerprint of it."""
+    """Count the rows, files and bytes, and return their fingerprint."""
     counts: Counter[str] = Counter(
         {"releases": 0, "submissions": 0, "feedback": 0, "files": 0, "bytes": 0}
     )
@@ -99,7 +99,7 @@ def measure(session: Session, work: Work) -> tuple[dict[str, int], str]:
         for row in session.execute(_sized(table, condition)):
             digest.update(f"{table.__tablename__} {row.id} {row.key}\n".encode())
             counts[_PLURALS[table]] += 1
-            sizes[row.key] = row.size  # versions of feedback that do not differ share a blob
+            sizes[row.key] = row.size  # identical versions of feedback share a blob
         counts["files"] += len(sizes)
         counts["bytes"] += sum(sizes.values())
     return dict(counts), digest.hexdigest()
@@ -112,7 +112,7 @@ def _sized(table: _Table, condition: ColumnElement[bool]) -> Select[int, str, in
 def rows_of(assignment_pk: int, user_pk: int | None = None) -> Work:
     """The rows of an assignment, or of one student in it, children first.
 
-    One assignment at a time: where the database has to think about several, it locks them all.
+    One assignment at a time, because a query over several assignments would lock all of them.
     """
     handed_in = models.Submission.assignment_pk == assignment_pk
     if user_pk is not None:
@@ -128,7 +128,7 @@ def rows_of(assignment_pk: int, user_pk: int | None = None) -> Work:
 
 
 def erase_course(session: Session, course_pk: int) -> None:
-    """What is left of a course without assignments; also people who were nowhere else."""
+    """Erase a course without assignments, and the people who have no rows elsewhere."""
     seen = set()
     for table in (models.Event, models.Subscription):
         of_course = table.course_pk == course_pk
@@ -139,11 +139,11 @@ def erase_course(session: Session, course_pk: int) -> None:
 
 
 def erase_rows(session: Session, work: Work) -> list[str]:
-    """Returns the keys of their blobs, each once: equal versions of feedback share one.
+    """Returns the keys of the rows' blobs, each once: identical versions of feedback share one.
 
-    By the primary key: to delete what a subquery finds, MariaDB reads and locks the whole table.
+    Rows are deleted by primary key: with a subquery MariaDB reads and locks the whole table.
 
-    A row that arrives meanwhile refers to what is deleted next, so the verb runs again.
+    A row that is added meanwhile refers to a row that is deleted next. Then the verb runs again.
     """
     keys: list[str] = []
     for table, condition in work:
@@ -156,7 +156,7 @@ def erase_rows(session: Session, work: Work) -> list[str]:
 
 
 def erase_unused_people(session: Session, user_pks: Sequence[int]) -> None:
-    """Erase those people of whom nothing remains."""
+    """Erase those people who have no other rows."""
     nothing_remains = [
         ~exists().where(table.user_pk == models.UserRow.id)
         for table in (models.Subscription, models.Event, *models.STORED)

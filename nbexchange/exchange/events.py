@@ -1,4 +1,4 @@
-"""What was done: one event in the transaction that does it."""
+"""Events: each is written in the transaction that does what it records."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def record_download(
     now: datetime.datetime,
     is_part: bool = False,
 ) -> None:
-    """Note that somebody got a file, unless that is known already.
+    """Record that a user downloaded a file, unless a recent event says so already.
 
-    The whole file again is noted after REPEAT_AFTER. A part may be all that a client asks for, so
-    it is noted too, but only where the person has no event for this file: a broken download is
-    resumed in parts.
+    A repeated download of the whole file is recorded after REPEAT_AFTER. A client may ask for one
+    part only, so a part is recorded too, but only if the user has no event for this file: an
+    interrupted download is resumed in parts.
     """
     last = session.execute(
         select(models.Event.at)
@@ -87,9 +87,9 @@ _INSERT_EVENT = insert(models.Event.__table__).values(at=DatabaseClock())  # typ
 def newest_own(session: Session, user: User, courses: Iterable[str]) -> list[ActionRecord]:
     """The caller's newest action of each kind on each assignment.
 
-    Not every one: an instructor collects hundreds of times, and the whole is in the history.
+    The history has all of them: an instructor may collect hundreds of times.
     """
-    # A join: MariaDB answers `id IN (... UNION ...)` by asking the union for every event there is.
+    # A join: for `id IN (... UNION ...)` MariaDB evaluates the union for every event.
     newest = union_all(*(_newest(user, courses, action) for action in LISTED)).subquery()
     rows = session.execute(
         ACTIONS.where(models.Course.org_id == user.org_id)
@@ -100,7 +100,7 @@ def newest_own(session: Session, user: User, courses: Iterable[str]) -> list[Act
 
 
 def _newest(user: User, courses: Iterable[str], action: Action) -> Select[int]:
-    """For each assignment one look into the index, however much was done."""
+    """One index lookup for each assignment, however many events it has."""
     me = (
         select(models.UserRow.id)
         .where(models.UserRow.org_id == user.org_id, models.UserRow.name == user.name)
@@ -141,7 +141,7 @@ ACTIONS = (
         models.UserRow.id,
         models.UserRow.name,
     )
-    # Not in its course any more is one that is hidden.
+    # A hidden assignment is not in the event's course any more.
     .join(
         models.Assignment,
         and_(
@@ -152,7 +152,7 @@ ACTIONS = (
     .join(models.Course, models.Course.id == models.Event.course_pk)
     .join(models.Event.user)
 )
-"""The columns of an ActionRecord, in its order, of every organisation: the caller has to choose."""
+"""The columns of an ActionRecord, in its order. The caller must restrict the organisation."""
 
 PURGES = (
     select(
@@ -172,4 +172,4 @@ PURGES = (
     .join(models.Event.user)
     .where(models.Event.action == Action.PURGED)
 )
-"""The same for purges, whose assignment may be no more: they have a number of their own."""
+"""The same for purges. Their assignment may not exist any more, so each has a number of its own."""

@@ -1,7 +1,7 @@
-"""release_feedback and fetch_feedback: what comes back to a student.
+"""release_feedback and fetch_feedback: feedback on its way to students.
 
-Feedback belongs to a submission, never to a hash or to the newest one. A submission is named by
-its id; old clients name it by the student and a timestamp, which they may have made themselves.
+Feedback belongs to one submission, not to a hash and not to the newest submission. Clients name the
+submission by its id; old clients by the student and a timestamp, which may be the client's own.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ from nbexchange.storage import Blob
 from nbexchange.timestamps import to_text
 
 LOOKUP_SIZE = 500
-"""Submissions asked for in one query; SQLite and others limit the number of parameters."""
+"""Submissions of one query; SQLite and others limit the number of parameters."""
 
 MOST_NOTEBOOKS = 250
 MOST_VERSIONS = 10_000
-"""Notebooks of one submission that may have feedback, and versions of their feedback together.
-Every list reads them: one instructor could make a list of 200,000 rows, which no quota counts."""
+"""Limits for one submission: notebooks with feedback, and versions of all its feedback. Every list
+reads them, and quotas do not count rows: one instructor could make a list of 200,000 rows."""
 
 _COLLECT = (
-    "move the student's folder in `submitted` away, collect again, and run autograde and "
-    "generate_feedback with --force"
+    "move the student's folder out of `submitted`, collect again, and run autograde and "
+    "generate_feedback with --force."
 )
-"""A folder whose timestamp is not older is never replaced by collect."""
+"""collect never replaces a folder unless its timestamp is older."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Which submission feedback is for: by id, or by what an old client knows of it."""
+    """Which submission the feedback is for: by id, or by student and timestamp (old clients)."""
 
     submission_id: str | None = None
     student_id: str | None = None
@@ -75,12 +75,12 @@ def admit_feedback(
     *,
     idempotency_key: str | None,
 ) -> tuple[bool, Blob | None]:
-    """Everything that can refuse feedback before its bytes are read.
+    """Check everything that can refuse feedback before its body is read.
 
-    Whether it is a retry, and the version before it, whose bytes may be the same.
+    Returns whether it is a retry, and the blob of the previous version, which may be identical.
     """
     permit(user, Verb.RELEASE_FEEDBACK, course_id)
-    check_file_name(notebook_id, "a notebook")
+    check_file_name(notebook_id, "A notebook id")
     state = assignment_state(session, user, course_id, assignment_id)
     submission = _find_submission(session, user.org_id, state.assignment_pk, target)
     newest = _newest(session, submission, notebook_id)
@@ -105,8 +105,8 @@ def release_feedback(
 ) -> FeedbackReceipt:
     """Add a version of the feedback on one notebook.
 
-    `shared` is what the version before it has, if that is the same and can be read: then there is
-    no need of these bytes.
+    `shared` is the blob of the previous version if it is identical and readable. The row then uses
+    that blob instead of `blob`.
     """
     permit(user, Verb.RELEASE_FEEDBACK, course_id)
     state = assignment_state(session, user, course_id, assignment_id)
@@ -139,7 +139,7 @@ def fetch_feedback(
     assignment_id: str,
     submission_id: str | None = None,
 ) -> list[SubmissionFeedback]:
-    """The caller's own, for each submission that has some, oldest submission first.
+    """The caller's own feedback, for each submission that has some, oldest submission first.
 
     It only reads, so that a long list does not block writers. The caller calls `record_fetch` after
     it, and before the first byte leaves.
@@ -177,7 +177,7 @@ def record_fetch(
     assignment_id: str,
     submission_id: str | None = None,
 ) -> None:
-    """Write the event of a fetch that found something."""
+    """Record the event of a fetch that returned feedback."""
     permit(user, Verb.FETCH_FEEDBACK, course_id)
     state = assignment_state(session, user, course_id, assignment_id)
     member = upsert_member(session, user, course_id, state)
@@ -234,8 +234,8 @@ _COLUMNS = (
 
 
 def _check_number(session: Session, submission: models.Submission, *, is_first: bool) -> None:
-    """Raises TooLarge where a submission has as much feedback as one may. `is_first` where this is
-    the first feedback on its notebook."""
+    """Raises TooLarge if the submission has reached a limit. `is_first`: this is the first feedback
+    on its notebook."""
     of_submission = models.Feedback.submission_pk == submission.id
     versions = session.execute(select(func.count()).where(of_submission)).scalar_one()
     if versions >= MOST_VERSIONS:
@@ -264,10 +264,12 @@ def _find_submission(
             )
         row = session.execute(query).scalar_one_or_none()
         if row is None:
-            raise NotFound(f"the assignment has no such submission; {_COLLECT}")
+            raise NotFound(
+                f"This submission does not exist in the assignment. To repair this, {_COLLECT}"
+            )
         return row
     if target.student_id is None or target.timestamp is None:
-        raise Malformed("feedback needs submission_id, or student and timestamp")
+        raise Malformed("Feedback needs submission_id, or student and timestamp.")
     rows = session.execute(
         query.join(models.Submission.user).where(
             models.UserRow.org_id == org_id, models.UserRow.name == target.student_id
@@ -281,11 +283,14 @@ def _by_timestamp(rows: Sequence[models.Submission], target: Target) -> models.S
     claimed = [row for row in rows if row.client_timestamp == target.timestamp]
     matching = official or claimed
     if not matching:
-        raise NotFound(f"{target.student_id!r} has no submission of {target.timestamp}; {_COLLECT}")
+        raise NotFound(
+            f"{target.student_id!r} has no submission of {target.timestamp}. To repair this, "
+            f"{_COLLECT}"
+        )
     if len(matching) > 1:
         raise Conflict(
-            f"{target.student_id!r} has several submissions that say {target.timestamp}; "
-            f"with a newer nbexchange plugin, which names the submission, {_COLLECT}"
+            f"{target.student_id!r} has several submissions with the time {target.timestamp}. "
+            f"With a newer nbexchange plugin, which names the submission, {_COLLECT}"
         )
     return matching[0]
 

@@ -1,11 +1,11 @@
-"""An instructor's purge, in two steps: hidden at once, and erased when its grace is over.
+"""An instructor's purge, in two steps: hide the assignment at once, erase it after a grace period.
 
 A hidden assignment is moved, with its releases, submissions and feedback, into a course of its own,
-whose id no identity and no request can name. So no verb finds it, in this version and in those
-before it, and a new assignment may have its name. Its bytes still count for the quotas of its
-students and its organisation. Until it is erased it can be restored: it is moved back.
+whose id no identity and no request can name. So no verb finds it, in this and in earlier versions,
+and a new assignment can have its name. Its bytes still count for the quotas of its students and its
+organisation. Restoring moves it back, which is possible until it is erased.
 
-The record of it (table `purge`) is the same as for an administrator's purge.
+The record in the table `purge` is the same as for an administrator's purge.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Restored:
 def purge(
     session: Session, user: User, course_id: str, assignment_id: str, grace: datetime.timedelta
 ) -> PurgeRecord:
-    """Hide an assignment with all that students handed in, and have it erased after `grace`."""
+    """Hide an assignment with all submissions and feedback, and schedule its erasure."""
     permit(user, Verb.PURGE, course_id)
     state = assignment_state(session, user, course_id, assignment_id)
     if not lock_assignment(session, state.course_pk, state.assignment_pk, LockMode.ALONE):
@@ -64,7 +64,7 @@ def purge(
         erase_at=now + grace,
     )
     session.add(row)
-    # Reports show the title, because the id is not for people.
+    # Reports show the title, because people cannot read the id.
     course = models.Course(org_id=user.org_id, course_id=hidden_course(row.code), title=course_id)
     session.add(course)
     session.flush()
@@ -74,7 +74,7 @@ def purge(
 
 
 def list_purges(session: Session, user: User, course_id: str) -> list[PurgeRecord]:
-    """Those of the course that can still be taken back, newest first."""
+    """The course's purges that can still be undone, newest first."""
     permit(user, Verb.LIST_PURGES, course_id)
     rows = session.execute(
         select(models.PurgeRow)
@@ -92,7 +92,7 @@ def list_purges(session: Session, user: User, course_id: str) -> list[PurgeRecor
 def restore(
     session: Session, user: User, course_id: str, code: str, assignment_id: str | None = None
 ) -> Restored:
-    """Take a purge back, also under another name where its own was released again."""
+    """Undo a purge. `assignment_id` is a new name, in case its own is used again."""
     permit(user, Verb.RESTORE, course_id)
     row = session.execute(
         select(models.PurgeRow)
@@ -104,7 +104,7 @@ def restore(
         .with_for_update()
     ).scalar_one_or_none()
     if row is None:
-        raise NotFound(f"course {course_id!r} has no purge {code!r}; list them with GET purges")
+        raise NotFound(f"Course {course_id!r} has no purge {code!r}. List them with GET purges.")
     member = upsert_member(session, user, course_id)
     return _restore(session, row, user.name, assignment_id, member)
 
@@ -117,14 +117,15 @@ def restore_as_operator(
         select(models.PurgeRow).where(models.PurgeRow.code == code).with_for_update()
     ).scalar_one_or_none()
     if row is None:
-        raise NotFound(f"no purge has the code {code!r}; `nbexchange purge --list` shows them")
+        raise NotFound(f"No purge has the code {code!r}. `nbexchange purge --list` shows them.")
     return _restore(session, row, by, assignment_id, None)
 
 
 def erase_due(session: Session, by: str) -> tuple[PurgeRecord, list[str]] | None:
-    """Erase one hidden assignment whose grace is over, and return the keys of its blobs.
+    """Erase one hidden assignment whose grace period is over. Returns the keys of its blobs.
 
-    None where there is none. Replicas that do it at once wait for each other and erase it once.
+    None if there is none. Replicas that do this at the same time wait for each other, and one of
+    them erases it.
     """
     due = session.execute(
         select(models.PurgeRow.id)
@@ -159,8 +160,8 @@ def _restore(
     if hidden is None or row.course_id is None or row.assignment_id is None:
         raise _gone(row)
     name = assignment_id or row.assignment_id
-    if name != row.assignment_id:  # which an older version may have taken
-        check_folder_name(name, "an assignment id")
+    if name != row.assignment_id:  # its own name need not follow today's rules
+        check_folder_name(name, "An assignment id")
     insert_if_absent(session, models.Course, org_id=row.org_id, course_id=row.course_id)
     course_pk = session.execute(
         select(models.Course.id).filter_by(org_id=row.org_id, course_id=row.course_id)
@@ -169,8 +170,8 @@ def _restore(
     taken = select(models.Assignment.id).filter_by(course_pk=course_pk, assignment_id=name)
     if session.execute(taken).first() is not None:
         raise Conflict(
-            f"course {row.course_id!r} has a new assignment {name!r}; restore the hidden one under "
-            "another name"
+            f"Course {row.course_id!r} has a new assignment {name!r}. Restore the hidden one under "
+            "another name."
         )
     _move(session, hidden.assignment_pk, hidden.course_pk, course_pk, name)
     session.execute(delete(models.Course).where(models.Course.id == hidden.course_pk))
@@ -183,10 +184,12 @@ def _restore(
 def _move(
     session: Session, assignment_pk: int, from_course: int, to_course: int, assignment_id: str
 ) -> None:
-    """Locked before; somebody else may have moved it before that."""
+    """The caller has locked it. It may have been moved before that."""
     here = select(models.Assignment.id).filter_by(id=assignment_pk, course_pk=from_course)
     if session.execute(here).first() is None:
-        raise NotFound(f"assignment {assignment_id!r} was purged or restored meanwhile")
+        raise NotFound(
+            f"Assignment {assignment_id!r} was purged or restored meanwhile. List the purges again."
+        )
     session.execute(
         update(models.Assignment)
         .where(models.Assignment.id == assignment_pk)
@@ -196,9 +199,9 @@ def _move(
 
 def _gone(row: models.PurgeRow) -> Conflict:
     if row.restored_at is not None:
-        return Conflict(f"this was restored already, on {minute(row.restored_at)}")
+        return Conflict(f"This purge was already undone, on {minute(row.restored_at)}.")
     if row.erased_at is not None:
         return Conflict(
-            f"this was erased for good on {minute(row.erased_at)}; only a backup has it"
+            f"This was erased for good on {minute(row.erased_at)}. Only a backup still has it."
         )
-    return Conflict("nothing is hidden by this purge, so there is nothing to restore")
+    return Conflict("This purge hides nothing, so there is nothing to restore.")

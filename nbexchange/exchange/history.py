@@ -1,8 +1,8 @@
-"""history: what was done in a course, newest first.
+"""history: the events of a course, newest first.
 
-Events are found by branches: conditions that fit the beginning of an index whose last column is the
-event's id. So the newest events of a branch are one short stretch of that index, whatever other
-people did. (A database does not split an OR into such stretches by itself.)
+Events are found by branches: conditions on the leading columns of an index whose last column is the
+event's id. So the newest events of a branch are one short range of that index, however many events
+other people have. (A database does not split an OR into such ranges by itself.)
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Branch = ColumnElement[bool]
 class HistoryPage(NamedTuple):
     records: Sequence[ActionRecord]
     next: str | None
-    """What to ask for as `page` to get the rest; None at the end."""
+    """The value of `page` for the next page; None at the end."""
 
 
 def history_page(
@@ -45,9 +45,9 @@ def history_page(
     limit: int,
     page: str | None = None,
 ) -> HistoryPage:
-    """The newest of one course, or of all the caller's.
+    """The newest events of one course, or of all the caller's courses.
 
-    Students see releases and what they did themselves.
+    Students see releases and their own actions.
     """
     view = _view(session, user, course_id, action)
     cursors = Cursors(session, user.org_id, user.name, course_id, action)
@@ -58,7 +58,7 @@ def history_page(
 
 
 class History:
-    """All of it, a batch at a time: assignment after assignment, the newest of each first."""
+    """The whole history in batches: one assignment after the other, its newest events first."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class History:
         ]
         sections = [section for part in parts if (section := _section(session, part)) is not None]
         self.own_courses = {section.course_pk for section in sections if section.has_own}
-        """Keys of those in which the caller did something."""
+        """Keys of the courses in which the caller has events."""
         self._sections = deque(_in_order(sections))
         self._before: int | None = None
 
@@ -103,24 +103,24 @@ class History:
 
 @dataclass(frozen=True)
 class View:
-    """All of some courses; of others, releases and the caller's own actions."""
+    """What a caller may see: everything in some courses; releases and own actions in others."""
 
     all_of: Sequence[int]
     own_of: Sequence[int]
     """Keys of courses."""
     user_pk: int | None
-    """None for somebody who never did anything."""
+    """None for a user without any event."""
     actions: frozenset[Action]
     visible: Branch
-    """The same by names. Those of a batch are asked again: SQLite gives the keys of erased rows to
-    new ones."""
+    """The same condition by names. It is checked again for each batch, because SQLite gives the
+    keys of erased rows to new rows."""
 
     def in_courses(self) -> list[Branch]:
         own = and_(Event.course_pk.in_(self.own_of), Event.action.in_(self.actions))
         return [
             *_each(Event.course_pk, self.all_of, self.actions),
             *_each(Event.course_pk, self.own_of, self.actions & {Action.RELEASED}),
-            # An instructor may have done much elsewhere, and all of it would be looked at in vain.
+            # Without this, the many events of an instructor in other courses would be read in vain.
             *(self.own(own) if self.own_of and self.actions else []),
         ]
 
@@ -180,7 +180,7 @@ def _visible(user: User, unrestricted: Sequence[str], courses: Sequence[str]) ->
 
 
 class Section(NamedTuple):
-    """What there is of one assignment, or of the purges of one course."""
+    """The visible events of one assignment, or of the purges of one course."""
 
     course_pk: int
     newest: int
@@ -209,13 +209,13 @@ class _Part(NamedTuple):
 
     @classmethod
     def of_purges(cls, view: View, course_pk: int) -> _Part:
-        """Their assignments may be no more."""
+        """Purges have a part of their own, because their assignments may not exist any more."""
         branches = _each(Event.course_pk, [course_pk], view.actions & {Action.PURGED})
         return cls(course_pk, branches, [own for each in branches for own in view.own(each)])
 
 
 def _section(session: Session, part: _Part) -> Section | None:
-    """None for one without a visible event."""
+    """None for a part without visible events."""
     course_pk, branches, own = part
     columns = [_newest_of(branch) for branch in [*branches, *own]]
     if not columns:
@@ -240,7 +240,7 @@ def _newest_of(branch: Branch) -> Any:
 
 
 def _in_order(sections: Sequence[Section]) -> list[Section]:
-    """Courses, and assignments in each, by what was done last."""
+    """Courses, and the assignments in each, by their newest event."""
     newest: dict[int, int] = {}
     for section in sections:
         newest[section.course_pk] = max(newest.get(section.course_pk, 0), section.newest)
@@ -263,7 +263,7 @@ def _newest(
 
 
 def _records(session: Session, view: View, keys: Sequence[int]) -> list[ActionRecord]:
-    """In the order of the keys; those that were erased meanwhile are left out."""
+    """In the order of the keys, without events that were erased meanwhile."""
     records: dict[int, ActionRecord] = {}
     for query in (ACTIONS, PURGES):
         missing = [key for key in keys if key not in records]

@@ -11,7 +11,7 @@ from nbexchange.models import STORED
 
 
 def known_keys(session: Session, keys: Collection[str]) -> set[str]:
-    """Those of `keys` that a row owns. At most 500: databases limit the number of parameters."""
+    """The subset of `keys` that rows own. Pass at most 500: databases limit the parameters."""
     owned: set[str] = set()
     for table in STORED:
         owned.update(session.execute(select(table.key).where(table.key.in_(keys))).scalars())

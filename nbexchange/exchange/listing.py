@@ -1,4 +1,4 @@
-"""list: what a member of a course sees of it."""
+"""list: the releases, submissions and actions that a member of a course sees."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nbexchange.identity import User
 
 
 class Listing(NamedTuple):
-    """What a member sees: the newest releases, and what they did themselves."""
+    """The newest releases, and the caller's own submissions and actions."""
 
     releases: Walk[ReleaseRecord]
     submissions: Walk[SubmissionRecord]
@@ -28,7 +28,7 @@ class Listing(NamedTuple):
 
 
 def list_assignments(session: Session, user: User, course_id: str | None) -> Listing:
-    """Of one course, or of all the caller's courses; the number of queries is constant."""
+    """For one course, or for all the caller's courses. The number of queries is constant."""
     courses = [course_id] if course_id is not None else list(user.courses)
     for course in courses:
         permit(user, Verb.LIST, course)

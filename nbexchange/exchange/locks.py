@@ -1,15 +1,15 @@
-"""One order of locks for all verbs: the course, the assignment, what is in it, the people.
+"""One order of locks for all verbs: the course, the assignment, its rows, the people.
 
 Transactions that lock the same rows in different orders wait for each other until the database
-aborts one of them, on PostgreSQL after a second. So a verb that adds to an assignment or changes
-it locks the course and the assignment before anything else:
+aborts one of them, on PostgreSQL after a second. So a verb that changes an assignment or adds rows
+to it locks the course and the assignment before anything else:
 
-    submit, release_feedback   share the assignment: a class does not wait for itself
-    release, remove            change it: one after the other
-    purge                      has it alone: what it erases is all that there is
+    submit, release_feedback   SHARED: the students of a class do not wait for each other
+    release, remove            CHANGE: one after the other
+    purge                      ALONE: no row can be added while it erases
 
-A new course and new people come first: nobody else waits for a row that nobody knows. The locks
-end with the transaction. SQLite has one writer at a time, and needs none.
+New courses and new people are inserted before that: another transaction cannot wait for a row that
+it cannot see. The locks end with the transaction. SQLite has one writer at a time and needs none.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from nbexchange.database import insert_if_absent, queue_up
 
 
 class LockMode(enum.Enum):
-    """How a transaction holds an assignment. The course is always shared."""
+    """How a transaction locks an assignment. The course is always shared."""
 
     SHARED = enum.auto()
     CHANGE = enum.auto()
-    """Alone among those that change it; on PostgreSQL, beside those that share it."""
+    """Excludes other changes; on PostgreSQL it does not exclude SHARED."""
     ALONE = enum.auto()
 
 
 def lock_assignment(session: Session, course_pk: int, assignment_pk: int, mode: LockMode) -> bool:
-    """Whether the assignment is still there. Nobody else erases it before the transaction ends."""
+    """Whether the assignment still exists. It cannot be erased before the transaction ends."""
     queue_up(session, assignment_pk, alone=mode is LockMode.ALONE)
     if mode is not LockMode.SHARED:
         _share_course(session, course_pk)
@@ -44,7 +44,7 @@ def lock_assignment(session: Session, course_pk: int, assignment_pk: int, mode: 
 def get_or_create_assignment(
     session: Session, course_pk: int, assignment_id: str
 ) -> models.Assignment:
-    """The row, made if it is new or was just erased, to change it."""
+    """Lock the row for a change; insert it if it is new or was just erased."""
     _share_course(session, course_pk)
     keys = {"course_pk": course_pk, "assignment_id": assignment_id}
     query = select(models.Assignment).filter_by(**keys).with_for_update(key_share=True)
@@ -68,8 +68,8 @@ _COURSE = (
 )
 
 _BY_PK = {
-    # In one question, since everybody in a class asks it: locked are the rows of a course and then
-    # those of its assignment.
+    # One query, because every submit runs it. It locks the row of the course and then the row of
+    # the assignment.
     LockMode.SHARED: select(models.Course.id, models.Assignment.id)
     .select_from(models.Course)
     .join(models.Assignment, models.Assignment.course_pk == models.Course.id)

@@ -1,4 +1,4 @@
-"""The rows of those who act, and of the courses they act in."""
+"""The rows of users, their courses, and their roles in them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from nbexchange.exchange.assignment_state import AssignmentState
 from nbexchange.identity import User
 
 SEEN_AGAIN = datetime.timedelta(days=1)
-"""How stale `last_seen` may get: a write for each request would buy nobody anything."""
+"""How stale `last_seen` may become: it is not worth a write for each request."""
 
 
 class MembershipKeys(NamedTuple):
-    """Somebody in a course: the keys of their rows."""
+    """A member of a course: the keys of the rows of the user and the course."""
 
     user_pk: int
     course_pk: int
@@ -28,7 +28,7 @@ class MembershipKeys(NamedTuple):
 def upsert_member(
     session: Session, user: User, course_id: str, state: AssignmentState | None = None
 ) -> MembershipKeys:
-    """The rows of the caller and the course, made or brought up to date where they have to be."""
+    """Insert or update the rows of the caller and the course if necessary. Returns their keys."""
     if state is not None and state.user_pk is not None and _is_fresh(state, user, course_id):
         return MembershipKeys(state.user_pk, state.course_pk)
     _upsert_user(session, user)
@@ -43,7 +43,7 @@ def upsert_member(
 def find_user(session: Session, org_id: int, name: str) -> models.UserRow:
     person = session.execute(_person(org_id, name)).scalar_one_or_none()
     if person is None:
-        raise NotFound(f"there is nobody called {name!r} here")
+        raise NotFound(f"There is no user {name!r}.")
     return person
 
 
@@ -68,13 +68,13 @@ def _upsert_user(session: Session, user: User) -> None:
 
 
 def _provided_fields(user: User) -> dict[str, str]:
-    """What the identity tells of the person; silence erases nothing."""
+    """Fields that the identity provides. A field it omits keeps its stored value."""
     fields = {"full_name": user.full_name, "email": user.email, "lms_user_id": user.lms_user_id}
     return {key: value for key, value in fields.items() if value is not None}
 
 
 def _upsert_course(session: Session, user: User, course_id: str) -> None:
-    # MariaDB locks a row that is there already, and others would wait for it.
+    # An INSERT would lock an existing row on MariaDB, and other transactions would wait for it.
     if session.execute(_course(user.org_id, course_id)).first() is None:
         insert_if_absent(session, models.Course, org_id=user.org_id, course_id=course_id)
     title = user.courses[course_id].title

@@ -1,7 +1,7 @@
-"""Who may do what: the one place that is asked.
+"""Who may do what. Every verb asks `permit`.
 
-The answer depends on the requested course, the caller's organisation, and the role that the
-caller's identity has *now*. Roles seen in the past are never looked at.
+The decision depends on the requested course, the caller's organisation, and the role that the
+caller's identity has *now*. Roles seen in the past do not count.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from nbexchange.identity import Role, User
 
 
 class Verb(enum.Enum):
-    """What can be done, in the words a refusal uses: "only instructors of the course can ..."."""
+    """The verbs, in the words of a refusal: "Only instructors of the course can ..."."""
 
     LIST = "list assignments"
     FETCH = "fetch an assignment"
     RELEASE = "release an assignment"
     REMOVE = "take a release back"
     PURGE = "erase an assignment"
-    LIST_PURGES = "list what is hidden until it is erased"
+    LIST_PURGES = "list hidden assignments"
     RESTORE = "restore an assignment"
     SUBMIT = "submit"
     LIST_SUBMISSIONS = "list submissions"
@@ -33,7 +33,7 @@ class Verb(enum.Enum):
 
 
 class Reach(enum.Enum):
-    """Whose things a permitted verb covers."""
+    """Whose submissions, feedback and events a permitted verb covers."""
 
     OWN = "own"
     ALL = "all"
@@ -59,15 +59,15 @@ POLICY: Mapping[Verb, Mapping[Role, Reach]] = MappingProxyType(
 
 
 def permit(user: User, verb: Verb, course_id: str) -> Reach:
-    """Whose things `user` may do this with.
+    """Return how far `user` may use the verb in the course.
 
-    Raises NotFound for somebody outside the course, in the same words whether or not the course
+    Raises NotFound for a user outside the course, with the same message whether or not the course
     exists, and Forbidden for a member whose role does not have the verb.
     """
     role = user.role_in(course_id)
     if role is None:
-        raise NotFound(f"there is no course {course_id!r} that you belong to")
+        raise NotFound(f"There is no course {course_id!r} that you belong to.")
     reach = POLICY[verb].get(role)
     if reach is None:
-        raise Forbidden(f"only instructors of {course_id!r} can {verb.value}")
+        raise Forbidden(f"Only instructors of {course_id!r} can {verb.value}.")
     return reach

@@ -1,4 +1,4 @@
-"""Records of purges, and what a purge or an export covers."""
+"""Records of purges, and the scope of a purge or an export."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nbexchange import models
 
 @dataclass(frozen=True)
 class Scope:
-    """What to erase, or to copy: of one organisation, and None means all."""
+    """The part of an organisation to erase or to export. None means all."""
 
     org_id: int
     course_id: str | None = None
@@ -21,7 +21,7 @@ class Scope:
     def covers(
         self, org_id: int, course_id: str, assignment_id: str, student_id: str | None
     ) -> bool:
-        """Whether that is part of it. None for what is not of one student."""
+        """Whether such a row is in the scope. `student_id` is None for rows of no student."""
         return (
             self.org_id == org_id
             and self.course_id in (None, course_id)
@@ -49,7 +49,7 @@ class PurgeRecord:
     erased_at: datetime.datetime | None
     erased_by: str | None
     erase_at: datetime.datetime | None
-    """When what an instructor hid is erased; None for an administrator's purge."""
+    """When a hidden assignment is erased; None for an administrator's purge."""
     restored_at: datetime.datetime | None
     restored_by: str | None
 

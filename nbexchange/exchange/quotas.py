@@ -1,16 +1,17 @@
-"""How many bytes may be kept: of one student, of one organisation, and beside a free disk.
+"""Limits of stored bytes: for one student, for one organisation, and for the free disk space.
 
-Asked at a request's header, so that nobody sends what cannot stay: what is stored, and what is on
-its way in this process, count. Of a student all that was declared is on its way; of an organisation
-and of the disk only what came and what may come soon, so that nobody holds the others' room with a
-header alone. More is asked for as it comes. Asked again of a student in the transaction that writes
-the row, where the student's others wait. So nobody goes beyond a student's quota; beyond an
-organisation's, several processes may, by what is on its way in the others.
+The limits are checked at a request's header, so that clients do not send bodies that cannot be
+stored. Stored bytes and this process's in-flight uploads count. For a student, an in-flight upload
+counts with its declared size. For an organisation and the disk it counts with the bytes that
+arrived and those that may arrive soon, so that a header alone cannot reserve the space of others;
+the reservation grows as bytes arrive. The transaction that writes the row checks the student's
+quota again, and the student's other uploads wait for it. So a student's quota is never exceeded. An
+organisation's quota may be, by the in-flight uploads of other processes.
 
-What a student has is summed up when it is asked: an index finds the rows. An organisation's sum is
-remembered and only now and then asked again, so that a submission does not cost more where there
-are more of them: what other processes stored, or erased, counts up to
-`REFRESH_FACTOR` times later than summing up took.
+A student's usage is computed for each check, because an index finds the rows. An organisation's
+usage is cached, so that a submission does not get slower as submissions accumulate. What other
+processes stored or erased counts after a delay of up to `REFRESH_FACTOR` times the duration of that
+query.
 """
 
 from __future__ import annotations
@@ -41,62 +42,63 @@ log = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 15.0
 REFRESH_FACTOR = 100
-"""A sum counts for at least FRESH_SECONDS, and for so many times longer than it took."""
+"""A cached total is valid for at least REFRESH_SECONDS, and otherwise for REFRESH_FACTOR times the
+duration of its query."""
 
 PART_OF_DISK = 20
-"""No more than a twentieth of a disk has to be free, however small it is."""
+"""On a small disk, only a twentieth of it has to be free."""
 
 LOG_SECONDS = 60.0
 
 LEAST_AHEAD, MOST_AHEAD = 4 * 1024 * 1024, 16 * 1024 * 1024
-"""Bytes reserved for what may come soon: as many as came already, within these."""
+"""Bytes that are reserved ahead: as many as have arrived already, within these limits."""
 
 IN_MEMORY = 2 * CHUNK
-"""Bytes of an upload that came last, of which the disk may not know yet."""
+"""The last bytes of an upload, which may not be on the disk yet."""
 
 
 @dataclass(frozen=True)
 class Quota:
-    """Bytes; 0 for as many as there is room for."""
+    """Bytes; 0 for no limit except the disk."""
 
     student: int = 0
-    """All submissions of one person in the organisation."""
+    """All submissions of one student in the organisation."""
     organisation: int = 0
     """Releases, submissions and feedback of all its courses."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What there is, in bytes; None where no limit asks for it."""
+    """Current usage in bytes; None if no limit needs it."""
 
     student: int | None
     organisation: bool
-    """Whether its quota asks; how much it has is known at any time."""
+    """Whether the organisation has a quota. Its usage is in the cache."""
     free: int | None
-    """On the fullest of our disks, beyond what has to stay free."""
+    """On the fullest of the disks, beyond the space that has to stay free."""
 
 
 @dataclass
 class CachedTotal:
     size: int
     written: int
-    """What this process had written when summing up began."""
+    """Bytes that this process had written when the query began."""
     valid_until: float
 
 
 @dataclass
 class InFlight:
-    """Bytes that have been let in and are not stored yet."""
+    """Bytes that are reserved for uploads and not stored yet."""
 
     uploads: dict[Hashable, list[Reservation]] = field(default_factory=dict)
-    """The tries of each. One of them at most is stored, so the largest counts for all."""
+    """The attempts of each upload. At most one of them is stored, so only the largest counts."""
     students: Counter[tuple[int, str]] = field(default_factory=Counter)
     organisations: Counter[int] = field(default_factory=Counter)
     disk: int = 0
-    """Of them, those that are not on it yet."""
+    """Reserved bytes that are not on the disk yet."""
 
     def largest(self, of: int | None) -> str:
-        """Who holds the most, in an organisation or in all, and how much."""
+        """The user with the largest reservation, in one organisation or in all, and its size."""
         reserved: Counter[tuple[int, str]] = Counter()
         for attempts in self.uploads.values():
             person = attempts[0].person
@@ -107,7 +109,7 @@ class InFlight:
 
 
 class Quotas:
-    """`look` and `check_student` run in a verb's thread; all else on the event loop."""
+    """`look` and `check_student` run in a verb's thread, everything else on the event loop."""
 
     def __init__(
         self,
@@ -131,9 +133,9 @@ class Quotas:
     def look(
         self, session: Session, user: User, *, personal: bool, is_stored: bool = False
     ) -> Usage:
-        """What counts for somebody's upload; `personal` for one of the person's own.
+        """The usage that matters for an upload; `personal` if it counts for the user's own quota.
 
-        What `is_stored` already needs room on the disk alone, until it is recognised.
+        An upload that `is_stored` already needs disk space only, until it is recognised as a retry.
         """
         quota = Quota() if is_stored else self.of(user.org_id)
         if quota.organisation:
@@ -151,16 +153,16 @@ class Quotas:
         return Reservation(self, user, upload, declared, is_instructor=is_instructor)
 
     def usage_of(self, org_id: int) -> int:
-        """By an organisation whose quota was looked at."""
+        """Bytes stored by an organisation, after `look` was called for it."""
         total = self._totals[org_id]
         return total.size + self._written[org_id] - total.written
 
     def stored(self, org_id: int, size: int) -> None:
-        """A row was written."""
+        """Record that a row was written."""
         self._written[org_id] += size
 
     def erased(self, org_id: int) -> None:
-        """Nobody knows how much."""
+        """Record that rows were erased. Their size is unknown, so the cached total expires."""
         if org_id in self._totals:
             self._totals[org_id].valid_until = 0.0
 
@@ -169,7 +171,7 @@ class Quotas:
         total = self._totals.get(org_id)
         if total is not None and started < total.valid_until:
             return
-        # What is written meanwhile counts twice rather than not at all.
+        # Bytes that are written meanwhile may count twice, but never not at all.
         written = self._written[org_id]
         size = stored_in(session, org_id)
         now = time.monotonic()
@@ -180,19 +182,19 @@ class Quotas:
         try:
             status = os.statvfs(disk)
         except OSError as error:
-            log.error("the disk does not tell its room: %s", error)
+            log.error("The free disk space cannot be read: %s", error)
             raise store_unavailable() from error
         least = min(self._least_free, status.f_blocks * status.f_frsize // PART_OF_DISK)
         return status.f_bavail * status.f_frsize - least
 
     def warn(self, text: str, of: int | None = None) -> None:
-        """The operator should know, and who it may be; once a minute is enough.
+        """Log, at most once a minute, that space runs out, and the user with the most in flight.
 
-        Called for somebody who asks for room, so somebody is there.
+        It is called for an upload that asks for space, so there is at least one in flight.
         """
         if time.monotonic() - self._warned_at >= LOG_SECONDS:
             self._warned_at = time.monotonic()
-            log.warning("%s; of what is on its way, %s, the most", text, self.in_flight.largest(of))
+            log.warning("%s Of the in-flight uploads, %s.", text, self.in_flight.largest(of))
 
 
 class QuotaOptions(HasTraits):
@@ -244,7 +246,7 @@ class QuotaOptions(HasTraits):
 
 
 class Reservation:
-    """Disk space for one upload, from its header until its row is written or it is given up."""
+    """Space for one upload, from its header until its row is written or the upload fails."""
 
     def __init__(
         self, quotas: Quotas, user: User, upload: Hashable, declared: int, *, is_instructor: bool
@@ -260,25 +262,25 @@ class Reservation:
         quotas.in_flight.uploads.setdefault(self._upload, []).append(self)
 
     def grow(self, size: int, usage: Usage) -> None:
-        """Make it so many bytes at least, and some ahead, by what there is now.
+        """Reserve at least `size` bytes, and some ahead, according to the current usage.
 
-        At the header, `size` is 0: all that was declared has to fit, and is not reserved yet.
-        Raises TooLarge and StoreFull in words for the caller.
+        At the header, `size` is 0: the declared size has to fit, but is not reserved yet.
+        Raises TooLarge and StoreFull with a message for the caller.
         """
         if self not in self._attempts:
-            return  # given up meanwhile
+            return  # released meanwhile
         with self._recounted():
             most = self._most(size or self._declared or 1, usage)
             ahead = min(max(size, LEAST_AHEAD), MOST_AHEAD)
             if self._declared:
                 self.reserved = min(size + ahead, self._declared, most)
             else:
-                # It may need much less, so the others get as much.
+                # The size is unknown, so half of the free space is left to others.
                 self.reserved = size + min(ahead, (most - size) // 2)
             self._usage = usage
 
     def arrive(self, size: int) -> None:
-        """So many bytes more are here."""
+        """Record that so many more bytes have arrived."""
         with self._recounted():
             self._arrived += size
 
@@ -295,7 +297,7 @@ class Reservation:
 
     @contextmanager
     def _recounted(self) -> Iterator[None]:
-        """While this changes, only the others count."""
+        """Take this upload out of the totals while it changes, and add it again afterwards."""
         self._count(-1)
         try:
             yield
@@ -332,7 +334,7 @@ class Reservation:
         return max(0, min(self._arrived, self.reserved) - IN_MEMORY)
 
     def _most(self, size: int, usage: Usage) -> int:
-        """How many bytes it could have in all. Raises where `size` is more."""
+        """How many bytes the upload may have. Raises if `size` is more."""
         return min(
             self._most_of_student(size, usage),
             self._most_of_organisation(size, usage),
@@ -354,7 +356,7 @@ class Reservation:
         used = self._quotas.usage_of(org_id) + self._quotas.in_flight.organisations[org_id]
         quota = self._quotas.of(org_id).organisation
         if used + size > quota:
-            self._quotas.warn(f"organisation {org_id} has no room left", org_id)
+            self._quotas.warn(f"The quota of organisation {org_id} is used up.", org_id)
             raise _organisation_full(used, size, quota, is_instructor=self._is_instructor)
         return quota - used
 
@@ -363,18 +365,18 @@ class Reservation:
             return sys.maxsize
         most = usage.free - self._quotas.in_flight.disk + self._on_disk
         if size > most:
-            self._quotas.warn("the disk is full but for what has to stay free")
+            self._quotas.warn("The disk is full except for the space that has to stay free.")
             raise _disk_full(is_instructor=self._is_instructor)
         return most
 
 
 def lock_user(session: Session, user_pk: int) -> None:
-    """Until the person's other transactions are over: two at once would not see each other."""
+    """Wait for the user's other transactions: two at the same time would not see each other."""
     session.execute(_LOCK, {"user_pk": user_pk})
 
 
 def check_student(session: Session, user: User, size: int, quota: int) -> None:
-    """Raises TooLarge where so many more bytes are too many for the person."""
+    """Raises TooLarge if `size` more bytes exceed the student's quota."""
     if quota:
         check(stored_by(session, user), size, quota)
 
@@ -382,20 +384,20 @@ def check_student(session: Session, user: User, size: int, quota: int) -> None:
 def check(used: int, more: int, quota: int) -> None:
     if used + more > quota:
         raise TooLarge(
-            f"you have {used:,} of the {quota:,} bytes that you may keep here, and this needs "
-            f"{more:,} more, so it was not stored; send it without large files, or ask your "
-            "instructor"
+            f"You have {used:,} of the {quota:,} bytes that you may keep here, and this needs "
+            f"{more:,} more, so it was not stored. Send it without large files, or ask your "
+            "instructor."
         )
 
 
 def stored_by(session: Session, user: User) -> int:
-    """Bytes of all submissions of a person."""
+    """Bytes of all submissions of a user."""
     of = {"org_id": user.org_id, "name": user.name}
     return int(session.execute(_OF_PERSON, of).scalar_one())
 
 
 def stored_in(session: Session, org_id: int) -> int:
-    """Bytes of all that an organisation keeps."""
+    """Bytes of all blobs of an organisation."""
     return sum(
         int(session.execute(query, {"org_id": org_id}).scalar_one()) for query in _OF_ORGANISATION
     )
@@ -411,7 +413,7 @@ _OF_PERSON = (
 
 _COURSE = models.Course.org_id == bindparam("org_id")
 
-# Versions of feedback that do not differ share their bytes.
+# Identical versions of feedback share their blob.
 _FEEDBACK = (
     select(models.Feedback.key, models.Feedback.size)
     .join(models.Feedback.submission)
@@ -437,15 +439,15 @@ _OF_ORGANISATION = (
 def _organisation_full(used: int, more: int, quota: int, *, is_instructor: bool) -> StoreFull:
     if is_instructor:
         return StoreFull(
-            f"your organisation has {used:,} of the {quota:,} bytes that it may keep here, and "
-            f"this needs {more:,} more, so it was not stored; tell the people who run the exchange"
+            f"Your organisation has {used:,} of the {quota:,} bytes that it may keep here, and "
+            f"this needs {more:,} more, so it was not stored. Contact your administrator."
         )
     return StoreFull(
-        "the room that your organisation has in the exchange is full, so nothing was stored; tell "
-        "your instructor"
+        "Your organisation has used up its space in the exchange, so nothing was stored. Contact "
+        "your instructor."
     )
 
 
 def _disk_full(*, is_instructor: bool) -> StoreFull:
-    whom = "the people who run the exchange" if is_instructor else "your instructor"
-    return StoreFull(f"the exchange's disk is full, so nothing was stored; tell {whom}")
+    contact = "administrator" if is_instructor else "instructor"
+    return StoreFull(f"The exchange's disk is full, so nothing was stored. Contact your {contact}.")

@@ -1,4 +1,4 @@
-"""What the verbs hand out: values, which outlive the transaction that made them."""
+"""The values that the verbs return. They outlive the transaction that created them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ReleaseRecord:
 
 
 class Handout(NamedTuple):
-    """Something to download: a release, or a submission."""
+    """A download: a release or a submission."""
 
     blob: Blob
     version: int
@@ -86,7 +86,7 @@ class FeedbackReceipt:
 
 @dataclass(frozen=True)
 class ActionRecord:
-    """Something done: who did it, when, and to which assignment."""
+    """An action: who did it, when, and to which assignment."""
 
     id: int
     action: str

@@ -1,4 +1,4 @@
-"""A retry is safe: the same key and bytes are the same act, whoever comes first."""
+"""A retry is safe: requests with the same idempotency key and bytes are the same upload."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def earlier(
     idempotency_key: str | None,
     blob: Blob | None = None,
 ) -> StoredRow | None:
-    """What the same caller stored under this key before.
+    """Return the row that the same caller stored under this key before.
 
-    Raises Conflict when other bytes were stored then. Two at once are told apart by the unique
-    key: the later one fails, runs again, and finds the earlier one here.
+    Raises Conflict if its bytes were different. Of two requests at the same time, the unique key
+    makes the later one fail. It runs again and finds the earlier one here.
     """
     if idempotency_key is None:
         return None
@@ -45,7 +45,7 @@ def earlier(
 
 
 def is_stored(session: Session, user: User, verb: Verb, idempotency_key: str | None) -> bool:
-    """Whether what the caller sends now came before, by one of the three verbs that keep."""
+    """Whether the upload was stored before, by one of the three verbs that store blobs."""
     return earlier(session, _TABLES[verb], user, idempotency_key) is not None
 
 
@@ -58,5 +58,5 @@ _TABLES: dict[Verb, type[Any]] = {
 
 def used_before() -> Conflict:
     return Conflict(
-        "this Idempotency-Key was used before, for something else; use a new key for new work"
+        "This Idempotency-Key was used before for something else. Use a new key for new work."
     )

@@ -1,4 +1,4 @@
-"""submit, list submissions and collect: what students hand in."""
+"""submit, list submissions and collect: submissions on their way to instructors."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ from nbexchange.storage import Blob, new_key
 from nbexchange.timestamps import normal_claim
 
 COMMITMENT = datetime.timedelta(hours=1)
-"""How long a digest in the header keeps the time of the header: who may choose among several held
-back for longer has not decided yet."""
+"""How long a digest in the header keeps the time of the header. With more time, a student could
+hold back several uploads and choose one of them later."""
 
 MOST_SUBMISSIONS = 1000
-"""Of one student for one assignment. A row and its file take up to 20 kB of a disk however small
-the file is, which no quota counts."""
+"""Limit for one student and one assignment. Quotas do not count that a row and its file take up to
+20 kB of the disk however small the file is."""
 
 LONGEST_NOTEBOOKS = 16 * 1024
-"""Characters of the names of the notebooks at the top of one submission, of which there are
-MOST_NOTEBOOKS at most. They are in every list: 60 archives of 200 kB could make one page of it
-180 MB."""
+"""Limit for the characters in the names of a submission's top-level notebooks, of which there are
+at most MOST_NOTEBOOKS. Every list contains them: without a limit, 60 archives of 200 kB could make
+one page of a list 180 MB large."""
 
 TICK = datetime.timedelta(microseconds=1)
 
 
 class Admission(NamedTuple):
-    """What was settled when the header of a submission arrived."""
+    """The facts that are fixed when the header of a submission arrives."""
 
     arrived_at: datetime.datetime
     assignment_pk: int
     release_pk: int
     release_token: str
-    """Never used twice, as numbers of rows are: SQLite gives those of erased rows out again."""
+    """Unlike a primary key, it is never used again. SQLite reuses the keys of erased rows."""
     after: datetime.datetime | None
-    """The official time of the caller's newest submission then."""
+    """The official time of the caller's newest submission at that moment."""
     is_retry: bool = False
     """Whether it is stored already."""
 
@@ -69,10 +69,10 @@ def admit_submission(
     idempotency_key: str | None,
     waited: Callable[[], datetime.timedelta],
 ) -> Admission:
-    """Everything that can refuse a submission before its bytes are read, and the clock.
+    """Check everything that can refuse a submission before its body is read, and read the clock.
 
-    `waited` says how long ago the header arrived: until somebody asks for the clock, the request
-    may have waited for the hub or for its turn.
+    `waited` returns how long ago the header arrived. Since then the request may have waited for
+    the hub or for its turn.
     """
     permit(user, Verb.SUBMIT, course_id)
     check_student_name(user.name)
@@ -86,7 +86,7 @@ def admit_submission(
             None,
             is_retry=True,
         )
-    ago = waited()  # before the clock is asked: no time is earlier than its header
+    ago = waited()  # before the clock is read, so that no time is earlier than its header
     state = released(session, user, course_id, assignment_id)
     if state.user_pk is not None:
         _check_number(session, state.user_pk, state.assignment_pk, assignment_id)
@@ -114,18 +114,18 @@ def submit(
     idempotency_key: str | None,
     quota: int,
 ) -> SubmissionReceipt:
-    """Keep the student's work under its official time.
+    """Store the student's work under its official time.
 
-    That is when the header arrived if the header held the digest and the student had no other
-    upload to choose from (`committed`, by `commitments`), since nobody could change the bytes
-    after that; else when the last byte had (`since` says how long ago that
-    is: what we needed for it since is nobody's fault). It is unique, and later than that of every
-    submission that was complete when this one began: where the clock was set back, the order wins.
-    `quota` is how many bytes one student may keep; 0 for any number.
+    The official time is the arrival of the header if the header held the digest and the student
+    had no other upload to choose from (`committed`, by `commitments`): the bytes cannot change
+    after that. Otherwise it is the arrival of the last byte. `since` returns how long ago that was,
+    so that the service's own work does not count. The official time is unique, and later than that
+    of every submission that was complete when this one began: if the clock was set back, the order
+    wins. `quota` is how many bytes one student may keep; 0 for no limit.
     """
     permit(user, Verb.SUBMIT, course_id)
-    session.connection()  # SQLite waits here until nobody else writes
-    ago = since()  # before the clock is asked, as above
+    session.connection()  # SQLite waits here for other writers
+    ago = since()  # before the clock is read, as in `admit_submission`
     state = assignment_state(session, user, course_id, assignment_id)
     if not lock_assignment(session, state.course_pk, state.assignment_pk, LockMode.SHARED):
         raise not_released(course_id, assignment_id)
@@ -138,10 +138,10 @@ def submit(
             raise used_before()
         return _receipt(session, user, course_id, assignment_id, row.token)
     if not _is_there(session, state.assignment_pk, admission):
-        raise not_released(course_id, assignment_id)  # erased meanwhile, and made anew
+        raise not_released(course_id, assignment_id)  # erased meanwhile and released again
     notebooks = listable(contents.notebooks)
     in_time = state.now - ago - admission.arrived_at <= COMMITMENT
-    # What was finished after the assignment was closed may have been made after it.
+    # An upload that was completed after the assignment was removed may be work done after that.
     if not state.released and not (committed and in_time):
         raise not_released(course_id, assignment_id)
     check_student(session, user, blob.size, quota)
@@ -175,13 +175,13 @@ def _check_number(session: Session, user_pk: int, assignment_pk: int, assignment
     )
     if session.execute(query).scalar_one() >= MOST_SUBMISSIONS:
         raise TooLarge(
-            f"you have handed in {assignment_id} {MOST_SUBMISSIONS:,} times, which is as often as "
-            "one may, so this was not stored; ask your instructor"
+            f"You have submitted {assignment_id} {MOST_SUBMISSIONS:,} times, which is the limit, "
+            "so this submission was not stored. Ask your instructor."
         )
 
 
 def _is_there(session: Session, assignment_pk: int, admission: Admission) -> bool:
-    """Whether the release that was admitted to is still a release of this assignment."""
+    """Whether the release of the admission still belongs to this assignment."""
     query = select(models.Release.id).where(
         models.Release.id == admission.release_pk,
         models.Release.token == admission.release_token,
@@ -196,7 +196,7 @@ _INSERT = insert(models.Submission.__table__)  # type: ignore[arg-type]
 class SubmissionPage(NamedTuple):
     records: Walk[SubmissionRecord]
     next: str | None
-    """What to ask for as `page` to get the rest; None at the end."""
+    """The value of `page` for the next page; None at the end."""
 
 
 def list_submissions(
@@ -210,7 +210,7 @@ def list_submissions(
     limit: int | None = None,
     page: str | None = None,
 ) -> SubmissionPage:
-    """What was handed in, newest first for each student; a student sees the own only."""
+    """Submissions, newest first for each student. Students see only their own."""
     reach = permit(user, Verb.LIST_SUBMISSIONS, course_id)
     last = None if page is None else _last_of(session, user, course_id, page)
     visible = _submissions(user.org_id, [course_id])
@@ -237,10 +237,10 @@ def _rows(
     last: Row[*tuple[Any, ...]] | None,
     wanted: int | None,
 ) -> Sequence[tuple[int, int]]:
-    """As a `Walk` begins with them; behind `last`, and at most `wanted`.
+    """The rows that a `Walk` starts with: those after `last`, at most `wanted`.
 
-    One assignment after the other: its submissions lie in an index in their order. All those of a
-    course would be sorted for each page.
+    One assignment after the other, because an index has each assignment's submissions in order. All
+    submissions of a course would have to be sorted for each page.
     """
     rows: list[tuple[int, int]] = []
     for pk in assignment_pks:
@@ -273,9 +273,9 @@ def collect(
     *,
     is_part: bool = False,
 ) -> Handout:
-    """One submission: any for an instructor, an own one for a student.
+    """Return one submission: any of the course to an instructor, only their own to students.
 
-    `is_part` where the caller asks for a range of it.
+    `is_part`: the caller asks for a range of its bytes.
     """
     reach = permit(user, Verb.COLLECT, course_id)
     state = assignment_state(session, user, course_id, assignment_id)
@@ -296,7 +296,7 @@ def collect(
         query = query.where(models.Submission.user_pk == state.user_pk)
     row = session.execute(query).one_or_none()
     if row is None:
-        raise NotFound("there is no such submission; list the submissions again")
+        raise NotFound("This submission does not exist. List the submissions again.")
     record_download(
         session,
         upsert_member(session, user, course_id, state),
@@ -310,7 +310,7 @@ def collect(
 
 
 def own_submissions(session: Session, user: User, courses: Iterable[str]) -> Walk[SubmissionRecord]:
-    """All that the caller handed in, oldest first."""
+    """All submissions of the caller, oldest first."""
     visible = _submissions(user.org_id, courses).where(models.UserRow.name == user.name)
     query = (
         keys_of(select(), models.Submission.id, models.Submission.notebooks)
@@ -327,17 +327,17 @@ def own_submissions(session: Session, user: User, courses: Iterable[str]) -> Wal
 
 
 def top_level(notebooks: Iterable[str]) -> list[str]:
-    """nbgrader grades the notebooks that lie at the top of an assignment, and only those."""
+    """nbgrader grades only the notebooks at the top level of an assignment."""
     return [path for path in notebooks if "/" not in path]
 
 
 def listable(paths: Iterable[str]) -> list[str]:
-    """The notebooks that lists show; BadArchive when they are too many."""
+    """The notebooks that lists show. Raises BadArchive if there are too many."""
     notebooks = top_level(paths)
     if not fits_in_lists(notebooks):
         raise BadArchive(
-            f"there are more than {MOST_NOTEBOOKS} notebooks, or their names are too long; "
-            "put those that are not to be graded into a folder"
+            f"There are more than {MOST_NOTEBOOKS} notebooks, or their names are too long. Put "
+            "notebooks that are not graded into a folder."
         )
     return notebooks
 
@@ -371,7 +371,7 @@ def _is_taken(
 def _receipt(
     session: Session, user: User, course_id: str, assignment_id: str, token: str
 ) -> SubmissionReceipt:
-    """Read back, so that it says what is stored."""
+    """Read the row back, so that the receipt shows the stored values."""
     row = session.execute(_RECEIPT, {"token": token}).one()
     return SubmissionReceipt(
         course_id=course_id,
@@ -401,7 +401,7 @@ _RECEIPT = (
 
 # -- reading
 
-# In each assignment; both in one direction, that of an index.
+# The order within each assignment. Both columns have the direction of an index.
 _ORDER = (models.Submission.user_pk.desc(), models.Submission.timestamp.desc())
 
 # Columns, not entities: 5,000 entities cost a third of a second, their columns a tenth.
@@ -428,7 +428,7 @@ _COLUMNS = (
 def _assignment_pks(
     session: Session, org_id: int, course_id: str, assignment_id: str | None
 ) -> Sequence[int]:
-    """In order: of a course, or of one assignment."""
+    """The keys of one assignment, or of all assignments of a course in order."""
     query = (
         select(models.Assignment.id)
         .join(models.Assignment.course)
@@ -441,7 +441,7 @@ def _assignment_pks(
 
 
 def _submissions(org_id: int, courses: Iterable[str]) -> Query:
-    """To choose from by their keys."""
+    """The query for records, to be restricted by keys."""
     return (
         select(*_COLUMNS)
         .join(models.Submission.assignment)
@@ -453,7 +453,7 @@ def _submissions(org_id: int, courses: Iterable[str]) -> Query:
 
 
 def _by(org_id: int, name: str) -> ColumnElement[bool]:
-    # The organisation is what lets the database find the person without looking at everybody.
+    # With the organisation, the database finds the user in an index.
     person = select(models.UserRow.id).where(
         models.UserRow.org_id == org_id, models.UserRow.name == name
     )
@@ -494,7 +494,7 @@ def _is_latest() -> ColumnElement[bool]:
 
 
 def _last_of(session: Session, user: User, course_id: str, page: str) -> Row[*tuple[Any, ...]]:
-    """The place of the submission that ended the page before."""
+    """The position of the submission that ended the previous page."""
     last = session.execute(
         select(
             models.Submission.assignment_pk,
@@ -515,7 +515,7 @@ def _last_of(session: Session, user: User, course_id: str, page: str) -> Row[*tu
 
 
 def _is_behind(last: Row[*tuple[Any, ...]]) -> ColumnElement[bool]:
-    """Of the same assignment."""
+    """Whether a submission of the same assignment comes after `last`."""
     this = models.Submission
     return and_(
         this.user_pk <= last.user_pk,  # an index finds it

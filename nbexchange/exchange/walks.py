@@ -1,7 +1,7 @@
-"""Long lists, a batch at a time: the keys of all rows first, then the rows of some keys.
+"""Long lists in batches: first the keys of all rows, then the rows of some keys at a time.
 
-So a list is that of one moment, each batch is a look-up by primary key however long the list is,
-and a list in memory is twelve bytes a row and one batch.
+So a list shows one moment, each batch is a lookup by primary key however long the list is, and a
+list needs twelve bytes of memory for each row, and one batch.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ T = TypeVar("T")
 
 BATCH_ROWS = 500
 BATCH_CHARACTERS = 64 * 1024
-"""Of the rows' long columns together. A row that has more by itself is a batch of its own."""
+"""Limit for the long columns of a batch together. A longer row is a batch of its own."""
 
 Query = Select[*tuple[Any, ...]]
 
 
 class Walk(Generic[T]):
-    """The records of a list, in its order. `read` gets some of them by their keys, in any order.
+    """The records of a list, in its order. `read` returns some of them by their keys, in any order.
 
-    `read` asks again whether the caller may see them: a reader may take hours, and SQLite gives the
-    keys of erased rows to new ones, also of other organisations.
+    `read` must check again that the caller may see them: a client may read for hours, and SQLite
+    gives the keys of erased rows to new rows, also of other organisations.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Walk(Generic[T]):
         rows: Iterable[tuple[int, int]],
         read: Callable[[Session, Sequence[int]], dict[int, T]],
     ) -> None:
-        """`rows`: of each one its key, and how many characters its long columns have."""
+        """`rows`: the key of each row, and the number of characters in its long columns."""
         self._keys, self._sizes = array("q"), array("l")
         for key, size in rows:
             self._keys.append(key)
@@ -44,7 +44,7 @@ class Walk(Generic[T]):
 
     @classmethod
     def over(cls, records: Mapping[int, T]) -> Walk[T]:
-        """Of records that are here already."""
+        """A walk over records that are in memory already."""
         return cls(
             ((key, 0) for key in records), lambda _, keys: {key: records[key] for key in keys}
         )
@@ -70,7 +70,7 @@ class Walk(Generic[T]):
 
 
 def keys_of(query: Query, key: Any, long_column: Any) -> Query:
-    """The same rows, as a `Walk` begins with them."""
+    """The same query with the columns that a `Walk` starts with."""
     return query.with_only_columns(key, _characters(long_column))
 
 
@@ -79,10 +79,10 @@ def _characters(column: Any) -> ColumnElement[int]:
 
 
 def unindexed(number: Any) -> ColumnElement[int]:
-    """The same, where no index shall be used for it.
+    """The same value, but no index is used for it.
 
-    SQLite has no statistics. For rows that are known by their keys or tokens it would begin with
-    an organisation or an assignment, and read all that is in it.
+    SQLite has no statistics. For rows with known keys or tokens it would start with the index of an
+    organisation or an assignment, and read all of its rows.
     """
     expression: ColumnElement[int] = number + 0
     return expression

@@ -1,1 +1,1 @@
-"""What only administrators' commands use: import, export, erase, inventory. No verb needs it."""
+"""Import, export, purge, inventory: only administrators' commands use this, and no verb."""

@@ -1,9 +1,9 @@
-"""All that the exchange holds of a course, a batch at a time: for `nbexchange export`.
+"""The data of a course in batches, for `nbexchange export`.
 
-Each batch is a transaction of its own, and a row says by value what it refers to, so a copy that is
-made while people work is whole as far as it goes. A course may be purged between two batches, and
-SQLite gives its number to the next one that is made, of whatever organisation; so every query also
-compares what the number was for.
+Each batch is a transaction of its own. Rows refer to each other by value, so a copy that is made
+while people work is consistent. A course may be purged between two batches, and SQLite may give its
+primary key to a new course of any organisation. So every query also compares the organisation and
+the course id.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class CourseRow(NamedTuple):
     title: str | None
 
     def is_it(self) -> ColumnElement[bool]:
-        """The condition on a query that joins courses."""
+        """The condition for a query that joins the course table."""
         return and_(
             models.Course.id == self.pk,
             models.Course.org_id == self.org_id,
@@ -121,7 +121,7 @@ class SubmissionRow(NamedTuple):
 
 
 def courses(session: Session, scope: Scope) -> list[CourseRow]:
-    """Raises NotFound when there is none."""
+    """Raises NotFound if there is none."""
     query = select(
         models.Course.id, models.Course.org_id, models.Course.course_id, models.Course.title
     ).where(models.Course.org_id == scope.org_id)
@@ -130,12 +130,12 @@ def courses(session: Session, scope: Scope) -> list[CourseRow]:
     rows = session.execute(query.order_by(models.Course.id))
     course_rows = [CourseRow(*row) for row in rows if not is_hidden(row.course_id)]
     if not course_rows:
-        raise NotFound(f"there is nothing of {scope}")
+        raise NotFound(f"The exchange has no data of {scope}. Check the options.")
     return course_rows
 
 
 def count_rows(session: Session, course: CourseRow) -> int:
-    """Releases and submissions."""
+    """The number of releases and submissions."""
     return sum(
         session.execute(
             select(func.count(table.id))
@@ -175,7 +175,7 @@ def people(session: Session, course: CourseRow) -> list[PersonRow]:
 
 
 def events(session: Session, course: CourseRow, after: int) -> list[EventRow]:
-    """The next batch after the row of this number; so below."""
+    """The next batch after the row with this primary key, as in the functions that follow."""
     query = (
         select(
             models.Event.id,
@@ -225,7 +225,7 @@ def releases(session: Session, course: CourseRow, after: int) -> list[ReleaseRow
         course,
         after,
     )
-    # MariaDB and MySQL have no truth values.
+    # MariaDB and MySQL return integers for booleans.
     return [ReleaseRow._make((*row[:-1], bool(row[-1]))) for row in session.execute(query)]
 
 

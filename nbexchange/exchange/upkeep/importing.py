@@ -1,7 +1,7 @@
-"""What comes from another exchange: rows with its times, marked as imported.
+"""Import rows from another exchange with its times, and mark them as imported.
 
-The same thing is never imported twice: each has a key made of where it comes from. What was done
-here since is never replaced; that is a Conflict.
+Nothing is imported twice: the idempotency key of each row is derived from its origin. An import
+never replaces later work of this exchange; it raises Conflict instead.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from nbexchange.models import Action
 from nbexchange.storage import Blob, new_key
 
 IMPORTED = "imported"
-"""What events say besides."""
+"""The detail of the events of imported rows."""
 
 _KEYS = "§imported:"
-"""How the keys begin; no client can send such a one, because a header's has to be ASCII."""
+"""The prefix of idempotency keys of imports. No client can send it, because a header is ASCII."""
 
 _STAND_INS = STAND_INS
-"""So those of releases that only stand in; every other key goes on with hexadecimal digits."""
+"""The prefix for stand-in releases. All other keys continue with hexadecimal digits."""
 
 PEOPLE = 100
 
@@ -43,11 +43,11 @@ Imported = models.Release | models.Submission | models.Feedback
 
 
 class ImportedBlob(NamedTuple):
-    """What is there now."""
+    """The result of an import."""
 
     is_new: bool
     key: str
-    """Of its blob."""
+    """The key of the blob that the row has."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,13 @@ class OldRelease:
     assignment_id: str
     by: str
     origin: str
-    """Tells it from everything else that is imported; so below."""
+    """Identifies it among everything that is imported, also in the classes that follow."""
     visible: bool = True
     version: int | None = None
-    """As the other exchange numbered it; None if it has no numbers."""
+    """Its number in the other exchange; None if it has no numbers."""
     timestamp: datetime.datetime | None = None
     stands_in: bool = False
-    """For a release that is no more: without one there are no submissions."""
+    """Whether it is a stand-in for a missing release, since submissions need a release."""
 
 
 @dataclass(frozen=True)
@@ -99,13 +99,13 @@ class OldPerson:
     lms_user_id: str | None = None
 
 
-# -- is it here?
+# -- finding what exists
 
 
 def existing_release(session: Session, old: OldRelease, sha256: str) -> ImportedBlob | None:
-    """None if it has to be imported. Raises Conflict if it must not be; so below."""
+    """None if it has to be imported. Raises Conflict if it must not be; as the next functions."""
     _check_names(old.course_id, old.by)
-    check_file_name(old.assignment_id, "an assignment id")
+    check_file_name(old.assignment_id, "An assignment id")
     row = _find_assignment(session, old.org_id, old.course_id, old.assignment_id)
     versions = _releases(session, row)
     if old.stands_in and versions:
@@ -117,24 +117,24 @@ def existing_release(session: Session, old: OldRelease, sha256: str) -> Imported
 def existing_submission(session: Session, old: OldSubmission, sha256: str) -> ImportedBlob | None:
     _check_names(old.course_id, old.assignment_id, old.student)
     if old.timestamp > clock(session):
-        raise Conflict("it says that it was handed in at a time that has not come yet")
+        raise Conflict("Its submission time is in the future.")
     row = _find_submission(session, old)
     if row is None:
         return None
     if row.sha256 != sha256 and row.idempotency_key != _key(old.origin):
-        raise Conflict("the student has another submission of the same moment here")
+        raise Conflict("The student has a different submission with the same time here.")
     return ImportedBlob(False, row.key)
 
 
 def existing_feedback(session: Session, old: OldFeedback, sha256: str) -> ImportedBlob | None:
-    check_file_name(old.notebook_id, "a notebook")
+    check_file_name(old.notebook_id, "A notebook id")
     _check_names(old.by)
     row = _find_submission(session, old.submission)
     versions = _feedback(session, row, old.notebook_id)
     return _known_version(versions, old.version, sha256, _key(old.origin, sha256))
 
 
-# -- now it is
+# -- importing
 
 
 def import_release(
@@ -164,7 +164,7 @@ def import_release(
 def import_submission(
     session: Session, old: OldSubmission, blob: Blob, contents: Contents
 ) -> ImportedBlob:
-    """Raises NotFound when its assignment was never released."""
+    """Raises NotFound if its assignment was never released."""
     existing = existing_submission(session, old, blob.sha256)
     if existing is not None:
         return existing
@@ -197,17 +197,17 @@ def import_submission(
 def import_feedback(
     session: Session, old: OldFeedback, blob: Blob, fresh: Collection[str]
 ) -> ImportedBlob:
-    """Raises NotFound when the submission is not here.
+    """Raises NotFound if the submission does not exist here.
 
-    The same bytes again share a blob that is `fresh`, a key of what was stored just now. An older
-    one may be damaged, and then these bytes would be lost as well.
+    Identical bytes share a blob if its key is in `fresh`, the keys that this import stored. An
+    older blob may be corrupt, and then these bytes would be lost as well.
     """
     existing = existing_feedback(session, old, blob.sha256)
     if existing is not None:
         return existing
     submission = _find_submission(session, old.submission)
     if submission is None:
-        raise NotFound("the submission that it is about is not here")
+        raise NotFound("Its submission does not exist here.")
     _share_assignment(session, submission.assignment)
     member = _membership(
         session, old.submission.org_id, old.submission.course_id, old.by, Role.INSTRUCTOR
@@ -247,9 +247,9 @@ def import_people(
     title: str | None,
     people: Sequence[OldPerson],
 ) -> None:
-    """The roster, for reports and lists. Whoever is known here is left as he is.
+    """Import the roster, for reports and lists. People who exist here keep their fields.
 
-    Give it at most PEOPLE: a transaction has to end before a request would stop waiting.
+    Pass at most PEOPLE: the transaction has to end before waiting requests time out.
     """
     _check_names(course_id, *(person.name for person in people))
     insert_if_absent(session, models.Course, org_id=org_id, course_id=course_id, title=title)
@@ -270,7 +270,7 @@ def import_people(
 
 
 def _share_assignment(session: Session, assignment: models.Assignment) -> None:
-    """Where it is erased meanwhile, the rows do not fit, and the import of them starts again."""
+    """If the assignment is erased meanwhile, the insert fails and the import runs again."""
     lock_assignment(session, assignment.course_pk, assignment.id, LockMode.SHARED)
 
 
@@ -282,7 +282,7 @@ def _membership(
     role: Role,
     last_seen: datetime.datetime | None = None,
 ) -> MembershipKeys:
-    """Made if they are new. What is known of a person is newer than what is imported."""
+    """Insert the rows if they are new. Existing fields are newer than imported ones and stay."""
     insert_if_absent(session, models.UserRow, org_id=org_id, name=name)
     insert_if_absent(session, models.Course, org_id=org_id, course_id=course_id)
     person = select(models.UserRow.id).filter_by(org_id=org_id, name=name)
@@ -316,7 +316,7 @@ def _find_assignment(
 
 
 def _find_submission(session: Session, old: OldSubmission) -> models.Submission | None:
-    """The one of that moment, which is what an import and feedback mean by a submission."""
+    """The student's submission with this time. Imports and their feedback identify it so."""
     query: Select[models.Submission] = (
         select(models.Submission)
         .join(models.Submission.user)
@@ -334,17 +334,17 @@ def _find_submission(session: Session, old: OldSubmission) -> models.Submission 
 
 
 def _answered_release(session: Session, old: OldSubmission) -> models.Release:
-    """The release that it answers, or what comes nearest: the newest."""
+    """The release that it answers, or else the newest."""
     row = _find_assignment(session, old.org_id, old.course_id, old.assignment_id)
     versions = _releases(session, row)
     if not versions:
-        raise NotFound(f"assignment {old.assignment_id!r} has no release here")
+        raise NotFound(f"Assignment {old.assignment_id!r} has no release here.")
     by_number = {version.version: version for version in versions}
     return by_number.get(old.release_version or 0, versions[-1])
 
 
 def _releases(session: Session, assignment: models.Assignment | None) -> list[models.Release]:
-    """Oldest first; so below."""
+    """The releases of the assignment, oldest first."""
     if assignment is None:
         return []
     query = select(models.Release).filter_by(assignment_pk=assignment.id)
@@ -357,10 +357,10 @@ def _version(
     versions: Sequence[models.Release],
     number: int | None,
 ) -> models.Release:
-    """A new row, or that of the stand-in which has the number, or is alone where none is told.
+    """A new row, or the row of a stand-in with this number (without a number: the only release).
 
-    Submissions answer the stand-in, so its row stays and becomes the real one. Its blob becomes
-    litter for `gc`, and is not deleted here, because of backups that are under way.
+    Submissions answer the stand-in, so its row stays and becomes the real release. Its blob becomes
+    an orphaned blob for `gc`. It is not deleted here, because a backup may be running.
     """
     for version in versions:
         meant = version.version == number or (number is None and len(versions) == 1)
@@ -392,11 +392,11 @@ def _known_version(
     else:
         existing = [row for row in versions if row.version == number]
         if existing and existing[0].sha256 != sha256:
-            raise Conflict(f"version {number} of it is another one here")
+            raise Conflict(f"Version {number} of it is different here.")
     if existing:
         return ImportedBlob(False, existing[0].key)
     if versions and not _is_imported(versions[-1]):
-        raise Conflict("there is a newer one here, which is not replaced")
+        raise Conflict("This exchange has a newer version, which is not replaced.")
     return None
 
 
@@ -411,7 +411,7 @@ def _is_imported(row: models.Release | models.Feedback) -> bool:
 def _is_released_or_removed_here(
     session: Session, assignment: models.Assignment, versions: Sequence[models.Release]
 ) -> bool:
-    """Whether somebody released it here, or took it back."""
+    """Whether a user released it here, or removed it."""
     removed = select(models.Event.id).filter_by(assignment_pk=assignment.id, action=Action.REMOVED)
     return (
         not all(map(_is_imported, versions))
@@ -432,10 +432,10 @@ def _key(origin: str, sha256: str = "") -> str:
 
 
 def _unused(session: Session, table: type[Imported], member: MembershipKeys, key: str) -> str:
-    """The key. An exchange that gives one id to two things is refused, not believed."""
+    """Return the key. Raises Conflict if the other exchange gave one id to two objects."""
     query = select(table.id).filter_by(user_pk=member.user_pk, idempotency_key=key)
     if session.execute(query).first() is not None:
-        raise Conflict("something else was imported with the id that it has")
+        raise Conflict("Another object with the same id was already imported.")
     return key
 
 
@@ -443,6 +443,6 @@ def _check_names(*names: str) -> None:
     for name in names:
         if not is_name(name):
             raise Malformed(
-                f"{name!r} cannot be a name here: 1 to {LONGEST_NAME} characters, and none that "
-                "control"
+                f"{name!r} cannot be a name here. Names have 1 to {LONGEST_NAME} characters, and "
+                "no control characters."
             )

@@ -1,4 +1,4 @@
-"""Which blobs the database knows: for `nbexchange check` and `nbexchange gc`."""
+"""The blobs that rows own, for `nbexchange check` and `nbexchange gc`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nbexchange.models import STORED
 from nbexchange.storage import Blob
 
 STAND_INS = "§imported:stand-in:"
-"""How the keys of releases begin that only stand in (importing.py)."""
+"""The prefix of the idempotency keys of stand-in releases (importing.py)."""
 
 _Query = Select[*tuple[Any, ...]]
 
@@ -25,7 +25,8 @@ BATCH = 500
 
 @dataclass(frozen=True)
 class Owned:
-    """A blob, and whose it is: who released it, or handed in what it is or is about."""
+    """A blob and its owner: the instructor of a release, or the student of a submission or of the
+    submission that the feedback is about."""
 
     blob: Blob
     kind: str
@@ -34,15 +35,15 @@ class Owned:
     assignment_id: str
     person: str
     token: str
-    """Of the release or the submission."""
+    """The token of the release or the submission."""
     timestamp: datetime.datetime
-    """The official time of the release or the submission, or when the feedback was given."""
+    """The official time of the release or the submission, or the time of the feedback."""
     part: str | None
-    """Of feedback: its notebook."""
+    """The notebook of feedback."""
     version: int
-    """Of the release, of the one that was answered, or of the feedback."""
+    """The version of the release, of the release that was answered, or of the feedback."""
     stands_in: bool = False
-    """Whether it is a release that an import made up, and a real one may replace."""
+    """Whether it is a stand-in release of an import, which a real one may replace."""
 
     def __str__(self) -> str:
         return (
@@ -53,18 +54,18 @@ class Owned:
 
 @dataclass(frozen=True)
 class Position:
-    """How far a walk over all rows has come."""
+    """The position of a walk over all rows."""
 
     table: int = 0
     pk: int = 0
 
 
 def owned_blobs(session: Session, position: Position) -> tuple[list[Owned], Position | None]:
-    """The next batch after `position`, and where it ended; None at the very end."""
+    """The next batch after `position`, and the position after it; None at the end."""
     if position.table == len(STORED):
         return [], None
     table = STORED[position.table]
-    # Not by a limit on the joins: MariaDB would join all rows there are, to sort them.
+    # No LIMIT on the joined query: MariaDB would join all rows to sort them.
     batch = select(table.id).where(table.id > position.pk).order_by(table.id).limit(BATCH)
     pks = session.execute(batch).scalars().all()
     if not pks:
@@ -79,7 +80,7 @@ def _owned(
     kind: str, _: int, key: str, sha256: str, size: int, org_id: int, course_id: str, *more: Any
 ) -> Owned:
     *columns, title, idempotency_key = more
-    # That of a hidden assignment says in its title where it was (hiding.py).
+    # The course of a hidden assignment has the original course id as its title (hiding.py).
     course_id = title if is_hidden(course_id) else course_id
     stands_in = (idempotency_key or "").startswith(STAND_INS)
     owned = Owned(Blob(key, sha256, size), kind, org_id, course_id, *columns)
@@ -92,14 +93,14 @@ def owns_any(session: Session) -> bool:
 
 
 def count_rows(session: Session) -> int:
-    """Rows that own a blob."""
+    """The number of rows that own a blob."""
     counts = (session.execute(select(func.count(table.id))).scalar_one() for table in STORED)
     return sum(counts)
 
 
 def _described(table: type[models.Release | models.Submission | models.Feedback]) -> _Query:
-    """The row's number, the columns of a Blob and of an `Owned`, the course's title,
-    and the key of its upload."""
+    """The primary key, the columns of a Blob and of an `Owned`, the course's title, and the
+    idempotency key."""
     holder = models.Release if table is models.Release else models.Submission
     versioned = models.Feedback if table is models.Feedback else models.Release
     query = select(

@@ -1,4 +1,4 @@
-"""An administrator's purge, in two steps: a request that tells what would be erased, and a
+"""An administrator's purge, in two steps: a request that counts what would be erased, and a
 confirmation that erases exactly that. Both are recorded.
 """
 
@@ -35,7 +35,7 @@ VALID = datetime.timedelta(hours=24)
 
 
 def request_purge(session: Session, scope: Scope, by: str) -> PurgeRecord:
-    """Tell what would be erased, and keep the request. Raises NotFound for what is not there."""
+    """Count what would be erased, and store the request. Raises NotFound for an empty scope."""
     covered = _find(session, scope)
     counts, fingerprint = measure(session, _all_work(covered))
     row = models.PurgeRow(
@@ -54,21 +54,22 @@ def request_purge(session: Session, scope: Scope, by: str) -> PurgeRecord:
 
 
 def confirm_purge(session: Session, code: str, by: str) -> tuple[PurgeRecord, list[str]]:
-    """Erase what was told, and only that. Also returns the keys of the blobs that have to go.
+    """Erase what the request counted, and only that. Also returns the keys of the blobs to delete.
 
-    What an instructor hid is erased before its time.
+    With the code of an instructor's purge, the hidden assignment is erased before its grace period
+    ends.
 
-    Raises NotFound for a code that was never given out, and Conflict when it was used, is too old,
-    or something has come or gone since.
+    Raises NotFound for an unknown code, and Conflict if the code was used or is too old, or if rows
+    were added or removed since the request.
     """
     row = session.execute(
         select(models.PurgeRow).where(models.PurgeRow.code == code).with_for_update()
     ).scalar_one_or_none()
     if row is None:
-        raise NotFound(f"no purge has the code {code!r}; `nbexchange purge --list` shows them")
+        raise NotFound(f"No purge has the code {code!r}. `nbexchange purge --list` shows them.")
     if row.erase_at is not None:
         if row.restored_at is not None:
-            raise Conflict(f"this was restored on {minute(row.restored_at)}")
+            raise Conflict(f"This was restored on {minute(row.restored_at)}.")
         _refuse_again(row)
         keys = erase_hidden(session, row, by)
         return record_of(row), keys
@@ -80,8 +81,8 @@ def confirm_purge(session: Session, code: str, by: str) -> tuple[PurgeRecord, li
     if fingerprint != row.fingerprint:
         changed = _difference(row.counts, counts)
         raise Conflict(
-            f"something has come or gone since this was asked for ({changed}), so nothing was "
-            "erased; ask again, and look at what would be erased"
+            f"Rows were added or removed since the request ({changed}), so nothing was erased. "
+            "Request the purge again, and check what would be erased."
         )
     keys = _erase(session, covered, by)
     row.counts = counts
@@ -95,12 +96,12 @@ def purges(session: Session) -> list[PurgeRecord]:
     return [record_of(row) for row in rows]
 
 
-# -- what there is
+# -- the rows of a scope
 
 
 @dataclass(frozen=True)
 class _Covered:
-    """The rows that a scope covers. Without `user_pk` it is everybody's, and whole."""
+    """The rows that a scope covers: those of one user, or (`user_pk` is None) all of them."""
 
     scope: Scope
     course_pks: Sequence[int]
@@ -109,7 +110,7 @@ class _Covered:
 
 
 def _find(session: Session, scope: Scope, *, lock: bool = False) -> _Covered:
-    """Locked, as locks.py says, nobody can add anything to it until the transaction ends."""
+    """With `lock`, no rows can be added to the scope until the transaction ends (locks.py)."""
     courses = select(models.Course.id).where(models.Course.org_id == scope.org_id)
     if scope.course_id is not None:
         courses = courses.where(models.Course.course_id.in_(_courses_of(session, scope)))
@@ -128,13 +129,13 @@ def _find(session: Session, scope: Scope, *, lock: bool = False) -> _Covered:
         _user_pk(session, scope),
     )
     if not covered.course_pks or (scope.assignment_id is not None and not covered.assignment_pks):
-        raise NotFound(f"there is nothing of {scope}")
+        raise NotFound(f"The exchange has no data of {scope}. Check the options.")
     return covered
 
 
 def _courses_of(session: Session, scope: Scope) -> list[str]:
-    """Ids: of the course, and of those that hold what was hidden in it. Who names one assignment
-    means the one that is in use."""
+    """The id of the course, and the ids of the courses that hold its hidden assignments. A scope
+    with one assignment means the one in use, and no hidden one."""
     assert scope.course_id is not None
     if scope.assignment_id is not None:
         return [scope.course_id]
@@ -163,7 +164,7 @@ def _user_pk(session: Session, scope: Scope) -> int | None:
         )
     ).scalar_one_or_none()
     if user_pk is None:
-        raise NotFound(f"there is nothing of {scope}")
+        raise NotFound(f"The exchange has no data of {scope}. Check the options.")
     return user_pk
 
 
@@ -172,7 +173,7 @@ def _all_work(covered: _Covered) -> Work:
         yield from rows_of(assignment_pk, covered.user_pk)
 
 
-# -- erase it
+# -- erasing
 
 
 def _erase(session: Session, covered: _Covered, by: str) -> list[str]:
@@ -192,7 +193,7 @@ def _erase(session: Session, covered: _Covered, by: str) -> list[str]:
 
 
 def _erase_student(session: Session, covered: _Covered, user_pk: int) -> list[str]:
-    """The work, the feedback on it, and every trace of the person; releases stay."""
+    """Erase the user's submissions, the feedback on them, and other rows. Releases stay."""
     keys = []
     for assignment_pk in covered.assignment_pks:
         _erase_events(session, assignment_pk, user_pk)
@@ -208,10 +209,10 @@ def _erase_student(session: Session, covered: _Covered, user_pk: int) -> list[st
 
 
 def _erase_events(session: Session, assignment_pk: int, user_pk: int) -> None:
-    """What a student did, and what others did with the student's submissions.
+    """Erase the student's events, and the events of others about the student's submissions.
 
-    By constants, each found in an index: with OR or a subquery, MariaDB reads and locks all events
-    of the assignment.
+    Each condition compares an indexed column with constants: with OR or a subquery, MariaDB reads
+    and locks all events of the assignment.
     """
     handed_in = select(models.Submission.token).where(
         models.Submission.assignment_pk == assignment_pk, models.Submission.user_pk == user_pk
@@ -232,19 +233,19 @@ def _erase_events(session: Session, assignment_pk: int, user_pk: int) -> None:
 
 def _refuse_again(row: models.PurgeRow) -> None:
     if row.erased_at is not None:
-        raise Conflict(f"this was carried out already, on {minute(row.erased_at)}")
+        raise Conflict(f"This purge was already carried out, on {minute(row.erased_at)}.")
 
 
 def _refuse_late(row: models.PurgeRow, now: datetime.datetime) -> None:
     _refuse_again(row)
     if now - row.requested_at > VALID:
         raise Conflict(
-            f"this was asked for on {minute(row.requested_at)}, which is too long ago; "
-            "ask again, and look at what would be erased"
+            f"This purge was requested on {minute(row.requested_at)}, which is too long ago. "
+            "Request it again, and check what would be erased."
         )
 
 
 def _difference(before: Mapping[str, int], after: Mapping[str, int]) -> str:
     changed = [name for name in after if before[name] != after[name]]
     changes = [f"{name} {before[name]:,}, now {after[name]:,}" for name in changed]
-    return "; ".join(changes) or "as many, but others"
+    return "; ".join(changes) or "the same number, but different rows"
