@@ -1,12 +1,12 @@
 """nbgrader's page for students, Assignment List, without requests that wait for the exchange.
 
-The same addresses and the same JSON as nbgrader's own handlers, with these differences:
+It has the same addresses and the same JSON as nbgrader's own handlers, with these differences:
 
-* A request is answered after 10 seconds at the latest (`answer_after`), while its job goes on. How
-  a job ended whose request had been answered is in the next list of its course.
-* A failure is one or more sentences, never a traceback. Also a fetch that failed says so.
-* Warnings of the plugin are lines below the submissions of their assignment: of all that the page
-  shows of an answer that is a success, only those lines may hold any text.
+* A request is answered after 10 seconds at the latest (`answer_after`), while its job continues.
+  The result of such a job is in the next list of its course.
+* A failure is one or more sentences, never a traceback. A failed fetch is reported, too.
+* Warnings of the plugin are lines below the submissions of their assignment. In a successful
+  answer, the page shows arbitrary text only there.
 """
 
 import json
@@ -29,21 +29,23 @@ _Answer = dict[str, Any]
 
 _LATE = {
     "fetch": "{0} is still being fetched. Click the refresh button in a minute.",
-    "submit": "Your work on {0} is still being sent. Click the refresh button in a minute: "
-    "it has arrived when {0} is listed as submitted, with a new time.",
+    "submit": "Your work on {0} is still being sent. Click the refresh button in a minute. "
+    "Your work has arrived when {0} is listed as submitted, with a new time.",
     "fetch_feedback": "Feedback on {0} is still being fetched. Click the refresh button in a "
     "minute.",
 }
 _LATE_LIST = "The exchange has not answered yet. Click the refresh button in a minute."
-_LATE_VALIDATION = "The notebook still runs. Click Validate again in a minute to see the result."
+_LATE_VALIDATION = (
+    "The notebook is still running. Click Validate again in a minute to see the result."
+)
 _DONE = {"fetch": "fetched", "submit": "submitted", "fetch_feedback": "fetched"}
 _JOINED = (
     "This is the submission that you started at {:%H:%M:%S} UTC. If you have changed files since, "
     "submit again."
 )
 _UNEXPECTED = (
-    "{}: {}. This should not happen; the log of your Jupyter server says more. Contact your "
-    "administrator."
+    "Unexpected error: {}: {}. Contact your administrator; the log of your Jupyter server has the "
+    "details."
 )
 
 
@@ -58,7 +60,7 @@ class AssignmentList:
         self._lists = Lane("lists", 4)
         self._transfers = Lane("transfers", 3)
         self._unseen: dict[tuple[str, str, str], str] = {}
-        """action, course, assignment -> how that ended after its request had been answered"""
+        """action, course, assignment -> the result of a job whose request was answered before"""
 
     async def courses(self) -> _Answer:
         work = lambda: _success(self._coursework.courses())  # noqa: E731
@@ -76,7 +78,7 @@ class AssignmentList:
         return _success(self._coursework.assignments(course_id))
 
     async def run_action(self, action: str, course_id: str, assignment_id: str) -> _Answer:
-        """fetch, submit or fetch_feedback, and then the list of the course."""
+        """Run fetch, submit or fetch_feedback, and return the list of the course."""
 
         def work() -> _Answer:
             do = getattr(self._coursework, action)
@@ -101,7 +103,7 @@ class AssignmentList:
         try:
             answer = self._list(course_id)
         except ExchangeError as error:
-            # The page would say that the action failed.
+            # Without this, the page would report that the action failed.
             done = f"{assignment_id} is {_DONE[action]}, but the list cannot be shown: {error}"
             answer, warnings = _success([]), [*warnings, done]
         return _noted(answer, course_id, assignment_id, warnings)
@@ -109,7 +111,7 @@ class AssignmentList:
     def _store_outcome(
         self, job: Job[_Answer], action: str, course_id: str, assignment_id: str
     ) -> None:
-        """For the next list: a failure, or warnings."""
+        """Keep a failure or warnings for the next list."""
         answer = job.result()
         key = (action, course_id, assignment_id)
         what = f"Feedback on {assignment_id}" if action == "fetch_feedback" else assignment_id
@@ -142,7 +144,7 @@ class AssignmentList:
             return work()
         except (ExchangeError, ConverterError) as error:
             return _failure(str(error))
-        except Exception as error:  # noqa: BLE001 - a mistake in the program, be it nbgrader's or ours
+        except Exception as error:  # noqa: BLE001 - a bug, in nbgrader or here
             self._log.exception("An unexpected error in Assignment List.")
             return _failure(_UNEXPECTED.format(type(error).__name__, error))
 
@@ -156,14 +158,15 @@ def _failure(sentence: str) -> _Answer:
 
 
 def _formatted(action: str, answer: _Answer) -> _Answer:
-    """A failure as the page shows it: of a submission in a dialog, of others in place of lists."""
+    """Format a failure for the page, which shows a failed submission in a dialog and other failures
+    in place of a list."""
     if answer["success"]:
         return answer
     return _failure((wrapped if action == "submit" else in_one_line)(answer["value"]))
 
 
 def _last_line(text: str) -> str:
-    """Of a traceback: what was raised. Other texts stay as they are."""
+    """The last line of a traceback: the exception. Other texts stay as they are."""
     if not text.startswith("Traceback"):
         return text
     return text.rstrip().rpartition("\n")[2]
@@ -175,7 +178,7 @@ def _last_line(text: str) -> str:
 def _noted(answer: _Answer, course_id: str, assignment_id: str, notes: list[str]) -> _Answer:
     """The answer with these lines below the submissions of the assignment.
 
-    The page shows a submission's `timestamp` as text, and nothing else of it that we could use.
+    They are in the `timestamp` of made-up submissions, which the page shows as text.
     """
     if not notes:
         return answer

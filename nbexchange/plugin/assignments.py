@@ -66,7 +66,7 @@ class ExchangeReleaseAssignment(Exchange, abc.ExchangeReleaseAssignment):  # typ
                     overwrite=self.force,
                 )
         except RequestRefused as refusal:
-            # 412 means that a colleague was quicker, if the service is one that says so.
+            # 412 means that a colleague has released it meanwhile, if the list confirms that.
             if refusal.status != 412 or self.force or not self._is_released():
                 raise
             raise self._released_already() from None
@@ -83,10 +83,10 @@ class ExchangeReleaseAssignment(Exchange, abc.ExchangeReleaseAssignment):  # typ
         return selection
 
     def _refuse_to_leave_out(self, selection: Selection) -> None:
-        """A class would work on a release without its data, and each student would ask why."""
+        """Refuse an incomplete release: students would work on it without its data."""
         if selection.left_out:
             raise ServiceError(
-                "Not all files can be sent, so nothing was released: "
+                "Nothing was released, because some files cannot be sent: "
                 f"{'; '.join(packing.listed(selection.left_out))}. Rename or remove them, or add "
                 "their names to c.CourseDirectory.ignore."
             )
@@ -103,8 +103,8 @@ class ExchangeFetchAssignment(Exchange, abc.ExchangeFetchAssignment):  # type: i
 
     reset = Bool(
         False,
-        help="Whether to begin anew where there is a copy already: it is renamed, with all the "
-        "work in it, and nothing of it is lost.",
+        help="Whether to start over with a fresh copy. The existing folder is renamed, so all work "
+        "in it is kept.",
     ).tag(config=True)
 
     def _load_config(self, cfg: Any, **kwargs: Any) -> None:
@@ -117,7 +117,7 @@ class ExchangeFetchAssignment(Exchange, abc.ExchangeFetchAssignment):  # type: i
         self.strip_slash()
 
     def init_dest(self) -> None:
-        # Checked before anything is downloaded: a failed fetch must not leave a folder.
+        # Checked before the download, because a failed fetch must not leave a folder.
         course_id, assignment_id = self.coursedir.course_id, self.coursedir.assignment_id
         name = self.local_name(course_id, assignment_id)
         self.dest_path = Path(self.local_folder(course_id, assignment_id)).absolute()
@@ -132,17 +132,17 @@ class ExchangeFetchAssignment(Exchange, abc.ExchangeFetchAssignment):  # type: i
         course_id = self.course_of_folder(self.dest_path)
         if course_id is not None and course_id != self.coursedir.course_id:
             raise self.failed(
-                f"The folder {name} holds an assignment of the course {course_id}, and not of "
+                f"The folder {name} contains an assignment of the course {course_id}, not of "
                 f"{self.coursedir.course_id}. Nothing was changed. Rename or move the folder, then "
                 "fetch again."
             )
 
     def _is_here(self) -> bool:
-        """Whether the folder is a copy. If that cannot be found out, any work in it counts."""
+        """Whether the folder is a copy. If the service does not tell, any work in it counts."""
         try:
             released = self.find_release(self.coursedir.course_id, self.coursedir.assignment_id)
         except ServiceError as error:
-            self.log.debug("Which notebooks the release has is not known. %s", error)
+            self.log.debug("The notebooks of the release are unknown. %s", error)
             released = None
         if released is None:
             return files.has_work(self.dest_path)
@@ -151,8 +151,8 @@ class ExchangeFetchAssignment(Exchange, abc.ExchangeFetchAssignment):  # type: i
     def _fetched_already(self, name: str) -> Exception:
         error = self.failed(f"You already have a copy of the assignment in this directory: {name}")
         self.log.info(
-            "Nothing in it was changed. Files that are missing come back with --replace. To begin "
-            "anew, rename or move the folder and fetch again; "
+            "Nothing in it was changed. To restore missing files, use --replace. To start over, "
+            "rename or move the folder and fetch again. "
             "--ExchangeFetchAssignment.reset=True does both, and your work stays in a folder "
             "beside it."
         )
@@ -178,7 +178,7 @@ class ExchangeFetchAssignment(Exchange, abc.ExchangeFetchAssignment):  # type: i
         self.log.info("Fetched as: %s %s", course_id, assignment_id)
 
     def _complete(self, new: Path) -> None:
-        # Only a file that was there before is worth a warning.
+        # With --replace the files were there before, so each restored file is worth a warning.
         log = self.log.warning if self.replace_missing_files else self.log.debug
         files.replace_missing(new, self.dest_path, log)
 
@@ -194,18 +194,18 @@ class ExchangeFetchAssignment(Exchange, abc.ExchangeFetchAssignment):  # type: i
         cache, folder = Path(self.cache), self.dest_path
         try:
             fetched.record(cache, course_id, assignment_id, folder, release.sha256, release.version)
-        except OSError as error:  # the assignment is there, and that is what matters
-            self.log.debug("What was fetched is not remembered. %s", sentence(error))
+        except OSError as error:  # the assignment is there, which is what matters
+            self.log.debug("The fetched version was not recorded. %s", sentence(error))
 
     def _log_news(self) -> None:
-        """Where there are some. The service is asked only about what is known to be fetched."""
+        """Warn about a newer release. Asks the service only if the fetched version is known."""
         course_id, assignment_id = self.coursedir.course_id, self.coursedir.assignment_id
         if not fetched.find(Path(self.cache), course_id, assignment_id, self.dest_path):
             return
         try:
             released = self.find_release(course_id, assignment_id)
         except ServiceError as error:
-            self.log.debug("Whether there is a newer release is not known. %s", error)
+            self.log.debug("Could not check for a newer release. %s", error)
             return
         news = self.news(released, self.dest_path) if released else None
         if news:
@@ -218,7 +218,7 @@ class ExchangeFetchAssignment(Exchange, abc.ExchangeFetchAssignment):  # type: i
         except RequestRefused as refusal:
             if refusal.status != 404:
                 raise
-        # Says so itself when the course is the thing that is not there.
+        # This raises an error of its own if the course does not exist.
         released, _ = self.client.assignments(course_id)
         raise self.not_found(
             self.display_path(course_id, "outbound", assignment_id),
@@ -230,12 +230,12 @@ class ExchangeFetchAssignment(Exchange, abc.ExchangeFetchAssignment):  # type: i
 
 
 def _now() -> str:
-    """In UTC as all times are, and as a name may have it everywhere."""
+    """The time in UTC, without characters that some systems forbid in file names."""
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H.%M.%S")
 
 
 def _adopt_old_section(exchange: Exchange, cfg: Any, old: str, new: str) -> None:
-    """nbgrader's name of the section before 0.7, which it still reads."""
+    """Read a section by its name before nbgrader 0.7, as nbgrader still does."""
     if old in cfg:
         options = "\n".join(f"{old}.{key} = {value!r}" for key, value in cfg[old].items())
         exchange.log.warning("Use %s in config, not %s. Outdated config:\n%s", new, old, options)

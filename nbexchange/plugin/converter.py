@@ -1,10 +1,11 @@
-"""A process of its own for what changes its process: converting and validating notebooks.
+"""A separate process for converting and validating notebooks.
 
-While nbgrader generates, autogrades or validates, it changes the folder and the environment of the
-whole process, and computes. In the Jupyter server that would reach every other request.
+While nbgrader generates, autogrades or validates, it changes the working directory and the
+environment of the whole process, and uses much processor time. In the Jupyter server, that would
+affect every other request.
 
-There is one such process at most. It works on one request after the other, and ends when it has
-nothing to do for a while, because it needs the memory of a small server.
+There is at most one such process. It handles one request after the other, and exits after it has
+been idle for a while, because it needs as much memory as a small server.
 """
 
 import atexit
@@ -30,7 +31,7 @@ _IDLE = 30.0  # seconds
 class Conversion:
     """A method of nbgrader's API, which converts notebooks of a course."""
 
-    course: Any  # a Course; only the process itself needs to import what that needs
+    course: Any  # a CourseSnapshot; only the converter process imports its module
     method: str
     arguments: tuple[str, ...]
     level: int
@@ -44,7 +45,7 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Validation:
-    """A student's notebook, checked as nbgrader's page does it."""
+    """Validates a student's notebook as nbgrader's page does."""
 
     root_dir: str
     path: str
@@ -68,11 +69,11 @@ class Validation:
 
 
 class ConverterError(Exception):
-    """A sentence for the person who asked."""
+    """The conversion failed; the message is for the user."""
 
 
 class Died(ConverterError):
-    """The process ended in the middle of a request."""
+    """The process ended during a request."""
 
     def __init__(self, status: int) -> None:
         super().__init__(
@@ -94,7 +95,7 @@ class _ConverterAnswer:
 
 
 class Converter:
-    """Callers in other threads wait for their turn."""
+    """The converter process. Callers in several threads take turns."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -102,12 +103,12 @@ class Converter:
         atexit.register(self._stop)
 
     def ask(self, request: Conversion | Validation) -> Any:
-        """What nbgrader answers. Raises ConverterError."""
+        """Return nbgrader's answer. Raises ConverterError."""
         with self._lock:
             if self._process is None or self._process.poll() is not None:
                 self._process = _start()
             status = self._send(self._process, request)
-            if status == 0:  # it had gone idle just before
+            if status == 0:  # it had just exited because it was idle
                 self._process = _start()
                 status = self._send(self._process, request)
             if isinstance(status, int):
@@ -116,7 +117,7 @@ class Converter:
 
     @staticmethod
     def _send(process: subprocess.Popen[bytes], request: Conversion | Validation) -> Any:
-        """The answer, or the exit status where there is none."""
+        """The answer, or the exit status if there is no answer."""
         assert process.stdin
         assert process.stdout
         try:
@@ -132,20 +133,20 @@ class Converter:
 
 
 CONVERTER = Converter()
-"""The one of this Jupyter server."""
+"""The converter of this Jupyter server."""
 
 
 def _start() -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        # -P: a file of the person that is called like a module is not one.
+        # -P: a user's file with the name of a module must not shadow it.
         [sys.executable, "-P", "-m", "nbexchange.plugin.converter"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        start_new_session=True,  # Ctrl+C is meant for the server
+        start_new_session=True,  # Ctrl+C must only reach the server
     )
 
 
-# Inside of the process
+# Inside the process
 
 
 def _log(level: int) -> logging.Logger:
@@ -167,23 +168,23 @@ def _work(requests: BinaryIO, answers: BinaryIO) -> None:
 def _answer(request: Conversion | Validation) -> _ConverterAnswer:
     try:
         return _ConverterAnswer(request.answer())
-    except Exception as error:  # noqa: BLE001 - a mistake in the program, or in a configuration
+    except Exception as error:  # noqa: BLE001 - a bug, or a wrong configuration
         traceback.print_exc()
         return _ConverterAnswer(problem=f"{type(error).__name__}: {error}")
 
 
 def main() -> None:
     logging.basicConfig(format="[%(levelname)s] %(name)s %(message)s")
-    sys.path.append(str(Path.cwd()))  # for a configuration that imports what lies beside it
+    sys.path.append(str(Path.cwd()))  # for a configuration that imports modules beside it
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what anything prints is no answer
+    os.dup2(2, 1)  # printed text must not mix with the answers
     with open(os.dup(0), "rb", buffering=0) as raw:  # noqa: PTH123 - a descriptor
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         _work(raw, answers)
 
 
 if __name__ == "__main__":
-    # Under its real name, which pickles know.
+    # Under its real name, so that pickle finds the classes.
     from nbexchange.plugin import converter
 
     converter.main()

@@ -1,9 +1,8 @@
-"""nbgrader's Python interface to one course, made anew for each job of formgrader.
+"""nbgrader's Python interface to one course, created for each job of formgrader.
 
-nbgrader has one CourseDirectory in a formgrader, and each call sets its `assignment_id` for a
-while. Two calls at a time would swap their assignments. So a `CourseSnapshot` is what a formgrader
-knew
-when a request came, and each `Api` has objects of its own.
+A formgrader of nbgrader has one CourseDirectory, and each call sets its `assignment_id` for a
+while, so two concurrent calls would swap their assignments. Here, a `CourseSnapshot` is the state
+of a formgrader when a request arrives, and each `Api` has objects of its own.
 """
 
 import copy
@@ -25,7 +24,7 @@ from nbexchange.plugin import configuration
 
 @dataclass(frozen=True)
 class CourseSnapshot:
-    """A course as a formgrader has it now: a value, which threads and processes may share."""
+    """The state of a formgrader's course: an immutable value for threads and processes."""
 
     config: Config
     config_dir: str
@@ -34,7 +33,7 @@ class CourseSnapshot:
 
     @classmethod
     def of(cls, formgrader: Any) -> "CourseSnapshot":
-        """Call this in the event loop: there formgrader may change to another folder."""
+        """Call this in the event loop, in which formgrader may change to another folder."""
         cwd = (str(configuration.STARTED_IN),) if formgrader.load_cwd_config else ()
         return cls(
             copy.deepcopy(formgrader.config),
@@ -49,20 +48,20 @@ class CourseSnapshot:
         return course_id
 
     def load(self, log: Any) -> Config:
-        """The configuration, with what the files say now."""
+        """The configuration, updated from the files."""
         config = copy.deepcopy(self.config)
         config.merge(configuration.load(log, *self.folders, config_dir=self.config_dir))
         return config
 
     def directory(self, config: Config, log: Any) -> Any:
-        """A CourseDirectory that no other job has."""
+        """A CourseDirectory for one job only."""
         coursedir = CourseDirectory(config=config, log=log)
         if "root" not in config.CourseDirectory:
             coursedir.root = self.root
         return coursedir
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without functions from a configuration file: `load` reads them again."""
+        """The state without functions from a configuration file; `load` reads them again."""
         return {**vars(self), "config": _picklable(self.config)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -77,14 +76,14 @@ def _picklable(section: Any) -> dict[str, Any]:
         else:
             try:
                 pickle.dumps(value)
-            except Exception:  # noqa: BLE001, S112 - whatever a person's own objects raise
+            except Exception:  # noqa: BLE001, S112 - a user's objects may raise anything
                 continue
             picklable[name] = value
     return picklable
 
 
 class _Nothing:
-    """An exchange's list that is not asked for."""
+    """An empty list, in place of a request to the exchange."""
 
     root = ""
 
@@ -93,7 +92,7 @@ class _Nothing:
 
 
 class _Exchange(ExchangeFactory):  # type: ignore[misc]  # nbgrader is not typed
-    """nbgrader's API asks for a list whenever it is made, and often needs no answer."""
+    """Skips the list that nbgrader's API requests at its creation and often does not need."""
 
     is_enabled = False
 
@@ -106,7 +105,8 @@ class _Job(LoggingConfigurable):
 
 
 class Api(NbGraderAPI):  # type: ignore[misc]  # nbgrader is not typed
-    """`asks`: whether it is good for anything that needs the exchange; see `exchange_missing`."""
+    """`uses_exchange`: whether methods may use the exchange; see nbgrader's `exchange_missing`.
+    `lists_first`: whether to request the list at creation, as nbgrader does."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class Api(NbGraderAPI):  # type: ignore[misc]  # nbgrader is not typed
         uses_exchange: bool,
         lists_first: bool = False,
     ) -> None:
-        # Before anything else: nbgrader's constructor sets the level of whatever logger is there.
+        # Set first, because nbgrader's constructor sets the level of the current logger.
         self.log = log
         level = log.level
         config = course.load(log)
@@ -141,6 +141,7 @@ _opening = threading.Lock()
 
 
 def open_gradebook(coursedir: Any) -> Any:
-    """For the caller to close. The first one makes the tables, which only one may do at a time."""
+    """Open the gradebook; the caller closes it. The first opening creates the tables, so only one
+    thread may open it at a time."""
     with _opening:
         return Gradebook(coursedir.db_url, coursedir.course_id)

@@ -1,10 +1,10 @@
-"""Whose server this is: the person's courses, as the hub told them when the server started.
+"""The user's courses, from environment variables that the hub sets when the server starts.
 
-`NBEXCHANGE_COURSES` is a JSON object of course ids and roles. It decides what pages show and what
-is assumed where nobody said it; what anybody may do is asked of the service, every time.
+`NBEXCHANGE_COURSES` is a JSON object of course ids and roles. Pages use it, and it gives the course
+if the user names none. It grants no rights: the service decides each time what a user may do.
 
-Each course that the person teaches has a folder `courses/<course id>`, where nbgrader finds all
-that belongs to the course. It is made where it is missing and never changed afterwards.
+Each course that the user teaches has a folder `courses/<course id>` with all of nbgrader's files
+for the course. It is created if it is missing, and never changed afterwards.
 """
 
 import json
@@ -18,7 +18,7 @@ from nbexchange.plugin import files
 from nbexchange.plugin.answers import is_visible_name
 
 _CONFIG = """\
-# nbgrader's commands in this folder, and formgrader when it opens it, are about this course.
+# nbgrader's commands in this folder, and a formgrader for it, use this course.
 import os
 c = get_config()
 c.CourseDirectory.course_id = {course_id!r}
@@ -28,12 +28,12 @@ c.CourseDirectory.db_url = "sqlite:///" + os.path.join(c.CourseDirectory.root, "
 
 
 def courses_from_env() -> Mapping[str, str] | None:
-    """course id -> role; None where no hub says it."""
+    """course id -> role; None if no hub sets the variable."""
     return _texts_from_env("NBEXCHANGE_COURSES")
 
 
 def graders_from_env() -> Mapping[str, str]:
-    """course id -> address of formgrader in the account that the course's instructors share."""
+    """course id -> address of formgrader in the shared account of the course's instructors."""
     graders = _texts_from_env("NBEXCHANGE_GRADERS") or {}
     return {
         course_id: address
@@ -61,7 +61,7 @@ def _texts_from_env(variable: str) -> Mapping[str, str] | None:
 
 
 def taught() -> list[str]:
-    """The courses whose instructor this person is."""
+    """The courses that the user teaches."""
     return sorted(
         course_id
         for course_id, role in (courses_from_env() or {}).items()
@@ -70,12 +70,12 @@ def taught() -> list[str]:
 
 
 def can_be_shown(course_id: str) -> bool:
-    """Whether formgrader's pages can name it: they write it into their scripts as it is."""
+    """Whether formgrader's pages can name it: they write it into their scripts unescaped."""
     return not set(course_id) & set('"<>')
 
 
 def only_one() -> str:
-    """The course that is meant when none is named; "" where that would be a guess."""
+    """The course to use if the user names none; "" if the user has several or none."""
     courses = courses_from_env()
     if courses is None:
         return os.environ.get("NBEXCHANGE_COURSE_ID", "")
@@ -83,12 +83,12 @@ def only_one() -> str:
 
 
 def folder_of(course_id: str, root: Path) -> Path:
-    """Where the material of somebody who teaches the course is."""
+    """The folder with an instructor's files of the course."""
     return root / "courses" / course_id
 
 
 def prepare(course_id: str, root: Path) -> Path:
-    """That folder, ready for nbgrader; what is there already stays as it is."""
+    """Create that folder for nbgrader. Existing files stay unchanged."""
     folder = folder_of(course_id, root)
     if not folder.is_dir():
         (folder / "source").mkdir(parents=True, exist_ok=True)

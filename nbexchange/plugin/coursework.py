@@ -1,8 +1,8 @@
-"""What a student does with the exchange, for pages: list, fetch, submit, fetch feedback.
+"""The student's verbs for JupyterLab's pages: list, fetch, submit, fetch_feedback.
 
-All methods block, and each may run in any thread at any time: they do not change the folder of
-the process, and each has a logger of its own. They raise ExchangeError with a sentence for the
-student. Values are nbgrader's, which Assignment List knows.
+All methods block. They may run in any thread at any time: they do not change the working directory
+of the process, and each call has its own logger. They raise ExchangeError with a message for the
+student. They return nbgrader's values, as Assignment List expects them.
 """
 
 import logging
@@ -26,31 +26,31 @@ _SHOWN_LEVELS = (logging.WARNING, logging.ERROR)
 
 
 class Coursework:
-    """One person's work below `root`, the folder that JupyterLab shows."""
+    """The user's coursework below `root`, the folder that JupyterLab shows."""
 
     def __init__(self, root: str, server_log: Any) -> None:
         self._root = root
         self._server_log = server_log
 
     def courses(self) -> list[str]:
-        """Those with a release or a submission."""
+        """The courses with a release or a submission."""
         return sorted({info["course_id"] for info in self.assignments("")})
 
     def assignments(self, course_id: str) -> list[_Info]:
-        """What is released or fetched, then what was submitted; "" means all courses."""
+        """The released and fetched assignments, then the submissions; "" means all courses."""
         with client.cached_lists():
             return [*self._released(course_id), *self._submitted(course_id)]
 
     def fetch(self, course_id: str, assignment_id: str) -> list[str]:
-        """Fetch a release; warnings for the student."""
+        """Fetch a release. Returns warnings for the student."""
         return self._run("FetchAssignment", course_id, assignment_id)
 
     def submit(self, course_id: str, assignment_id: str) -> list[str]:
-        """Submit the student's folder; warnings for the student."""
+        """Submit the student's folder. Returns warnings for the student."""
         return self._run("Submit", course_id, assignment_id)
 
     def fetch_feedback(self, course_id: str, assignment_id: str) -> None:
-        """Its warnings are left out: there is one for each notebook without feedback."""
+        """Fetch feedback. Returns no warnings: each notebook without feedback would have one."""
         self._run("FetchFeedback", course_id, assignment_id)
 
     def _released(self, course_id: str) -> list[_Info]:
@@ -78,7 +78,7 @@ class Coursework:
         return sorted(infos, key=lambda info: str(info["assignment_id"]))
 
     def _shown(self, path: str) -> str:
-        """As JupyterLab's file browser names it."""
+        """The path in JupyterLab's file browser."""
         return os.path.relpath(path, self._root)
 
     def _run(self, verb: str, course_id: str, assignment_id: str) -> list[str]:
@@ -88,9 +88,9 @@ class Coursework:
 
     @contextmanager
     def _exchange(self, course_id: str, assignment_id: str = "") -> Iterator[Any]:
-        """A maker of nbgrader's exchange classes for one call, and what they log.
+        """A factory of nbgrader's exchange classes for one call, and their log messages.
 
-        An ExchangeError that leaves this says all that the student has to know.
+        An ExchangeError from this context includes the warnings for the student.
         """
         log, messages = logger_of_job(self._server_log)
         config = self._config(log)
@@ -118,10 +118,10 @@ class Coursework:
         raise ExchangeError(problem)
 
     def _config(self, log: logging.Logger) -> Config:
-        """With an absolute `assignment_dir`, below the folder that JupyterLab shows.
+        """The configuration with an absolute `assignment_dir` below the folder of JupyterLab.
 
-        nbgrader goes into `assignment_dir`, reads the configuration there, and applies it again,
-        so a relative one counts twice. Students have their work there.
+        nbgrader changes into `assignment_dir`, reads the configuration there, and applies it again.
+        So a relative one counts twice, and that is where students have their work.
         """
         root = Path(self._root)
         folders = [configuration.STARTED_IN, root]
@@ -137,7 +137,7 @@ def _assignment_dir(config: Config) -> str:
 
 
 def _warnings(messages: Messages) -> list[str]:
-    """Those about the person's work. The client's are about a connection that worked in the end."""
+    """The warnings about the student's work, without the client's about retries."""
     return [
         record.getMessage()
         for record in messages.records

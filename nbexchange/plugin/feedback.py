@@ -1,4 +1,4 @@
-"""release_feedback and fetch_feedback: what the instructor says about one submission."""
+"""release_feedback and fetch_feedback: the instructor's feedback on submissions."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from nbexchange.plugin.client import ServiceError
 from nbexchange.plugin.exchange import Exchange, is_wanted, sentence
 from nbexchange.plugin.submissions import RECEIPT, TIMESTAMP
 
-_PLACEHOLDER = "\0"  # no student is called that, and no folder
+_PLACEHOLDER = "\0"  # neither a student nor a folder can have this name
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class _Page:
 
     @property
     def timestamp(self) -> str:
-        """What lies beside it, for a person; "" if nothing does."""
+        """The submission's timestamp, from the file beside the page; "" if there is none."""
         try:
             return self.path.with_name(TIMESTAMP).read_text("utf-8", "replace").strip()
         except FileNotFoundError:
@@ -41,7 +41,7 @@ class ExchangeReleaseFeedback(Exchange, abc.ExchangeReleaseFeedback):  # type: i
     """`c.ExchangeReleaseFeedback.*`"""
 
     release_workers = Integer(
-        4, min=1, max=16, help="How many notebooks' feedback is sent at a time."
+        4, min=1, max=16, help="How many feedback pages are sent at a time."
     ).tag(config=True)
 
     def init_src(self) -> None:
@@ -54,10 +54,10 @@ class ExchangeReleaseFeedback(Exchange, abc.ExchangeReleaseFeedback):  # type: i
         ]
 
     def _students(self) -> Iterator[str]:
-        """Who has feedback on this assignment, wherever directory_structure puts the name.
+        """Students with feedback on this assignment, wherever directory_structure puts the name.
 
-        By splitting the path where the name is: nbgrader's way by a regular expression finds
-        nobody as soon as a name holds a sign that means something in one.
+        This splits the path at the name. nbgrader uses a regular expression, which finds no student
+        if a name contains a special character.
         """
         before, _, after = self._folder(_PLACEHOLDER).partition(_PLACEHOLDER)
         above, prefix = os.path.split(before)
@@ -103,7 +103,7 @@ class ExchangeReleaseFeedback(Exchange, abc.ExchangeReleaseFeedback):  # type: i
         self.fail_with("notebooks' feedback could not be released", failures, len(self._pages))
 
     def _send(self, page: _Page) -> str:
-        """Release one; where it is now."""
+        """Release one page and return its place in the exchange, for display."""
         course_id, assignment_id = self.coursedir.course_id, self.coursedir.assignment_id
         html = page.path.read_bytes()
         receipt = self.client.release_feedback(
@@ -113,10 +113,10 @@ class ExchangeReleaseFeedback(Exchange, abc.ExchangeReleaseFeedback):  # type: i
         return self.display_path(course_id, "feedback", name)
 
     def _submission_of(self, page: _Page) -> Mapping[str, str | int]:
-        """The submission that this is about: the one that collect left its receipt of.
+        """The submission that a page is about, from the receipt that collect wrote.
 
-        A folder that came from elsewhere has none, or has one that a student put there. Then it
-        is found by student and time, as in nbgrader's own exchange.
+        A folder from elsewhere has no receipt, or one that a student put there. Then student and
+        time identify the submission, as in nbgrader's own exchange.
         """
         expected = {
             "course_id": self.coursedir.course_id,
@@ -131,9 +131,9 @@ class ExchangeReleaseFeedback(Exchange, abc.ExchangeReleaseFeedback):  # type: i
         if page.timestamp:
             return {"student": page.student, "timestamp": page.timestamp}
         raise ServiceError(
-            f"nothing says which submission this is about: there is neither {RECEIPT} nor "
-            f"{TIMESTAMP} in {page.path.parent}. Move the student's folder in "
-            f"{self.coursedir.submitted_directory} away, collect again, and run autograde and "
+            f"the submission is unknown, because {page.path.parent} contains neither {RECEIPT} nor "
+            f"{TIMESTAMP}. Move the student's folder out of "
+            f"{self.coursedir.submitted_directory}, collect again, and run autograde and "
             "generate_feedback with --force"
         )
 
@@ -169,7 +169,7 @@ class ExchangeFetchFeedback(Exchange, abc.ExchangeFetchFeedback):  # type: ignor
             self._log_available(submission)
 
     def _assignment_ids(self) -> list[str]:
-        """Usually the one that is named; formgrader may say "*"."""
+        """Usually the assignment given by the user; formgrader may pass "*"."""
         named: str = self.coursedir.assignment_id
         submitted = {submission.assignment_id for submission in self._submissions}
         return sorted(submitted if named in ("", "*") else {named, *submitted})
@@ -218,9 +218,9 @@ class ExchangeFetchFeedback(Exchange, abc.ExchangeFetchFeedback):  # type: ignor
         path = folder / feedback.submission_timestamp / f"{feedback.notebook_id}.html"
         try:
             if not is_folder_name(feedback.notebook_id):
-                raise ServiceError("this cannot be the name of a file")
+                raise ServiceError("the name cannot be the name of a file")
             if hashlib.sha256(feedback.content).hexdigest() != feedback.sha256:
-                raise ServiceError("it arrived damaged; try again")
+                raise ServiceError("it arrived corrupt; try again")
             files.write_whole(path, feedback.content)
         except Exception as error:  # noqa: BLE001 - it must not stop the others
             failures[repr(feedback.notebook_id)] = sentence(error)

@@ -1,9 +1,11 @@
-"""Which release a student has in which folder: is there a newer one, and of which course is it?
+"""Record which release of which course a student has fetched into which folder.
 
-Kept beside the cache of submissions, and not in the folder itself: there it would be submitted, or
-released again. A folder is known by its inode number, which it keeps when it is renamed. Its
-version is also known by its path, because a home that was restored or moved has other numbers; its
-course is not, because a path may be used again. An unknown folder gets no message.
+The records tell whether there is a newer release, and which course a folder belongs to. They are
+beside the cache of submissions. In the folder itself they would be submitted or released again.
+
+A record finds a folder by its inode number, which stays when the folder is renamed. For the
+version, it also finds a folder by its path, because a restored or moved home has other numbers. For
+the course it does not, because a path may be used again. An unknown folder gets no message.
 """
 
 import dataclasses
@@ -30,7 +32,7 @@ class Fetched:
     number: int
 
     def is_older_than(self, released: Released) -> bool:
-        """Whether students get another content now. A release may repeat what was there before."""
+        """Whether a fetch would now get newer content. A release may repeat earlier content."""
         if self.sha256 == released.sha256 or self.version is None or released.version is None:
             return False
         return self.version < released.version
@@ -39,9 +41,9 @@ class Fetched:
 def record(
     cache: Path, course_id: str, assignment_id: str, folder: Path, sha256: str, version: int | None
 ) -> None:
-    """Record what was fetched into a folder. Raise OSError when the disk refuses."""
+    """Record the release that was fetched into a folder. Raises OSError for a disk error."""
     new = Fetched(sha256, version, str(folder), folder.stat().st_ino)
-    # A disk gives the number of a deleted folder to a new one.
+    # File systems reuse the inode number of a deleted folder.
     for file in _files(cache):
         _write(file, _without(_load(file), new.number))
     file = _path(cache, course_id, assignment_id)
@@ -51,7 +53,7 @@ def record(
 
 
 def find(cache: Path, course_id: str, assignment_id: str, folder: Path) -> Fetched | None:
-    """What was fetched of this assignment into this folder, if that is known."""
+    """The release of this assignment that was fetched into this folder, if it is known."""
     newest_first = _folders(cache, course_id, assignment_id)[::-1]
     number = folder.stat().st_ino
     by_number = (fetched for fetched in newest_first if fetched.number == number)
@@ -69,7 +71,7 @@ def course_of(cache: Path, folder: Path) -> str | None:
 
 
 def renamed(cache: Path, course_id: str, assignment_id: str, beside: Path) -> Path | None:
-    """The folder in the same place that the assignment was last fetched into, if it is there."""
+    """The existing folder, with the same parent as `beside`, of the last recorded fetch."""
     newest_first = [folder.number for folder in _folders(cache, course_id, assignment_id)[::-1]]
     if not newest_first:
         return None
@@ -100,7 +102,7 @@ def _directory(cache: Path) -> Path:
 
 
 def _path(cache: Path, course_id: str, assignment_id: str) -> Path:
-    """The names, which may be long, are not part of the path."""
+    """The file of an assignment. Names may be long, so its own name is a hash of them."""
     name = hashlib.sha256(json.dumps([course_id, assignment_id]).encode()).hexdigest()
     return _directory(cache) / f"{name}.json"
 
@@ -110,7 +112,7 @@ def _files(cache: Path) -> list[Path]:
 
 
 def _load(file: Path) -> _FetchedFolders | None:
-    """None for a file that is missing or that another program has written."""
+    """The content of a file; None if it is missing or not one of ours."""
     try:
         fields: Any = json.loads(file.read_bytes())
         course_id, assignment_id = fields["course_id"], fields["assignment_id"]
@@ -124,7 +126,7 @@ def _load(file: Path) -> _FetchedFolders | None:
 
 
 def _without(existing: _FetchedFolders | None, number: int) -> _FetchedFolders | None:
-    """The same without this folder; None if it is not in it."""
+    """A copy without this folder; None if the folder is not in it."""
     if existing is None or all(folder.number != number for folder in existing.folders):
         return None
     others = tuple(folder for folder in existing.folders if folder.number != number)

@@ -1,4 +1,4 @@
-"""Folders that arrive: how they are unpacked, and how they take their place."""
+"""Unpack folders that were downloaded, and move them into place."""
 
 import contextlib
 import itertools
@@ -18,7 +18,7 @@ from nbexchange.plugin.jobs import COMPUTING
 from nbexchange.temporary import temporary_folder
 
 FEEDBACK = "feedback"
-"""The folder that fetch_feedback writes, in that of the assignment."""
+"""The folder that fetch_feedback writes, within the assignment's folder."""
 
 
 def is_folder(path: str | Path) -> bool:
@@ -30,7 +30,7 @@ def is_file(path: str | Path) -> bool:
 
 
 def has_work(folder: Path) -> bool:
-    """Whether there is a file or a folder that a person would look for: not feedback alone."""
+    """Whether the folder contains a visible file or folder other than feedback."""
     try:
         return any(path.name != FEEDBACK and path.name[0] != "." for path in folder.iterdir())
     except OSError:
@@ -39,10 +39,10 @@ def has_work(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def unpacked(file: BinaryIO, beside: Path, limits: ArchiveLimits) -> Iterator[Path]:
-    """A fresh folder with the archive's contents, on the same disk as `beside` will be.
+    """Unpack into a new folder on the same disk as `beside`.
 
-    It may be renamed away. Whatever is left of it in the end goes, and so do the parents of
-    `beside` that had to be made, if nothing came into them.
+    The caller may rename the folder. If it does not, the folder is deleted at the end, and so are
+    the parents of `beside` that were created for it, if they are still empty.
     """
     with naming(beside), _parents(beside), temporary_folder(beside.parent) as temporary:
         folder = temporary / "new"
@@ -58,13 +58,13 @@ def _parents(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # not empty: it is needed, and so are those above
+        with contextlib.suppress(OSError):  # not empty, so it is needed, and so are its parents
             for parent in missing:
                 parent.rmdir()
 
 
 def prune(folder: Path, leave_out: Callable[[Path], bool]) -> None:
-    """Remove what the rules leave out."""
+    """Remove the files and folders that the rules leave out."""
     for path in sorted(folder.iterdir()):
         if leave_out(path):
             _remove(path)
@@ -73,7 +73,7 @@ def prune(folder: Path, leave_out: Callable[[Path], bool]) -> None:
 
 
 def put(folder: Path, name: str, content: str) -> None:
-    """Write a file of ours, whatever of that name came with the archive."""
+    """Write a file, and replace whatever the archive has under that name."""
     path = folder / name
     _remove(path)
     path.write_text(content, encoding="utf-8")
@@ -87,10 +87,10 @@ def _remove(path: Path) -> None:
 
 
 def move_into_place(new: Path, target: Path) -> None:
-    """Let the new folder take its place; should that fail, what was there before is there again."""
+    """Move the new folder into place. If that fails, the old folder is restored."""
     if not target.is_dir():
         if target.is_symlink() or target.exists():
-            raise ServiceError(f"{target} is in the way; move it somewhere else.")
+            raise ServiceError(f"{target} exists and is not a folder. Move it somewhere else.")
         new.rename(target)
         return
     old = new.with_name("old")
@@ -98,10 +98,10 @@ def move_into_place(new: Path, target: Path) -> None:
 
 
 def replace_keeping_old(new: Path, target: Path, mark: str) -> Path:
-    """Let the new folder take the place of the old one, and say where the old one is now.
+    """Move the new folder into place, rename the old one, and return its new path.
 
-    It gets another name and nothing else. Should the power fail in between, it has that name and
-    nothing has the old one.
+    The old folder only gets another name. If the power fails in between, it has that name, and
+    there is no folder with the original name.
     """
     old = _free_name(target, mark)
     _swap(new, target, old)
@@ -129,7 +129,7 @@ def _free_name(target: Path, mark: str) -> Path:
 
 
 def replace_missing(new: Path, folder: Path, log: Callable[..., None]) -> None:
-    """Move over what is not there; never touch what is, not even a link that leads nowhere."""
+    """Move files that are missing in `folder`. Never touch existing ones, even broken links."""
     for source in sorted(new.iterdir()):
         target = folder / source.name
         shown = os.path.relpath(target)
@@ -145,7 +145,7 @@ def replace_missing(new: Path, folder: Path, log: Callable[..., None]) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Replace a file at once: whoever reads it sees the old one or the new one."""
+    """Replace a file atomically: a reader sees the old content or the new content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with naming(path), temporary_folder(path.parent) as temporary:
         new = temporary / "new"
@@ -154,7 +154,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def share_with_group(folder: Path, log: Any) -> None:
-    """For `CourseDirectory.groupshared`: every instructor of the group may write."""
+    """Let every instructor of the group write, for `CourseDirectory.groupshared`."""
     for parent, _, names in os.walk(folder):
         _permit(Path(parent), 0o2770, log)
         for name in names:

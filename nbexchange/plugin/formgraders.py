@@ -1,12 +1,12 @@
 """nbgrader's formgrader, without requests that wait for the exchange or for notebooks.
 
-nbgrader's handlers do their work in the event loop of the Jupyter server. Here each that uses
-nbgrader's API does it in a job: changes to a course run one after the other, and what only reads
-does not wait for them. A request is answered after 10 seconds at the latest (`answer_after`), with
-one sentence, while its job goes on.
+nbgrader's handlers work in the event loop of the Jupyter server. Here, each handler that uses
+nbgrader's API works in a job. Changes to a course run one after the other, and reading requests do
+not wait for them. A request is answered after 10 seconds at the latest (`answer_after`), with one
+sentence, while its job continues.
 
-A handler's own methods belong to the event loop. So nbgrader's method runs on a stand-in, a copy
-of the handler that writes into a buffer of its own; if it is too late, the buffer is dropped.
+A handler's own methods must run in the event loop. So nbgrader's method runs on a stand-in, a copy
+of the handler that writes into a buffer of its own. If the job is late, the buffer is dropped.
 """
 
 import functools
@@ -33,12 +33,13 @@ from nbexchange.plugin.shown import page, wrapped
 
 @dataclass(frozen=True)
 class HandlerKind:
-    """How a handler works. `doing` is for the sentence that comes instead of a late answer."""
+    """How a handler works. `doing` begins the sentence that replaces a late answer."""
 
     doing: str
     uses_exchange: bool = False
-    """the exchange, be it first of all, as pages do that say whether it is there"""
+    """Whether it uses the exchange."""
     lists_first: bool = False
+    """Whether it requests the list first, as pages do that show whether the exchange is there."""
     converts: bool = False
 
 
@@ -73,7 +74,7 @@ KINDS: dict[type, HandlerKind] = {
 
 
 class Lanes:
-    """The threads of the courses."""
+    """The threads that work for the courses' formgraders."""
 
     def __init__(self) -> None:
         self._changes: dict[str, Lane] = defaultdict(lambda: Lane("formgrader", 1))
@@ -81,7 +82,8 @@ class Lanes:
         self._reads = Lane("formgrader reads", 2)
 
     def of(self, course: CourseSnapshot, method: str, kind: HandlerKind) -> Lane:
-        """One thread changes a course. Others read, without waiting for the exchange."""
+        """The lane for a request: one thread changes a course, and other threads read. Requests
+        that read only the gradebook do not wait behind those that use the exchange."""
         if method != "get":
             return self._changes[course.root]
         return self._asks if kind.uses_exchange else self._reads
@@ -92,7 +94,7 @@ JOBS, LANES = Jobs(), Lanes()
 
 @dataclass(frozen=True)
 class _FormgraderAnswer:
-    """What nbgrader's method wrote."""
+    """The response that nbgrader's method wrote."""
 
     status: int
     headers: dict[str, str]
@@ -100,7 +102,7 @@ class _FormgraderAnswer:
 
 
 class _StandIn:
-    """A handler that is not connected to anybody, for nbgrader's method in a job."""
+    """A copy of a handler without a connection, on which nbgrader's method runs in a job."""
 
     def stand_in_for(self, handler: Any, course: CourseSnapshot, kind: HandlerKind) -> None:
         vars(self).update(vars(handler))
@@ -112,7 +114,7 @@ class _StandIn:
         self._gradebook: Any = None
 
     def answer(self, work: Callable[[Any], None]) -> _FormgraderAnswer:
-        """`work` is nbgrader's method."""
+        """Run `work`, nbgrader's method, and return its response."""
         try:
             with client.cached_lists():
                 work(self)
@@ -158,7 +160,7 @@ class _StandIn:
 
     @property
     def gradebook(self) -> Any:
-        """One of this job: the handlers that stay in the event loop share another."""
+        """The gradebook of this job. Handlers in the event loop share another one."""
         if self._gradebook is None:
             self._gradebook = open_gradebook(self.coursedir)
         return self._gradebook
@@ -171,7 +173,7 @@ class _StandIn:
 
     @property
     def url_prefix(self) -> str:
-        """The course's folder, as JupyterLab's file browser names it."""
+        """The course's folder, as a path in JupyterLab's file browser."""
         formgrader = self.settings["nbgrader_formgrader"]  # type: ignore[attr-defined]  # the handler's
         folder: str = os.path.relpath(self.coursedir.root, formgrader.root_dir)
         return folder
@@ -181,7 +183,7 @@ _PASSED_ON = ("Content-Type", "Location")
 
 
 class _Conversions:
-    """Those methods of nbgrader's API that convert notebooks, in their process."""
+    """Runs the methods of nbgrader's API that convert notebooks in the converter process."""
 
     def __init__(self, course: CourseSnapshot, level: int) -> None:
         self._course = course
@@ -198,11 +200,11 @@ class _Conversions:
 
 
 def _sentence_first(body: bytes, messages: Messages) -> bytes:
-    """What formgrader's dialog shows of a failure: why, then the log; no traceback of nbgrader's
-    own exceptions, which it would show as if it were about a mistake in the program."""
+    """Put the reason of a failure before the log in formgrader's dialog, and remove the traceback
+    of nbgrader's own exceptions, which the dialog would show as if there were a bug."""
     try:
         answer = json.loads(body)
-    except ValueError:  # a page about a wrong setup
+    except ValueError:  # an HTML page about a wrong setup
         return body
     if not isinstance(answer, dict) or answer.get("success") is not False:
         return body
@@ -237,11 +239,11 @@ _MACROS = """\
 {{ nbgraders_nav(resources) | replace(path, path ~ course, 1) }}
 {%- endmacro -%}
 """
-"""Of the page where a submission is graded, which nbconvert makes."""
+"""The macros of the page for grading a submission, which nbconvert renders."""
 
 
 class _NamesCourse:
-    """A page of formgrader that says which course it is about."""
+    """A page of formgrader that shows its course."""
 
     def render(self, name: str, **names: Any) -> str:
         course_id = self.coursedir.course_id  # type: ignore[attr-defined]  # the handler's
@@ -250,7 +252,7 @@ class _NamesCourse:
 
 
 _PAGES = FileSystemLoader(handlers.template_path)
-_TEMPLATES = Environment(  # noqa: S701 - nbgrader's templates expect none; ours escapes by itself
+_TEMPLATES = Environment(  # noqa: S701 - nbgrader's templates expect no autoescape; ours uses the filter `e`
     loader=ChoiceLoader(
         [DictLoader({"base.tpl": _BASE}), _PAGES, PrefixLoader({"nbgrader": _PAGES})]
     )
@@ -261,7 +263,7 @@ _GRADING = ChoiceLoader(
 
 
 def adapted(handler_class: type[Any]) -> type[Any]:
-    """nbgrader's handler, which names its course, with its methods in jobs if it needs that."""
+    """nbgrader's handler, changed to show its course and, if needed, to work in jobs."""
     if not issubclass(handler_class, BaseHandler):
         return handler_class
     name = handler_class.__name__
@@ -281,7 +283,7 @@ _STAND_INS: dict[type[Any], type[Any]] = {}
 
 
 def _stand_in_class(handler_class: type[Any]) -> type[Any]:
-    """Of the class that serves the request, which says what its address and its settings are."""
+    """The stand-in of the class that serves the request, with its address and settings."""
     if handler_class not in _STAND_INS:
         _STAND_INS[handler_class] = type(handler_class.__name__, (_StandIn, handler_class), {})
     return _STAND_INS[handler_class]
@@ -323,7 +325,7 @@ def _send(handler: Any, answer: _FormgraderAnswer) -> None:
 def _send_late(handler: Any, method: str, kind: HandlerKind) -> None:
     sentence = late(kind.doing)
     if method == "post":
-        # As text: formgrader's scripts parse it themselves.
+        # Sent as text, because formgrader's scripts parse the JSON themselves.
         handler.finish(json.dumps({"success": False, "error": "", "log": wrapped(sentence)}))
     else:
         handler.set_status(504)
@@ -331,11 +333,11 @@ def _send_late(handler: Any, method: str, kind: HandlerKind) -> None:
 
 
 def late(doing: str) -> str:
-    return f"{doing} takes long and goes on. Reload this page in a minute."
+    return f"{doing} takes long and continues. Reload this page in a minute."
 
 
 def _log_failure(log: Any, job: Job[Any]) -> None:
     try:
         job.result()
     except Exception as error:
-        log.error("A request that had been answered already failed.", exc_info=error)
+        log.error("The job of an already answered request failed.", exc_info=error)

@@ -1,8 +1,8 @@
-"""nbgrader's gradebook, as far as collect needs it: due dates, and who the students are.
+"""Collect's use of nbgrader's gradebook: due dates, and the students' names.
 
-A gradebook is used where there is one and never made: making one takes seconds and fails where
-`alembic` is not on the PATH. Only an SQLite file can be looked for; of other databases we believe
-that whoever configured them has one.
+Collect uses an existing gradebook and never creates one: that takes seconds, and it fails if
+`alembic` is not on the PATH. The check for existence works for an SQLite file only. A configured
+database of another kind is assumed to contain a gradebook.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ _LONGEST = 128  # characters in a column
 
 @contextlib.contextmanager
 def opened(coursedir: Any) -> Iterator[Any | None]:
-    """The gradebook, or None when there is none."""
+    """The gradebook, or None if it does not exist."""
     if not _exists(coursedir.db_url):
         yield None
         return
@@ -45,7 +45,7 @@ def _exists(db_url: str) -> bool:
 
 @dataclass(frozen=True)
 class Duedates:
-    """When an assignment is due, and for whom later."""
+    """The due date of an assignment, and the students' extensions."""
 
     usual: datetime.datetime | None  # naive, in UTC
     extensions: Mapping[str, datetime.timedelta] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class Duedates:
 
 
 def duedates(coursedir: Any) -> Duedates:
-    """As the gradebook has them: none without a gradebook, or without the assignment in it."""
+    """The due dates in the gradebook; none if it or the assignment does not exist."""
     with opened(coursedir) as gradebook:
         if gradebook is None:
             return Duedates(None)
@@ -74,7 +74,7 @@ def duedates(coursedir: Any) -> Duedates:
 
 
 def add_to_gradebook(coursedir: Any, submissions: list[ListedSubmission]) -> None:
-    """Write down what the service knows of the students; what an instructor wrote stays."""
+    """Add the students' names from the service. Values that an instructor entered stay."""
     identities = {
         submission.student: identity
         for submission in submissions

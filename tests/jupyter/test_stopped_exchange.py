@@ -235,7 +235,7 @@ def test_formgraders_dialog_tells_it_in_one_sentence(clicks: Clicks, name: str):
     assert answer.headers["Content-Type"].startswith("text/html")
     said = answer.json()
     assert (said["success"], said["error"]) == (False, "")
-    sentence = r"\w+ takes long and goes on\. Reload this page in a minute\."
+    sentence = r"\w+ takes long and continues\. Reload this page in a minute\."
     assert re.fullmatch(sentence, " ".join(said["log"].split()))
     assert all(len(line) <= WIDTH for line in said["log"].splitlines())
 
@@ -244,7 +244,7 @@ def test_formgraders_pages_that_need_the_exchange_say_so(clicks: Clicks):
     for name in ("page", "assignments"):
         answer = clicks.of_ada[name].answer
         assert answer.status_code == 504
-        assert "takes long and goes on" in answer.text
+        assert "takes long and continues" in answer.text
 
 
 def test_a_page_that_needs_only_the_gradebook_does_not_wait(clicks: Clicks):

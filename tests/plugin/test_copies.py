@@ -192,7 +192,7 @@ def test_a_folder_of_one_course_gets_no_files_of_another(two_courses, option):
     refused = two_courses.nbgrader("fetch_assignment", "ps1", "--course=maths", *option)
 
     assert refused.status == 1
-    assert "The folder ps1 holds an assignment of the course physics, and not of maths." in (
+    assert "The folder ps1 contains an assignment of the course physics, not of maths." in (
         refused.output
     )
     assert left_over(two_courses.work) == before

@@ -163,7 +163,7 @@ def test_something_in_the_way_stays(alice, released):
     ran = alice.nbgrader("fetch_assignment", "ps1")
 
     assert ran.status == 1
-    assert "is in the way" in ran.output
+    assert "exists and is not a folder" in ran.output
     assert (alice.work / "ps1").read_text() == "my notes"
 
 

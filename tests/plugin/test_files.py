@@ -44,7 +44,7 @@ def test_what_is_no_folder_is_not_replaced(tmp_path, kind):
     else:
         place.symlink_to("nowhere")
 
-    with pytest.raises(ServiceError, match="is in the way"):
+    with pytest.raises(ServiceError, match="exists and is not a folder"):
         files.move_into_place(new, place)
 
     assert place.is_symlink() or place.read_text() == "mine"

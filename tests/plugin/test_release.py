@@ -222,7 +222,7 @@ def test_what_cannot_be_sent_is_named_and_nothing_is_released(teacher, source):
     ran = teacher.nbgrader("release_assignment", "ps1")
 
     assert ran.status == 1
-    assert "Not all files can be sent, so nothing was released: " in ran.output
+    assert "Nothing was released, because some files cannot be sent: " in ran.output
     assert "'data/back\\\\slash.csv': there is a backslash in its name; " in ran.output
     assert "'link': it is a link to nothing; " in ran.output
     assert "'loop': it is a link to a folder that it is in; " in ran.output
