@@ -145,13 +145,15 @@ def submit(user: User, idempotency_key: str | None = None) -> Callable[[Session]
             session,
             user,
             *PS1,
-            blob(),
-            Contents(1, 1, ("p1.ipynb",), None),
-            admission,
-            committed=True,
-            since=NO_TIME,
-            client_timestamp=None,
-            idempotency_key=idempotency_key,
+            submissions.SubmissionUpload(
+                blob(),
+                Contents(1, 1, ("p1.ipynb",), None),
+                admission,
+                committed=True,
+                since=NO_TIME,
+                client_timestamp=None,
+                idempotency_key=idempotency_key,
+            ),
             quota=2**60,
         )
 

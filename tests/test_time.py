@@ -18,7 +18,8 @@ from traitlets.config import Config
 
 from nbexchange.database import engines
 from nbexchange.exchange.commitments import Commitment, Commitments
-from nbexchange.exchange.submissions import COMMITMENT, Admission
+from nbexchange.exchange.official_time import COMMITMENT
+from nbexchange.exchange.submissions import Admission
 from nbexchange.handlers import base
 from nbexchange.handlers.auth.token_file import TokenFileUserHandler
 from nbexchange.handlers.auth.user_handler import Answer

@@ -15,7 +15,8 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 
-from nbexchange.exchange.submissions import COMMITMENT, Admission
+from nbexchange.exchange.official_time import COMMITMENT
+from nbexchange.exchange.submissions import Admission
 from nbexchange.identity import User
 
 

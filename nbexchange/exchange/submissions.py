@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Row, and_, bindparam, exists, func, insert, or_, select
@@ -19,6 +20,7 @@ from nbexchange.exchange.events import record_download, record_event
 from nbexchange.exchange.feedback import MOST_NOTEBOOKS, newest_feedback
 from nbexchange.exchange.locks import LockMode, lock_assignment
 from nbexchange.exchange.names import check_student_name
+from nbexchange.exchange.official_time import keeps_header_time, official_time
 from nbexchange.exchange.people import MembershipKeys, upsert_member
 from nbexchange.exchange.policy import Reach, Verb, permit
 from nbexchange.exchange.quotas import check_student, lock_user
@@ -30,10 +32,6 @@ from nbexchange.models import Action
 from nbexchange.storage import Blob, new_key
 from nbexchange.timestamps import normal_claim
 
-COMMITMENT = datetime.timedelta(hours=1)
-"""How long a digest in the header keeps the time of the header. With more time, a student could
-hold back several uploads and choose one of them later."""
-
 MOST_SUBMISSIONS = 1000
 """Limit for one student and one assignment. Quotas do not count that a row and its file take up to
 20 kB of the disk however small the file is."""
@@ -42,8 +40,6 @@ LONGEST_NOTEBOOKS = 16 * 1024
 """Limit for the characters in the names of a submission's top-level notebooks, of which there are
 at most MOST_NOTEBOOKS. Every list contains them: without a limit, 60 archives of 200 kB could make
 one page of a list 180 MB large."""
-
-TICK = datetime.timedelta(microseconds=1)
 
 
 class Admission(NamedTuple):
@@ -99,54 +95,66 @@ def admit_submission(
     )
 
 
+@dataclass(frozen=True)
+class SubmissionUpload:
+    """A submission whose bytes have arrived and were checked."""
+
+    blob: Blob
+    contents: Contents
+    admission: Admission
+    committed: bool
+    """Whether `commitments` lets it keep the time of its header."""
+    since: Callable[[], datetime.timedelta]
+    """How long ago the last byte arrived, so that the service's own work does not count."""
+    client_timestamp: str | None
+    idempotency_key: str | None
+
+
 def submit(
     session: Session,
     user: User,
     course_id: str,
     assignment_id: str,
-    blob: Blob,
-    contents: Contents,
-    admission: Admission,
-    *,
-    committed: bool,
-    since: Callable[[], datetime.timedelta],
-    client_timestamp: str | None,
-    idempotency_key: str | None,
+    upload: SubmissionUpload,
     quota: int,
 ) -> SubmissionReceipt:
-    """Store the student's work under its official time.
+    """Store the student's work under its official time (official_time.py).
 
-    The official time is the arrival of the header if the header held the digest and the student
-    had no other upload to choose from (`committed`, by `commitments`): the bytes cannot change
-    after that. Otherwise it is the arrival of the last byte. `since` returns how long ago that was,
-    so that the service's own work does not count. The official time is unique, and later than that
-    of every submission that was complete when this one began: if the clock was set back, the order
-    wins. `quota` is how many bytes one student may keep; 0 for no limit.
+    `quota` is how many bytes one student may keep; 0 for no limit.
     """
     permit(user, Verb.SUBMIT, course_id)
     session.connection()  # SQLite waits here for other writers
-    ago = since()  # before the clock is read, as in `admit_submission`
+    ago = upload.since()  # before the clock is read, as in `admit_submission`
     state = assignment_state(session, user, course_id, assignment_id)
     if not lock_assignment(session, state.course_pk, state.assignment_pk, LockMode.SHARED):
         raise not_released(course_id, assignment_id)
     member = upsert_member(session, user, course_id, state)
     if quota:
         lock_user(session, member.user_pk)
-    row = earlier(session, models.Submission, user, idempotency_key, blob)
+    row = earlier(session, models.Submission, user, upload.idempotency_key, upload.blob)
     if row is not None:
         if row.assignment_pk != state.assignment_pk:
             raise used_before()
         return _receipt(session, user, course_id, assignment_id, row.token)
+    admission, completed_at = upload.admission, state.now - ago
     if not _is_there(session, state.assignment_pk, admission):
         raise not_released(course_id, assignment_id)  # erased meanwhile and released again
-    notebooks = listable(contents.notebooks)
-    in_time = state.now - ago - admission.arrived_at <= COMMITMENT
+    notebooks = listable(upload.contents.notebooks)
     # An upload that was completed after the assignment was removed may be work done after that.
-    if not state.released and not (committed and in_time):
+    if not state.released and not keeps_header_time(
+        admission.arrived_at, completed_at, committed=upload.committed
+    ):
         raise not_released(course_id, assignment_id)
-    check_student(session, user, blob.size, quota)
-    basis = admission if committed and in_time else admission._replace(arrived_at=state.now - ago)
+    check_student(session, user, upload.blob.size, quota)
+    time = official_time(
+        admission.arrived_at,
+        completed_at,
+        committed=upload.committed,
+        after=admission.after,
+        is_taken=functools.partial(_is_taken, session, state.assignment_pk, member),
+    )
     token = new_key()
+    claim = upload.client_timestamp or upload.contents.timestamp
     session.execute(
         _INSERT,
         {
@@ -154,15 +162,15 @@ def submit(
             "assignment_pk": state.assignment_pk,
             "user_pk": member.user_pk,
             "release_pk": admission.release_pk,
-            "key": blob.key,
-            "sha256": blob.sha256,
-            "size": blob.size,
-            "timestamp": _official_time(session, member, state.assignment_pk, basis),
+            "key": upload.blob.key,
+            "sha256": upload.blob.sha256,
+            "size": upload.blob.size,
+            "timestamp": time,
             "arrived_at": admission.arrived_at,
             "stored_at": state.now,
-            "client_timestamp": normal_claim(client_timestamp or contents.timestamp),
+            "client_timestamp": normal_claim(claim),
             "notebooks": notebooks,
-            "idempotency_key": idempotency_key,
+            "idempotency_key": upload.idempotency_key,
         },
     )
     record_event(session, member, Action.SUBMITTED, state.assignment_pk, token)
@@ -344,17 +352,6 @@ def listable(paths: Iterable[str]) -> list[str]:
 
 def fits_in_lists(paths: Collection[str]) -> bool:
     return len(paths) <= MOST_NOTEBOOKS and sum(map(len, paths)) <= LONGEST_NOTEBOOKS
-
-
-def _official_time(
-    session: Session, member: MembershipKeys, assignment_pk: int, admission: Admission
-) -> datetime.datetime:
-    time = admission.arrived_at
-    if admission.after is not None:
-        time = max(time, admission.after + TICK)
-    while _is_taken(session, assignment_pk, member, time):
-        time += TICK
-    return time
 
 
 def _is_taken(

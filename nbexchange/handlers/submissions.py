@@ -13,7 +13,7 @@ from nbexchange.archive import Contents
 from nbexchange.exchange import submissions
 from nbexchange.exchange.policy import Verb
 from nbexchange.exchange.records import SubmissionReceipt
-from nbexchange.exchange.submissions import Admission
+from nbexchange.exchange.submissions import Admission, SubmissionUpload
 from nbexchange.handlers import shapes
 from nbexchange.handlers.base import LARGEST_PAGE, to_json
 from nbexchange.handlers.lists import Entries, ListHandler
@@ -73,11 +73,7 @@ class SubmissionHandler(UploadHandler):
         blob: Blob,
         contents: Contents,
     ) -> SubmissionReceipt:
-        return submissions.submit(
-            session,
-            self.user,
-            self.course_id,
-            self.assignment_id,
+        upload = SubmissionUpload(
             blob,
             contents,
             self.admission,
@@ -85,7 +81,10 @@ class SubmissionHandler(UploadHandler):
             since=since,
             client_timestamp=self.parameter("timestamp"),
             idempotency_key=self.key,
-            quota=self.services.quotas.of(self.user.org_id).student,
+        )
+        quota = self.services.quotas.of(self.user.org_id).student
+        return submissions.submit(
+            session, self.user, self.course_id, self.assignment_id, upload, quota
         )
 
 
