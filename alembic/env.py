@@ -1,7 +1,7 @@
-"""How Alembic finds the tables.
+"""Alembic's environment.
 
-The service hands over its own connection. On the command line (`alembic revision`, `alembic
-check`) the database is named by NBEX_DB_URL.
+The service passes its own connection. On the command line (`alembic revision`, `alembic check`),
+NBEX_DB_URL names the database.
 """
 
 import os
@@ -15,15 +15,15 @@ from nbexchange.database import Database
 from nbexchange.models import Base
 
 DONE_BEFORE = (1050, 1051, 1060, 1061, 1091)
-"""A table that is there or is gone already, a column, an index, something to drop."""
+"""Errors of a repeated statement: what it creates exists already, or what it drops is gone."""
 
 
 class Resumable(MySQLImpl):
-    """Goes on with a migration that was killed.
+    """Continues a migration that was killed.
 
-    MariaDB and MySQL keep each change of a table at once, so the statements before the kill have
-    to be passed over. Only where the table of revisions tells that this is a database of ours:
-    tables of others in a new one are an error.
+    MariaDB and MySQL commit each change of a table at once, so statements from before the kill must
+    be skipped. This happens only if the revision table shows that the database belongs to
+    nbexchange: tables of other programs in a new database are an error.
     """
 
     __dialect__ = "mysql"
@@ -48,18 +48,18 @@ def migrate(connection: Connection) -> None:
         target_metadata=Base.metadata,
         compare_type=True,
         render_as_batch=connection.dialect.name == "sqlite",
-        # SQLite can, as we say BEGIN ourselves; a migration that is killed leaves nothing.
+        # On SQLite too, because the service issues BEGIN itself: a killed migration leaves nothing.
         transactional_ddl=connection.dialect.name in ("sqlite", "postgresql"),
     )
     with context.begin_transaction():
         context.run_migrations()
 
 
-given = context.config.attributes.get("connection")
-if given is not None:
-    migrate(given)
+connection = context.config.attributes.get("connection")
+if connection is not None:
+    migrate(connection)
 else:
     database = Database(os.environ["NBEX_DB_URL"])
-    with database.engine.begin() as own:
-        migrate(own)
+    with database.engine.begin() as new_connection:
+        migrate(new_connection)
     database.close()

@@ -471,7 +471,7 @@ def _log_request(handler: RequestHandler) -> None:
         and handler.get_status() == 200
     )
     access_log.log(
-        logging.DEBUG if is_usual else logging.INFO, "request", extra={"facts": handler.facts()}
+        logging.DEBUG if is_usual else logging.INFO, "request", extra={"fields": handler.facts()}
     )
 
 

@@ -1,4 +1,4 @@
-"""Types of columns that mean the same in every database."""
+"""Column types with the same meaning in every database."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from sqlalchemy.dialects import mysql
 
 from nbexchange.identity import LONGEST_NAME
 
-# SQLite numbers rows by itself only where the column is exactly INTEGER.
+# SQLite numbers rows automatically only if the column type is exactly INTEGER.
 Key = BigInteger().with_variant(Integer, "sqlite")
 
 
 class Name(types.TypeDecorator[str]):
     """Text that is compared byte by byte in every database.
 
-    MariaDB's and MySQL's text collations find 'Bob', 'bob ' and 'bób' equal, which would make
-    one person of three; so there it is stored as UTF-8 bytes.
+    For the text collations of MariaDB and MySQL, 'Bob', 'bob ' and 'bób' are equal, which would
+    make three people one. There the text is stored as UTF-8 bytes.
     """
 
     impl = String
@@ -31,7 +31,7 @@ class Name(types.TypeDecorator[str]):
 
     def load_dialect_impl(self, dialect: Dialect) -> types.TypeEngine[Any]:
         if _is_mysql(dialect):
-            # Four bytes hold any character.
+            # A character has at most four bytes.
             return dialect.type_descriptor(mysql.VARBINARY(4 * self.length))
         return dialect.type_descriptor(String(self.length))
 
@@ -41,7 +41,7 @@ class Name(types.TypeDecorator[str]):
     def result_processor(
         self, dialect: Dialect, coltype: object
     ) -> Callable[[bytes | None], str | None] | None:
-        # None where there is nothing to do: a long list has tens of thousands of names.
+        # None avoids a function call for each of the tens of thousands of names in a long list.
         return _decoded if _is_mysql(dialect) else None
 
 

@@ -1,33 +1,33 @@
-"""Everything that can go wrong, as one tree; each class carries its HTTP status.
+"""All errors as one tree; each class carries its HTTP status.
 
     NbExchangeError            500
-    ├── Malformed              400  the request makes no sense
-    ├── Unauthenticated        401  who are you?
-    ├── Forbidden              403  you may not
-    ├── NotFound               404  not there, or not for you: the two look the same
-    ├── NotAllowed             405  this address has no such method
-    ├── Conflict               409  it contradicts what is stored
-    ├── AlreadyReleased        412  released before, and the caller asked for the first time only
+    ├── Malformed              400  the request is not valid
+    ├── Unauthenticated        401  the caller is unknown
+    ├── Forbidden              403  the caller's role does not have this right
+    ├── NotFound               404  it does not exist, or the caller must not know that it does
+    ├── NotAllowed             405  the address does not have this method
+    ├── Conflict               409  the request contradicts stored data
+    ├── AlreadyReleased        412  already released, and the caller wanted the first release only
     ├── TooLarge               413  more bytes than are allowed
-    ├── UnsupportedMedia       415  an encoding that is not spoken here
-    ├── OutOfRange             416  those bytes do not exist
+    ├── UnsupportedMedia       415  an encoding that is not supported
+    ├── OutOfRange             416  the requested bytes do not exist
     ├── Unprocessable          422
     │   ├── BadArchive              not a tar.gz that is safe to unpack
-    │   └── DigestMismatch          other bytes arrived than were announced
-    ├── TooManyRequests        429  later (`retry_after` seconds)
-    ├── Damaged                500  a stored blob is not what was stored
-    ├── Misconfigured          500  the operator has to mend something
-    │   └── MalformedIdentity       the user handler answered nonsense
-    ├── Unavailable            503  a part that we need is away (`retry_after` seconds)
+    │   └── DigestMismatch          the bytes that arrived do not match the announced digest
+    ├── TooManyRequests        429  try again after `retry_after` seconds
+    ├── Damaged                500  a stored blob is corrupt or missing
+    ├── Misconfigured          500  the administrator has to correct the configuration
+    │   └── MalformedIdentity       the user handler returned an invalid identity
+    ├── Unavailable            503  a required part is unavailable (`retry_after` seconds)
     └── StoreFull              507  no space left for the bytes
 
-The message is for the person in the notebook: it says what happened and what to do. Whatever is
-secret or internal goes to the log, never into a message.
+The message is for the user of the notebook: it says what happened and what to do. Secrets and
+internal details go to the log, never into a message.
 """
 
 
 class NbExchangeError(Exception):
-    """Base of all; by itself it means a fault of ours."""
+    """The base class. By itself it means a bug in this program."""
 
     status = 500
 
@@ -69,7 +69,7 @@ class UnsupportedMedia(NbExchangeError):
 
 
 class OutOfRange(NbExchangeError):
-    """`size` is how many bytes there are."""
+    """`size` is the number of bytes that exist."""
 
     status = 416
 
@@ -111,7 +111,7 @@ class MalformedIdentity(Misconfigured):
 
 
 class Unavailable(NbExchangeError):
-    """`nothing_written` where it is certain that the database did not commit the request's rows."""
+    """`nothing_written`: it is certain that the database did not commit the request's rows."""
 
     status = 503
 

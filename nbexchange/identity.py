@@ -1,6 +1,6 @@
-"""Who asks: a person, in one organisation, with a role in each of some courses.
+"""The identity of a caller: a person in one organisation, with a role in each of their courses.
 
-A `User` is a value. It says what the user handler knows *now*; nothing here is remembered.
+A `User` is a value. It holds what the user handler returns *now*; nothing here is stored.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from nbexchange.text import cleaned, is_safe
 
 DEFAULT_ORGANISATION = 1
 LARGEST_ORGANISATION = 2**31 - 1
-"""What the database's columns hold."""
+"""The largest number that fits into the database column."""
 
 LONGEST_NAME = 200
 """Characters in a user name, a course id or an assignment id; also the width of their columns."""
@@ -28,7 +28,7 @@ class Role(enum.Enum):
 
     @classmethod
     def of(cls, name: str) -> Role:
-        """Only `Instructor`, in any case, is privileged; every other name is a student's."""
+        """`Instructor`, in upper or lower case, is privileged; every other name means student."""
         return cls.INSTRUCTOR if name.casefold() == "instructor" else cls.STUDENT
 
 
@@ -51,23 +51,23 @@ class User:
     lms_user_id: str | None = None
 
     def role_in(self, course_id: str) -> Role | None:
-        """The role in this course of the own organisation; None for a stranger."""
+        """The role in this course of the user's organisation; None without a membership."""
         membership = self.courses.get(course_id)
         return membership.role if membership else None
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any]) -> User:
-        """What a user handler answered, checked.
+        """Check and convert the answer of a user handler.
 
         Keys: `name`; `course_id` with `course_role` and perhaps `course_title`, or `courses`
         (course_id -> role, or course_id -> {"role": ..., "title": ...}), or both; optional
         `org_id` (a whole number from 1; default 1), `full_name`, `email`, `lms_user_id`.
 
-        Raises MalformedIdentity, which names the key at fault and never shows its value.
+        Raises MalformedIdentity, which names the invalid key and never shows its value.
         """
         if not isinstance(answer, Mapping):
             raise MalformedIdentity(
-                f"the user handler has to answer None or a dict, not {type(answer).__name__}"
+                f"The user handler must return None or a dict, not {type(answer).__name__}."
             )
         return cls(
             name=_name(answer.get("name"), "name"),
@@ -82,12 +82,12 @@ class User:
 def parse_organisation(value: object) -> int | None:
     """The number of an organisation, or None.
 
-    A whole number from 1, or its decimal digits as text. No other text means the same organisation:
-    not `01`, `+1`, `1_0` or digits of another script, which `int` would take.
+    Accepts a whole number from 1, or its decimal digits as text. Each number has only one text:
+    `01`, `+1`, `1_0` and digits of other scripts, which `int` would accept, are not valid.
     """
     if isinstance(value, str) and _DIGITS.fullmatch(value):
         value = int(value)
-    # True is an int in Python, and organisation 0 has always been a mistake in the field.
+    # True is an int in Python, and in practice organisation 0 has always been a mistake.
     if isinstance(value, bool) or not isinstance(value, int):
         return None
     return int(value) if 1 <= value <= LARGEST_ORGANISATION else None
@@ -101,9 +101,9 @@ def is_name(value: object) -> bool:
 def _name(value: object, key: str) -> str:
     if not is_name(value):
         raise MalformedIdentity(
-            f"the user handler's answer has no usable {key!r}: it has to be text of 1 to "
+            f"The user handler's answer has no valid {key!r}. It must be a text of 1 to "
             f"{LONGEST_NAME} characters, without control characters and without characters that "
-            "change the direction of text"
+            "change the direction of text."
         )
     return str(value)
 
@@ -112,8 +112,8 @@ def _organisation(value: object) -> int:
     number = parse_organisation(value)
     if number is None:
         raise MalformedIdentity(
-            "the user handler's answer has an 'org_id' that is not a whole number from 1 to "
-            f"{LARGEST_ORGANISATION}"
+            "The user handler's answer has an 'org_id' that is not a whole number from 1 to "
+            f"{LARGEST_ORGANISATION}."
         )
     return number
 
@@ -122,16 +122,18 @@ def _text(value: object, key: str) -> str | None:
     if value is None or value == "":
         return None
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise MalformedIdentity(f"the user handler's answer has a {key!r} that is not text")
-    # It is only shown, so a character that cannot be shown must not keep a person out.
+        raise MalformedIdentity(f"The user handler's answer has a {key!r} that is not text.")
+    # This text is only displayed, so an unprintable character is no reason for a refusal.
     return cleaned(str(value)[:1000]) or None
 
 
 def _courses(answer: Mapping[str, Any]) -> dict[str, Membership]:
     listed = answer.get("courses") or {}
     if not isinstance(listed, Mapping):
-        raise MalformedIdentity("the user handler's answer has 'courses' that is not a mapping")
-    courses = {_name(course_id, "courses"): _membership(said) for course_id, said in listed.items()}
+        raise MalformedIdentity("The user handler's answer has 'courses' that is not a mapping.")
+    courses = {
+        _name(course_id, "courses"): _membership(value) for course_id, value in listed.items()
+    }
     current = answer.get("course_id")
     if current is not None and current not in courses:
         courses[_name(current, "course_id")] = _membership(
@@ -140,9 +142,9 @@ def _courses(answer: Mapping[str, Any]) -> dict[str, Membership]:
     return courses
 
 
-def _membership(said: object) -> Membership:
-    if isinstance(said, str):
-        said = {"role": said}
-    if not isinstance(said, Mapping) or not isinstance(said.get("role"), str):
-        raise MalformedIdentity("the user handler's answer has a course without a role")
-    return Membership(Role.of(said["role"]), _text(said.get("title"), "course_title"))
+def _membership(value: object) -> Membership:
+    if isinstance(value, str):
+        value = {"role": value}
+    if not isinstance(value, Mapping) or not isinstance(value.get("role"), str):
+        raise MalformedIdentity("The user handler's answer has a course without a role.")
+    return Membership(Role.of(value["role"]), _text(value.get("title"), "course_title"))

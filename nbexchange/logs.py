@@ -1,7 +1,7 @@
-"""How the log is written: nothing in a request can make a line long, or make a second one.
+"""Log formats. Nothing in a request can make a line too long or add a second line.
 
-A record may carry facts (`extra={"facts": {...}}`). They follow its message as `name=value`, or are
-fields of their own where the log is JSON.
+A record may have fields (`extra={"fields": {...}}`). They follow its message as `name=value`; in a
+JSON log they are fields of the object.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _PLAIN = re.compile(r"[\w./:@+-]+", re.ASCII)
 
 
 class OneLineFormatter(LevelFormatter):
-    """One line for each record; those of a traceback follow it, indented."""
+    """One line for each record; the lines of a traceback follow it, indented."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
-        facts = [f" {name}={_value(value)}" for name, value in _facts(record).items()]
-        return one_line(super().formatMessage(record) + "".join(facts))
+        fields = [f" {name}={_value(value)}" for name, value in _fields(record).items()]
+        return one_line(super().formatMessage(record) + "".join(fields))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 (logging's name)
         lines = super().formatException(ei).split("\n")
@@ -36,10 +36,10 @@ class OneLineFormatter(LevelFormatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One line for each record, an object in JSON, with its traceback in it.
+    """One line for each record: a JSON object, which includes the traceback.
 
-    Fields: `time` (RFC 3339, UTC), `level`, `logger`, `message`, the record's facts, and perhaps
-    `exception`. What would be too long is cut in its middle.
+    Fields: `time` (RFC 3339, UTC), `level`, `logger`, `message`, the record's own fields, and
+    `exception` if there is one. Texts that are too long are cut in the middle.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -48,7 +48,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
-            **_facts(record),
+            **_fields(record),
         }
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
@@ -65,13 +65,13 @@ def one_line(text: str) -> str:
     return escaped(text[:LONGEST_LINE]).encode()[:LONGEST_LINE].decode(errors="ignore")
 
 
-def _facts(record: logging.LogRecord) -> Mapping[str, Any]:
-    facts: Mapping[str, Any] = getattr(record, "facts", {})
-    return facts
+def _fields(record: logging.LogRecord) -> Mapping[str, Any]:
+    fields: Mapping[str, Any] = getattr(record, "fields", {})
+    return fields
 
 
 def _value(value: object) -> str:
-    """In quotes where it could be taken for more than a value."""
+    """The value as text, in quotes if it could be read as something else."""
     text = str(value)
     return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 
@@ -86,7 +86,7 @@ def _json_line(fields: dict[str, Any]) -> str:
     longest = LONGEST_LINE
     while True:
         shortened = {name: _shortened(text, longest) for name, text in texts.items()}
-        # All but printable ASCII is escaped, so nothing ends the line.
+        # Everything except printable ASCII is escaped, so the text cannot end the line.
         line = json.dumps(fields | shortened, default=str)
         if len(line) <= LONGEST_LINE:
             return line
@@ -94,6 +94,6 @@ def _json_line(fields: dict[str, Any]) -> str:
 
 
 def _shortened(text: str, longest: int) -> str:
-    """With its end: the last line of a traceback says what it was."""
+    """Keeps the end, because the last line of a traceback names the error."""
     half = max(1, longest // 2)
     return text if len(text) <= longest else f"{text[:half]} ... {text[-half:]}"

@@ -1,24 +1,25 @@
-"""The one form in which a time travels: `2026-11-21 10:00:00.000000 UTC`.
+"""The text form of all times: `2026-11-21 10:00:00.000000 UTC`.
 
-Fixed width and one zone, so that sorting the text sorts the times; nbgrader relies on that.
+The width is fixed and the zone is always UTC, so sorting the text sorts the times. nbgrader relies
+on that.
 """
 
 import datetime
 
 LONGEST_CLAIM = 100
-"""Characters of a client's own timestamp that are kept."""
+"""The maximum length of a client's own timestamp; a longer one is not stored."""
 
 
 def to_text(moment: datetime.datetime) -> str:
-    # Not strftime, which gives the year 999 three figures.
+    # Not strftime, which writes the year 999 with three digits.
     bare = moment.astimezone(datetime.UTC).replace(tzinfo=None)
     return f"{bare.isoformat(' ', 'microseconds')} UTC"
 
 
 def normal_claim(claim: str | None) -> str | None:
-    """What a client says about time, in our form where it can be read, else as it is.
+    """A client's timestamp in our text form if it can be parsed, otherwise unchanged.
 
-    A time without a zone is taken as UTC. None for what is empty or too long to be a time.
+    A time without a zone counts as UTC. None for an empty text and for one that is too long.
     """
     claim = (claim or "").strip()
     if not 0 < len(claim) <= LONGEST_CLAIM or not claim.isprintable():
@@ -34,5 +35,5 @@ def normal_claim(claim: str | None) -> str | None:
 
 
 def minute(moment: datetime.datetime) -> str:
-    """For a sentence: `2026-11-21 10:00 UTC`."""
+    """The form for messages: `2026-11-21 10:00 UTC`."""
     return f"{moment.astimezone(datetime.UTC):%Y-%m-%d %H:%M} UTC"

@@ -1,4 +1,4 @@
-"""Types of options that several parts have."""
+"""Option types that several parts use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nbexchange.identity import DEFAULT_ORGANISATION, LARGEST_ORGANISATION, pars
 
 
 class OrganisationNumber(TraitType[int, int]):
-    """What `parse_organisation` takes: on a command line and as a key of JSON it is text."""
+    """A number that `parse_organisation` accepts; text on a command line and as a key of JSON."""
 
     default_value = DEFAULT_ORGANISATION
     info_text = f"the number of an organisation, from 1 to {LARGEST_ORGANISATION}"
@@ -23,7 +23,7 @@ class OrganisationNumber(TraitType[int, int]):
 
 
 class SecretDict(Dict):
-    """A mapping whose values are not quoted when it is none."""
+    """A mapping. An error about another type does not quote the value, which may be a secret."""
 
     def error(self, obj: Any, value: Any, error: Any = None, info: Any = None) -> Never:
         raise TraitError(f"{self.name} has to be a mapping: {{'name': value, ...}}")

@@ -311,7 +311,7 @@ def test_a_traceback_is_one_line_of_json_with_the_id_of_its_request(data: Path):
 def formatted(message: str, error: BaseException | None = None, **facts: Any) -> str:
     info = (type(error), error, None) if error else None
     record = logging.LogRecord("a.logger", logging.ERROR, "", 0, message, None, info)
-    record.facts = facts
+    record.fields = facts
     return JsonFormatter().format(record)
 
 
@@ -354,7 +354,7 @@ VALUES = {
 @pytest.mark.parametrize(("value", "told"), VALUES.items(), ids=VALUES)
 def test_no_value_looks_like_more_than_a_value(value: str, told: str):
     record = logging.LogRecord("a", logging.INFO, "", 0, "request", None, None)
-    record.facts = {"user": value, "status": 200}
+    record.fields = {"user": value, "status": 200}
 
     line = OneLineFormatter("%(message)s").format(record)
 

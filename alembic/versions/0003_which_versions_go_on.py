@@ -18,7 +18,7 @@ def upgrade() -> None:
         sa.Column("oldest", Name(length=32), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_compatibility")),
     )
-    # Where this was broken off before, the row may be there.
+    # If an earlier run was interrupted, the row may exist already.
     op.execute(compatibility.delete())
     op.execute(compatibility.insert().values(oldest=revision))
 

@@ -19,7 +19,7 @@ OLD = {
     "ix_event_course_pk": ["course_pk"],
     "ix_event_user_pk": ["user_pk"],
 }
-"""Each is the beginning of a new one."""
+"""Each of these indexes is a prefix of a new one."""
 
 
 def upgrade() -> None:

@@ -20,7 +20,7 @@ def upgrade() -> None:
         sa.Column("value", Name(length=64), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_secret")),
     )
-    # Where this was broken off before, the row may be there.
+    # If an earlier run was interrupted, the row may exist already.
     op.execute(secret.delete())
     op.execute(secret.insert().values(value=secrets.token_hex(32)))
 

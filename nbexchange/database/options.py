@@ -1,4 +1,4 @@
-"""Options about the database."""
+"""Options of the database."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ class DatabaseOptions(HasTraits):
         """,
     ).tag(config=True)
 
-    db_kwargs = SecretDict(help="More arguments for sqlalchemy.create_engine.").tag(config=True)
+    db_kwargs = SecretDict(help="Additional arguments of sqlalchemy.create_engine.").tag(
+        config=True
+    )
 
     db_writes_whole_pages = Bool(
         False,
         help="""
-        Say True if the disks of the database server write each of its pages whole or not at all
-        (ZFS with a fitting recordsize, Amazon RDS Optimized Writes, Aurora). Only there
-        innodb_doublewrite and PostgreSQL's full_page_writes may be off; the service cannot check
-        the disks, and refuses to start otherwise.
+        Set this to True if the disks of the database server write each of its pages completely or
+        not at all (ZFS with a matching recordsize, Amazon RDS Optimized Writes, Aurora). Only then
+        may innodb_doublewrite and PostgreSQL's full_page_writes be off. Otherwise the service
+        refuses to start with them off. It cannot check the disks itself.
         """,
     ).tag(config=True)
 
@@ -38,15 +40,15 @@ class DatabaseOptions(HasTraits):
         False,
         help="""
         Erase every row before starting. The files stay until `nbexchange gc`. An empty database
-        is left as it is. Any other one is only erased with --confirm-reset=CODE on the command
-        line, while no other process uses it; without the code the service says what would be lost,
-        gives the code, and does not start.
+        stays as it is. Any other one is erased only with --confirm-reset=CODE on the command line,
+        while no other process uses it. Without the code the service prints what would be lost and
+        the code, and does not start.
         """,
     ).tag(config=True)
 
     reset_code = Unicode(
         help="""
-        For the command line only: the code that --reset-db gave for the rows that are there now.
+        For the command line only: the code that --reset-db printed for the current rows.
         """,
     ).tag(config=True)
 

@@ -198,15 +198,15 @@ class Quotas:
 
 
 class QuotaOptions(HasTraits):
-    """Options about how many bytes may be kept."""
+    """Options of the quotas and of the free disk space."""
 
     student_quota = Integer(
         10_000_000_000,
         min=0,
         help="""
-        The most bytes that all submissions of one person in an organisation may have together;
-        more are answered 413. 0: as many as there is room for. The default is twice the largest
-        file, and twenty times what a student hands in who takes ten courses.
+        The maximum number of bytes of all submissions of one student in an organisation. An upload
+        beyond that gets a 413. 0: no limit except the disk. The default is twice the largest file,
+        and twenty times what a student submits who takes ten courses.
         """,
     ).tag(config=True)
 
@@ -214,8 +214,8 @@ class QuotaOptions(HasTraits):
         0,
         min=0,
         help="""
-        The most bytes that all releases, submissions and feedback of one organisation may have
-        together; more are answered 507. 0: as many as there is room for.
+        The maximum number of bytes of all releases, submissions and feedback of one organisation.
+        An upload beyond that gets a 507. 0: no limit except the disk.
         """,
     ).tag(config=True)
 
@@ -223,9 +223,9 @@ class QuotaOptions(HasTraits):
         value_trait=Dict(value_trait=Integer(min=0), key_trait=Enum(["student", "organisation"])),
         key_trait=OrganisationNumber(),
         help="""
-        Other quotas for some organisations, by their number:
-        {7: {"student": 2_000_000_000, "organisation": 500_000_000_000}}. What is not said here is
-        as everywhere.
+        Different quotas for some organisations, by their number:
+        {7: {"student": 2_000_000_000, "organisation": 500_000_000_000}}. The general quotas apply
+        to everything that is missing here.
         """,
     ).tag(config=True)
 
@@ -233,9 +233,9 @@ class QuotaOptions(HasTraits):
         1_000_000_000,
         min=0,
         help="""
-        Bytes that have to stay free on the disk of base_storage_location, and on that of an SQLite
-        database; an upload that needs them is answered 507. A database that meets a full disk
-        fails in everything. Of a small disk no more than a twentieth is kept free.
+        Bytes that have to stay free on the disk of base_storage_location and on that of an SQLite
+        database. An upload that would use them gets a 507. (On a full disk every request to the
+        database fails.) On a small disk at most a twentieth is kept free.
         """,
     ).tag(config=True)
 

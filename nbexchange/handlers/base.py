@@ -399,7 +399,7 @@ class BaseHandler(RequestHandler):
     # -- log and metrics
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
-        facts = {"facts": {"request_id": self.request_id}}
+        facts = {"fields": {"request_id": self.request_id}}
         if isinstance(value, NbExchangeError) and value.status != 500:
             log.debug("refused: %s", value, extra=facts)
         elif isinstance(value, HTTPError):

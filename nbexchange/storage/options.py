@@ -1,4 +1,4 @@
-"""Options about where files are, and the store that they name."""
+"""Options of the data directory and the store."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from nbexchange.traits import SecretDict
 class StorageOptions(HasTraits):
     base_storage_location = Unicode(
         help="""
-        The data directory: the store of files unless storage_url says otherwise, and the database
-        unless db_url does.
+        The data directory. It contains the files unless storage_url is set, and the database unless
+        db_url is set.
         Default: $NBEXCHANGE_DATA, else nbexchange in $XDG_DATA_HOME, else
         ~/.local/share/nbexchange. Back it up.
         """,
@@ -31,9 +31,9 @@ class StorageOptions(HasTraits):
     storage_url = Unicode(
         help="""
         The object store that holds the files: s3://bucket/prefix, gs://bucket/prefix or
-        az://container/prefix. The bucket has to exist. Needs the extra `objects`.
-        Default: $NBEX_STORAGE_URL, else the files are in base_storage_location. Large uploads
-        gather in base_storage_location/spool before they are sent.
+        az://container/prefix. The bucket must exist. Needs the extra `objects`.
+        Default: $NBEX_STORAGE_URL, else the files are in base_storage_location. Large uploads are
+        written to base_storage_location/spool before they are sent.
         """,
     ).tag(config=True)
 
@@ -43,11 +43,11 @@ class StorageOptions(HasTraits):
 
     storage_options = SecretDict(
         help="""
-        How to reach the object store of storage_url, with the names that obstore gives them:
+        How to access the object store of storage_url, with the names of obstore's options:
         {"endpoint": "https://s3.example.org", "region": "...", "access_key_id": "...",
-        "secret_access_key": "..."} for S3, and "client_options" for its HTTP client. What is not
-        said here is taken from the environment, as usual (AWS_ACCESS_KEY_ID, ...), or from the
-        role of the machine.
+        "secret_access_key": "..."} for S3, and "client_options" for its HTTP client. Options that
+        are missing here are taken from the environment, as usual (AWS_ACCESS_KEY_ID, ...), or from
+        the role of the machine.
         """,
     ).tag(config=True)
 
@@ -60,7 +60,8 @@ class StorageOptions(HasTraits):
             from nbexchange.storage.objects import ObjectStorage
         except ImportError as error:
             raise Misconfigured(
-                "storage_url needs the library obstore: install nbexchange with its extra [objects]"
+                "storage_url needs the library obstore. Install nbexchange with its extra "
+                "[objects]."
             ) from error
         return ObjectStorage.from_url(self.storage_url, self.storage_options, directory / "spool")
 
@@ -70,6 +71,6 @@ class StorageOptions(HasTraits):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise Misconfigured(
-                f"cannot make the data directory {directory}: {error.strerror}; let "
-                "base_storage_location name a directory that the service may write"
+                f"Cannot create the data directory {directory}: {error.strerror}. Set "
+                "base_storage_location to a directory that the service may write."
             ) from error
