@@ -1,4 +1,4 @@
-"""How far something long is, for a person who waits at a terminal; nothing anywhere else."""
+"""A progress line for a user at a terminal. Without a terminal, it writes nothing."""
 
 import sys
 import time
@@ -11,10 +11,10 @@ _EVERY = 0.2  # seconds
 
 
 class Progress:
-    """One line on standard error that is written over and over, and removed at the end."""
+    """One line on standard error that is overwritten repeatedly, and removed at the end."""
 
     is_long = True
-    """Whether it takes long enough for anybody to wonder."""
+    """Whether it takes long enough to need a progress line."""
 
     def __init__(self, label: str, total: int | None = None) -> None:
         self._label = label
@@ -39,9 +39,9 @@ class Progress:
         return f"{done:,} of {total:,} ({percent(done, total)} %)"
 
     def print(self, line: str) -> None:
-        """Say something for good, on standard output, where our line was.
+        """Print a permanent line on standard output, in place of the progress line.
 
-        Names in it may be anybody's, and a terminal obeys some characters.
+        It is escaped, because names in it may contain characters that a terminal obeys.
         """
         self._clear()
         print(escaped(line), flush=True)  # noqa: T201 (for a person in a terminal)

@@ -1,13 +1,14 @@
-"""Temporary folders beside the place that they are for, and the removal of those left behind.
+"""Temporary folders beside their target, and the removal of abandoned ones.
 
-A command that is killed leaves its folder, often with a whole copy of an assignment in it. The next
-command that works in the same place removes it, if all of this is so:
+A killed command leaves its temporary folder, often with a whole copy of an assignment. The next
+command that works beside the same target removes it, if all of these conditions hold:
 
-* It has the name that `tempfile` made here, is a real folder, and belongs to this user.
+* It has a name of the form that `tempfile` creates here, is a real folder, and belongs to this
+  user.
 * It is more than a day old.
-* No process of this machine holds it: each holds its own with a lock on the folder, which the
-  system drops when the process dies. Machines that share a disk do not see each other's locks; for
-  them the day has to be enough.
+* No process of this machine has locked it. Each process locks its own folder, and the system
+  releases the lock when the process dies. Machines that share a disk do not see each other's locks;
+  for them, the age is the only protection.
 """
 
 import contextlib
@@ -33,7 +34,7 @@ _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW"
 
 @contextlib.contextmanager
 def temporary_folder(parent: Path) -> Iterator[Path]:
-    """A fresh folder (0700) in `parent` that is gone in the end, with what is in it then."""
+    """A new folder (0700) in `parent` that is deleted at the end, with its contents."""
     remove_abandoned(parent)
     with (
         tempfile.TemporaryDirectory(
@@ -45,7 +46,7 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
 
 
 def remove_abandoned(parent: Path) -> None:
-    """Remove the folders in `parent` that killed commands left, as far as the disk lets us."""
+    """Remove the folders in `parent` that killed commands left, and ignore errors."""
     if fcntl is None:
         return
     with contextlib.suppress(OSError), os.scandir(parent) as entries:
@@ -55,7 +56,7 @@ def remove_abandoned(parent: Path) -> None:
 
 
 def _remove_if_abandoned(folder: Path) -> None:
-    # Opened, and judged by what was opened: the name may be another folder's a moment later.
+    # The conditions are checked on the open folder: its name may soon belong to another folder.
     with contextlib.suppress(OSError), _opened(folder) as descriptor:
         status = os.fstat(descriptor)
         is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()

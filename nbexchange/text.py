@@ -1,11 +1,12 @@
-"""Text that others wrote: which characters a name may hold, and how text is shown.
+"""Untrusted text: which characters a name may contain, and how text is escaped for display.
 
-One set of characters decides both, so a name that is accepted is always safe to print. It holds
-what ends a line or moves the cursor of a terminal (control characters, line and paragraph
-separators), what changes the order or the shape of the text that follows (bidirectional
-embeddings, overrides and isolates, deprecated format characters, annotations), and lone surrogates.
+One set of unsafe characters decides both, so an accepted name is always safe to print. The set
+contains characters that end a line or move the cursor of a terminal (control characters, line and
+paragraph separators), characters that change the order or the shape of the following text
+(bidirectional embeddings, overrides and isolates, deprecated format characters, annotations), and
+lone surrogates.
 
-Everything that people's names need is outside of it: letters of all alphabets in both directions,
+It contains no character that people's names need: letters of all alphabets in both directions,
 left-to-right and right-to-left marks, the joiners of Persian, Hindi and emoji, soft hyphens.
 """
 
@@ -18,12 +19,12 @@ _UNSAFE = re.compile(
 
 
 def is_safe(text: str) -> bool:
-    """Whether a name may be this."""
+    """Whether the text contains no unsafe character, so that it may be a name."""
     return _UNSAFE.search(text) is None
 
 
 def escaped(text: str, longest: int | None = None) -> str:
-    """Text for a terminal, a log or a message: one line, at most `longest` characters."""
+    """Escape text for a terminal, a log or a message: one line of at most `longest` characters."""
     line = _UNSAFE.sub(lambda match: ascii(match[0])[1:-1], text[:longest])
     if longest is None or max(len(line), len(text)) <= longest:
         return line
@@ -31,7 +32,7 @@ def escaped(text: str, longest: int | None = None) -> str:
 
 
 def cleaned(text: str) -> str:
-    """Text that is only ever shown, such as a full name or a title, without unsafe characters."""
+    """Remove unsafe characters from text for display only, such as a full name or a title."""
     return _UNSAFE.sub(lambda match: _replacement(match[0]), text).strip()
 
 

@@ -1,8 +1,8 @@
 """Named jobs in daemon threads, so that no request of a Jupyter server waits for the exchange.
 
 * A job has a key. While it runs, starting the same key again gives the same job.
-* A job runs in a lane. A lane has a fixed number of threads; more jobs wait in their order.
-* `Job.ended_within` gives up waiting, never the job: a thread cannot be stopped.
+* A job runs in a lane. A lane has a fixed number of threads; further jobs wait in order.
+* `Job.ended_within` only stops waiting. The job continues, because a thread cannot be stopped.
 * The threads are daemons, so SIGTERM ends the process while jobs still run.
 """
 
@@ -19,14 +19,14 @@ from typing import Any, Generic, TypeVar
 
 _T = TypeVar("_T")
 COMPUTING = threading.Lock()
-"""Held while an archive is packed or unpacked: two threads that compute in Python would delay every
-request of a Jupyter server."""
+"""Locked while an archive is packed or unpacked: two threads that compute in Python would delay
+every request of a Jupyter server."""
 
 
 def answer_after(settings: Mapping[str, Any]) -> float:
     """Seconds after which a request is answered, whether its job has ended or not.
 
-    The documentation promises ten seconds. The difference is time for the answer to arrive.
+    The documentation promises ten seconds. The difference is the time for sending the answer.
 
     `settings` are those of the Jupyter server (`ServerApp.tornado_settings`).
     """
@@ -34,7 +34,7 @@ def answer_after(settings: Mapping[str, Any]) -> float:
 
 
 class Job(Generic[_T]):
-    """Something that runs, or waits for its turn in a lane, or has ended."""
+    """Work that waits for its turn in a lane, runs, or has ended."""
 
     def __init__(self, work: Callable[[], _T]) -> None:
         self._work = work
@@ -47,7 +47,9 @@ class Job(Generic[_T]):
         ended = asyncio.Event()
 
         def wake(_: Any) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: the server ends
+            with contextlib.suppress(
+                RuntimeError
+            ):  # the loop is closed, because the server is stopping
                 loop.call_soon_threadsafe(ended.set)
 
         self._future.add_done_callback(wake)
@@ -56,15 +58,15 @@ class Job(Generic[_T]):
         return self._future.done()
 
     def result(self) -> _T:
-        """What the work returned; raises what it raised. Only after the end."""
+        """The result of the work, or its exception. Only call this after the end."""
         return self._future.result(0)
 
     def wait(self) -> _T:
-        """The same, for other threads than that of an event loop: wait for the end."""
+        """Wait for the end and return the result. Do not call this in an event loop's thread."""
         return self._future.result()
 
     def join(self) -> None:
-        """Wait for the end, whatever it is."""
+        """Wait for the end, and ignore the result."""
         concurrent.futures.wait([self._future])
 
     def when_ended(self, callback: Callable[["Job[_T]"], None]) -> None:
@@ -74,14 +76,14 @@ class Job(Generic[_T]):
     def run(self) -> None:
         try:
             result = self._work()
-        except BaseException as error:  # noqa: BLE001 - it belongs to those who wait for the job
+        except BaseException as error:  # noqa: BLE001 - raised in the threads that wait for the job
             self._future.set_exception(error)
         else:
             self._future.set_result(result)
 
 
 class Lane:
-    """Runs what it is given in at most so many threads, first come, first served."""
+    """Runs jobs in a limited number of threads, first come, first served."""
 
     def __init__(self, name: str, threads: int) -> None:
         self._name = f"nbexchange {name}"
@@ -91,7 +93,7 @@ class Lane:
         self._lock = threading.Lock()
 
     def start(self, work: Callable[[], _T]) -> Job[_T]:
-        """Start the work, or let it wait for its turn."""
+        """Start the work, or queue it."""
         job: Job[_T] = Job(work)
         with self._lock:
             self._waiting.append(job)
@@ -112,20 +114,21 @@ class Lane:
 
 
 class Jobs:
-    """The jobs that run, by their keys."""
+    """The running jobs, by their keys."""
 
     def __init__(self) -> None:
         self._running: dict[Hashable, Job[Any]] = {}
         self._lock = threading.Lock()
 
     def start(self, key: Hashable, lane: Lane, work: Callable[[], _T]) -> tuple[Job[_T], bool]:
-        """The job with this key, and whether it ran already, so that `work` is not needed."""
+        """Start a job, or return the running one with this key. The flag says whether it ran
+        already, so that `work` was not used."""
 
         def work_and_forget() -> _T:
             try:
                 return work()
             finally:
-                # Before the result is there: a click after that starts the work again.
+                # Removed before the result is set, so that a later click starts the work again.
                 with self._lock:
                     del self._running[key]
 
@@ -138,7 +141,7 @@ class Jobs:
 
 
 class Messages(logging.Handler):
-    """What was logged during one job, from warnings on."""
+    """The warnings and errors that were logged during one job."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -148,19 +151,19 @@ class Messages(logging.Handler):
         self.records.append(record)
 
     def failure(self) -> str:
-        """Why the plugin gave up; "" if it did not."""
+        """The reason why the plugin failed; "" if it did not."""
         return "".join(self.texts(logging.CRITICAL)[-1:])
 
     def texts(self, *levels: int) -> list[str]:
-        """The messages of these levels, in their order."""
+        """The messages of these levels, in order."""
         return [record.getMessage() for record in self.records if record.levelno in levels]
 
 
 def logger_of_job(server_log: Any) -> tuple[logging.Logger, Messages]:
     """A logger for one job, which also writes to the log of the server.
 
-    nbgrader shows what it catches at a logger. At the server's own logger it would also catch
-    lines of other jobs and of requests.
+    nbgrader shows the lines that it captures from a logger. From the server's own logger, it would
+    also capture lines of other jobs and of requests.
     """
     log = logging.Logger(server_log.name, server_log.getEffectiveLevel())  # noqa: LOG001 - a registered one would never be freed
     log.parent = server_log

@@ -1,4 +1,4 @@
-"""list: what is released, what was submitted, and what feedback there is."""
+"""list: releases, submissions, and whether there is feedback."""
 
 import hashlib
 import os
@@ -21,11 +21,11 @@ from nbexchange.plugin.answers import (
 from nbexchange.plugin.exchange import Exchange, is_glob, is_wanted, sentence
 
 _Info = dict[str, Any]
-"""What nbgrader's pages get; they change it, so it is made anew for each of them."""
+"""An item for nbgrader's pages. They change it, so each call creates new ones."""
 
 
 class ExchangeList(Exchange, abc.ExchangeList):  # type: ignore[misc]  # nbgrader is not typed
-    """`c.ExchangeList.*`; also what `remove`, unreleasing, is."""
+    """`c.ExchangeList.*`; also implements `remove`, which takes a release back."""
 
     def init_src(self) -> None:
         self._courses = self.courses_of_student() if self.coursedir.student_id else None
@@ -50,8 +50,8 @@ class ExchangeList(Exchange, abc.ExchangeList):  # type: ignore[misc]  # nbgrade
     def remove_files(self) -> list[_Info]:
         if self.inbound:
             raise self.failed(
-                "Submissions are never removed from the exchange service. If one has to be erased, "
-                "ask whoever runs the service."
+                "Submissions are never removed from the exchange service. If one must be erased, "
+                "contact your administrator."
             )
         return self._remove_cached() if self.cached else self._remove_released()
 
@@ -65,7 +65,7 @@ class ExchangeList(Exchange, abc.ExchangeList):  # type: ignore[misc]  # nbgrade
         return [{**info, "status": "removed"} for info in infos]
 
     def _remove_cached(self) -> list[_Info]:
-        """Only the copies here go; what was submitted stays submitted."""
+        """Remove the local copies only; the submissions stay in the exchange."""
         groups = self._submitted_groups("removed")
         self._log_lines("Removing submitted assignments:", self._lines(groups, _line))
         paths = [info["path"] for group in groups for info in group["submissions"]]
@@ -90,12 +90,12 @@ class ExchangeList(Exchange, abc.ExchangeList):  # type: ignore[misc]  # nbgrade
         for line in lines:
             self.log.info(line)
 
-    # What is asked for
+    # Selection
 
     def _course(self) -> str | None:
-        """The course to ask for; None means all of the caller's.
+        """The course to request; None means all of the caller's courses.
 
-        "?" and brackets are rather part of a course's name than of a glob.
+        Only "*" counts as a glob: "?" and brackets are more likely part of a course's name.
         """
         course_id: str = self.coursedir.course_id
         return None if course_id == "" or "*" in course_id else course_id
@@ -111,8 +111,8 @@ class ExchangeList(Exchange, abc.ExchangeList):  # type: ignore[misc]  # nbgrade
     def _has_a_folder(self, item: Released | ListedSubmission) -> bool:
         usable = is_visible_name(item.course_id) and is_visible_name(item.assignment_id)
         if not usable:
-            # Nothing could be fetched, and looking for it here would look outside of our folders.
-            self.log.warning("Leaving out %r: no folder has this name", item.assignment_id)
+            # It could not be fetched, and checking for a copy would look outside of our folders.
+            self.log.warning("Leaving out %r: a folder cannot have this name", item.assignment_id)
         return usable
 
     def _released(self) -> list[Released]:
@@ -210,7 +210,7 @@ class ExchangeList(Exchange, abc.ExchangeList):  # type: ignore[misc]  # nbgrade
         # nbgrader's pages and its tests see "./ps1/feedback/...": Path would drop the dot.
         feedback = os.path.join(folder, files.FEEDBACK, submission.timestamp)  # noqa: PTH118
         notebooks = [_notebook_info(nb, path, feedback) for nb in submission.notebooks]
-        # An extra notebook never gets feedback, and must not hide that of the others.
+        # An extra notebook never gets feedback, and must not hide the feedback on the others.
         commented = [nb for nb in notebooks if nb["has_exchange_feedback"]]
         has_local = any(nb["has_local_feedback"] for nb in notebooks) and all(
             nb["has_local_feedback"] for nb in commented
@@ -272,7 +272,7 @@ def _line_with_feedback(info: _Info) -> str:
 
 
 def _local_notebooks(folder: Path) -> list[_Info]:
-    """Those at the top, as the student has them now."""
+    """The student's current notebooks at the top level of the folder."""
     notebooks = sorted(folder.glob("*.ipynb"))
     shown = [path for path in notebooks if not path.name.startswith(".")]
     return [{"notebook_id": path.stem, "path": str(path)} for path in shown]

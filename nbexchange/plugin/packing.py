@@ -1,8 +1,8 @@
-"""What of a folder is packed: what nbgrader's options let pass, and the archive can hold.
+"""Select and pack the files of a folder, by nbgrader's options and the limits of archives.
 
-A file that cannot be sent does not keep the others back: it is left out, with the reason, and the
-caller decides what that means. Sizes are those of the bytes that are sent, so a symbolic link
-counts as what it points to. Collect applies the same rules to what it has unpacked.
+A file that cannot be sent is left out, with a reason, so that the others can be sent. The caller
+decides whether that is an error. Sizes are those of the bytes that are sent, so a symbolic link has
+the size of its target. Collect applies the same rules to unpacked submissions.
 """
 
 import contextlib
@@ -28,17 +28,17 @@ from nbexchange.plugin.jobs import COMPUTING
 _USUAL = ArchiveLimits()
 _HEADERS = 64 * 1024**2  # bytes; more than the headers of as many files as an archive may hold
 _UNLIMITED = dataclasses.replace(_USUAL, entries=2**62, all_paths_length=2**62)
-_MOST_WALKED = 10 * _USUAL.entries  # links between folders can make a tree without end
-_SHOWN = 10  # names in a message, and a count of the rest
+_MOST_WALKED = 10 * _USUAL.entries  # links between folders can make an endless tree
+_SHOWN = 10  # names in a message, before a count of the rest
 _LARGEST = 3
-_TRIES = 3  # to read a file that changes meanwhile
-_MOST_TRIES = 20  # to pack a folder whose files change
-_MOST_GROUPS = 50  # left out because there are too many files
+_TRIES = 3  # attempts to read a file that changes meanwhile
+_MOST_TRIES = 20  # attempts to pack a folder whose files change
+_MOST_GROUPS = 50  # groups of files that are left out because there are too many files
 
 
 @dataclass(frozen=True)
 class PackingRules:
-    """nbgrader's options of a course about files. Sizes are in bytes; there they are in kB."""
+    """nbgrader's options about files. Sizes are in bytes here; in nbgrader they are in kB."""
 
     ignore: tuple[str, ...]
     include: tuple[str, ...]
@@ -56,7 +56,7 @@ class PackingRules:
 
     @property
     def limits(self) -> ArchiveLimits:
-        """What an archive may unpack to here: at least all that this course may hold."""
+        """The limits for unpacking here: at least the size that this course allows."""
         return dataclasses.replace(
             _USUAL,
             ratio_floor=max(_USUAL.ratio_floor, self.max_dir_size),
@@ -64,7 +64,7 @@ class PackingRules:
         )
 
     def leave_out(self, path: Path) -> bool:
-        """Whether a copy has no place for it, as `nbgrader.utils.ignore_patterns` says."""
+        """Whether a copy omits this file or folder, as `nbgrader.utils.ignore_patterns` does."""
         is_folder = path.is_dir()
         if not self.match(path.name, is_folder=is_folder):
             return True
@@ -85,9 +85,10 @@ def matches(name: str, patterns: tuple[str, ...]) -> bool:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A file or folder that stays behind.
+    """A file or folder that is left out.
 
-    `path` is relative, as the disk has it: it may hold anything. `shown` is for people.
+    `path` is the relative path on the disk, which may contain any characters. `shown` is for
+    display.
     """
 
     path: str
@@ -103,7 +104,7 @@ class LeftOut:
 
 @dataclass
 class Selection:
-    """What of `folder` is packed, and what is not."""
+    """The files of `folder` that are packed, and those that are left out."""
 
     folder: Path
     rules: PackingRules
@@ -123,7 +124,7 @@ class Selection:
         return ", ".join(f"{quoted(name)} ({_mb(size)})" for name, size in by_size[:_LARGEST])
 
     def leave_out(self, path: str, reason: str) -> None:
-        """Leave out a file or folder after all, with everything in it."""
+        """Leave out a selected file or folder, with everything in it."""
         self.left_out.append(LeftOut(path, reason))
         self._drop(name for name in self._names if name == path or name.startswith(f"{path}/"))
 
@@ -138,7 +139,7 @@ class Selection:
             self.sizes.pop(name, None)
 
     def check_size(self, advice: str) -> None:
-        """ServiceError when this is more than a submission may hold."""
+        """Raise ServiceError if the files are larger than the course allows."""
         most = self.rules.max_dir_size
         if self.size > most:
             raise ServiceError(
@@ -150,7 +151,8 @@ class Selection:
     def packed(self, extra: Sequence[Member], max_size: int) -> Iterator[Payload]:
         """An archive in a temporary file, with the `extra` members at its end.
 
-        What cannot be read any more is left out. ServiceError if it is too large to be sent.
+        Files that have become unreadable are left out. Raises ServiceError if the archive is too
+        large to be sent.
         """
         with naming_temporary(), tempfile.TemporaryFile() as file:
             with COMPUTING:
@@ -179,17 +181,17 @@ class Selection:
                 self._check_grown(size - sum(len(_content(member)) for member in extra))
                 return
         raise ServiceError(
-            f"The files in {self.folder} change all the time, so they cannot be packed. Save and "
-            "close them, stop what writes into them, and try again."
+            f"The files in {self.folder} keep changing, so they cannot be packed. Save and close "
+            "them, stop programs that write to them, and try again."
         )
 
     def _check_grown(self, size: int) -> None:
-        """What is sent counts, also what a program has written since the files were measured."""
+        """Raise ServiceError if files grew over the limit after they were measured."""
         if size > self.rules.max_dir_size:
             raise ServiceError(
-                f"A file in {self.folder} grew while it was packed, to {size:,} bytes with the "
-                f"others, and {self.rules.max_dir_size:,} are allowed "
-                "(CourseDirectory.max_dir_size). Stop what writes into it, and try again."
+                f"A file in {self.folder} grew while it was packed. All files together now have "
+                f"{size:,} bytes, and {self.rules.max_dir_size:,} are allowed "
+                "(CourseDirectory.max_dir_size). Stop programs that write to it, and try again."
             )
 
     def _give_up(self, member: Member, error: Unsendable | OSError) -> None:
@@ -208,12 +210,12 @@ def select(
     notebooks: Collection[str] = (),
     reserved: Collection[str] = (),
 ) -> Selection:
-    """All of `folder` that can be packed, links followed.
+    """Select all files of `folder` that can be packed, and follow links.
 
-    Of two files of which only one can be sent, one of the `notebooks` (of the release) or a folder
-    of one goes first, then the first in the alphabet. What is called like one of `ours` at the top
-    is neither packed nor measured, because the caller has its own. OSError when the folder itself
-    cannot be read.
+    If only one of two files can be sent, `notebooks` (of the release) and their folders come first,
+    then the first in alphabetical order. Files at the top level with a name in `reserved` are
+    neither packed nor measured, because the caller adds its own. Raises OSError if the folder
+    itself cannot be read.
     """
     selection = Selection(folder, rules)
     _Walk(selection, _with_folders(notebooks), reserved).walk(folder, "", ())
@@ -256,7 +258,7 @@ class _Walk:
         self._selection.left_out.append(LeftOut(path, reason))
 
     def _visit(self, file: Path, path: str, above: tuple[tuple[int, int], ...]) -> None:
-        """Add a file or folder; Unsendable or OSError if it stays behind."""
+        """Add a file or folder. Raises Unsendable or OSError if it must be left out."""
         status, rules = file.stat(), self._selection.rules
         is_folder = stat.S_ISDIR(status.st_mode)
         if not rules.match(file.name, is_folder=is_folder):
@@ -282,7 +284,8 @@ class _Walk:
         self._selection.members.append(Member(path, source))
         if len(self._selection.members) > _MOST_WALKED:
             raise ServiceError(
-                f"{self._selection.folder} holds more than {_MOST_WALKED:,} files and folders, and "
+                f"{self._selection.folder} contains more than {_MOST_WALKED:,} files and folders, "
+                "and "
                 f"at most {_USUAL.entries:,} can be sent. The largest folders are "
                 f"{_largest_folders(self._selection.members)}. Move them somewhere else."
             )
@@ -303,7 +306,7 @@ def _reason(error: OSError, path: Path | None = None) -> str:
 
 @dataclass(frozen=True)
 class _Group:
-    """Members that may stay behind together: a folder, or the loose files in one."""
+    """Members that may be left out together: a folder, or the loose files in one."""
 
     folder: str
     names: tuple[str, ...]  # sorted
@@ -317,8 +320,8 @@ class _Group:
 def _leave_out_too_many(selection: Selection, notebooks: set[str], reserved: int) -> None:
     """Leave out folders, or loose files, until an archive can hold the rest.
 
-    As little as possible: of the folders without a notebook of the release, the smallest one that
-    is enough. Only where none is enough, others with it.
+    It leaves out as little as possible: of the folders without a notebook of the release, the
+    smallest one that is enough. Only if none is enough, it leaves out several.
     """
     for _ in range(_MOST_GROUPS):
         entries = len(selection.members) + reserved - _USUAL.entries
@@ -338,9 +341,9 @@ def _leave_out_too_many(selection: Selection, notebooks: set[str], reserved: int
             break
         _leave_out_group(selection, group, entries, length)
     raise ServiceError(
-        f"{selection.folder} holds more than the {_USUAL.entries:,} files and folders that can be "
-        f"sent. The largest folders are {_largest_folders(selection.members)}. Move them somewhere "
-        "else."
+        f"{selection.folder} contains more than the {_USUAL.entries:,} files and folders that can "
+        f"be sent. The largest folders are {_largest_folders(selection.members)}. Move them "
+        "somewhere else."
     )
 
 
@@ -441,12 +444,12 @@ class _Advice:
 
 
 def _skeleton(path: str) -> str:
-    """What is left of a name when all that can be wrong with it is gone."""
+    """A name without all the characters that can be wrong in it, for comparison."""
     return re.sub("[^a-z0-9.]", "", folded(path))
 
 
 def warning(left_out: Sequence[LeftOut], receipt: str) -> str:
-    """To a student, whose other files are submitted; the file `receipt` names all."""
+    """A warning for a student whose other files are submitted. The file `receipt` lists all."""
     lines = "\n\t".join(listed(left_out, f", which are all in {receipt} in the copy that is kept"))
     if len(left_out) == 1:
         return (
@@ -460,7 +463,7 @@ def warning(left_out: Sequence[LeftOut], receipt: str) -> str:
 
 
 def listed(left_out: Sequence[LeftOut], more: str = "") -> list[str]:
-    """A line for each of the first ones, and one that counts the rest."""
+    """One line for each of the first items, and one that counts the rest."""
     lines = [str(item) for item in left_out[:_SHOWN]]
     rest = len(left_out) - _SHOWN
     return [*lines, f"and {rest:,} more{more}"] if rest > 0 else lines
@@ -471,7 +474,7 @@ def _with_folders(names: Collection[str]) -> set[str]:
 
 
 def _folders_of(path: str) -> Iterator[str]:
-    """The folders that it is in, the innermost first, without the top."""
+    """The folders that contain a path, the innermost first, without the top level."""
     while path := path.rpartition("/")[0]:
         yield path
 
@@ -481,5 +484,5 @@ def _mb(size: int) -> str:
 
 
 def kilobytes(size: int) -> int:
-    """As nbgrader's options count."""
+    """A size in the unit of nbgrader's options."""
     return math.ceil(size / 1000)

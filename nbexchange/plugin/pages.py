@@ -1,21 +1,21 @@
 """nbgrader's pages in JupyterLab, as an extension of the Jupyter server.
 
-It is there as soon as this package is. Where nbgrader uses this package's exchange:
+Installing this package enables it. If nbgrader uses this package's exchange:
 
 * No request waits for the exchange (`assignment_list.py`, `formgraders.py`). The same addresses are
   added before nbgrader's own, because extensions are loaded in the order of their names.
 
-Where a hub says which courses are a person's (`NBEXCHANGE_COURSES`):
+If a hub provides the user's courses (`NBEXCHANGE_COURSES`):
 
-* A person who teaches nothing does not see Formgrader, Create Assignment and Course List. That is a
-  convenience; the service decides about permissions. Below JupyterHub, which forbids frames, the
-  menu's Formgrader is hidden too: it would be an empty frame.
-* Each course that the person teaches has its own folder (`courses.py`) and, below
-  `nbexchange/<course id>/formgrader`, its own formgrader. nbgrader has one in a server, which looks
-  at one course at a time: a button in a tab that was opened before would act on another course.
-* Course List leads to them, and to the accounts that instructors share (`NBEXCHANGE_GRADERS`).
-  `/formgrader` itself asks which: the server does not know the courses that came after its start,
-  and a link from an LMS may be about one of those.
+* A user who teaches no course does not see Formgrader, Create Assignment and Course List. That is
+  a convenience; the service decides about permissions. In a JupyterHub, which forbids frames, the
+  menu's Formgrader is hidden for all users, because its frame would be empty.
+* Each course that the user teaches has its own folder (`courses.py`) and, below
+  `nbexchange/<course id>/formgrader`, its own formgrader. nbgrader has one formgrader in a server,
+  for one course at a time: a button in an older tab would act on another course.
+* Course List links to them, and to the accounts that instructors share (`NBEXCHANGE_GRADERS`).
+  `/formgrader` itself lets the user choose. For a course that is newer than the start of the
+  server, such as in a link from an LMS, it asks the service.
 """
 
 import json
@@ -76,7 +76,7 @@ def _load_jupyter_server_extension(server: Any) -> None:
         for course_id in taught:
             try:
                 pages.open_course(course_id)
-            except EXPECTED_ERRORS as error:  # the other courses and JupyterLab itself go on
+            except EXPECTED_ERRORS as error:  # the other courses and JupyterLab itself still work
                 server.log.error("The course %r cannot be opened. %s", course_id, sentence(error))
         pages.add("formgrader/?", _Formgrader, pages=pages)
         pages.add("formgraders", _CourseList, pages=pages)
@@ -86,9 +86,9 @@ def _load_jupyter_server_extension(server: Any) -> None:
 
 
 def _hide_extensions(settings: MutableMapping[str, Any], *, teaches: bool) -> None:
-    """Leave out of JupyterLab, when it makes its page, what is of no use to this person.
+    """Disable JupyterLab's extensions that this user cannot use, when it renders its page.
 
-    Here and not in `page_config_data`, which the files on disk replace.
+    This is a hook, because files on disk replace `page_config_data`.
     """
     previous_hook: Callable[[Any, _PageConfig], _PageConfig] | None = settings.get(
         "page_config_hook"
@@ -113,7 +113,7 @@ class _Pages:
 
     def __init__(self, server: Any) -> None:
         self.open: dict[str, str] = {}
-        """course id -> where its formgrader is"""
+        """course id -> address of its formgrader"""
         self._server = server
         self._root = Path(server.root_dir)
         self._jobs = Jobs()
@@ -125,7 +125,7 @@ class _Pages:
         self._server.web_app.add_handlers(".*$", [(pattern, handler, options)])
 
     def answer_in_time(self) -> None:
-        """Take the place of nbgrader's handlers that wait in the event loop."""
+        """Replace nbgrader's handlers, which wait in the event loop."""
         log, seconds = self._server.log, answer_after(self._server.web_app.settings)
         listed = AssignmentList(Coursework(self._server.root_dir, log), seconds, log)
         for address, handler in assignment_list.ROUTES:
@@ -138,19 +138,19 @@ class _Pages:
             self.add("formgraders", _LocalCourseList)
 
     def open_course(self, course_id: str) -> None:
-        """Its folder, and a formgrader for it; ServiceError or OSError if that cannot be."""
+        """Create the course's folder and its formgrader. Raises ServiceError or OSError."""
         folder = str(courses.prepare(course_id, self._root))
         formgrader = FormgradeExtension(parent=self._server, log=self._server.log)
         formgrader.root_dir = str(self._root)
-        # As nbgrader does where it opens a folder: what lies around elsewhere does not count.
+        # As nbgrader does when it opens a folder: it ignores the configuration elsewhere.
         formgrader.load_cwd_config = False
         formgrader.config_dir = folder
         try:
             formgrader.initialize([], root=folder)
-        except SystemExit:  # so nbgrader ends a program whose configuration is wrong
+        except SystemExit:  # nbgrader's reaction to a wrong configuration
             raise ServiceError(
-                f"nbgrader's configuration in {folder} or in your home is wrong; the log of your "
-                "Jupyter server says what."
+                f"nbgrader's configuration in {folder} or in your home is invalid. Correct it; the "
+                "log of your Jupyter server has the details."
             ) from None
         base_url = self._server.web_app.settings["base_url"]
         address = url_path_join(base_url, "nbexchange", quote(course_id, safe=""))
@@ -158,8 +158,8 @@ class _Pages:
         # It differs in a folder of another year that was copied with its configuration.
         if configured != course_id:
             raise ServiceError(
-                f"{folder}/nbgrader_config.py is about the course {configured!r}; write "
-                f"{course_id!r} there, and start your Jupyter server again."
+                f"{folder}/nbgrader_config.py is for the course {configured!r}. Write "
+                f"{course_id!r} there, and restart your Jupyter server."
             )
         site = _Site(self._server.web_app, address)
         formgrader.init_tornado_settings(site)
@@ -167,9 +167,9 @@ class _Pages:
         self.open[course_id] = f"{address}/formgrader"
 
     async def formgraders_for(self, path: str) -> dict[str, str]:
-        """Those of `open` that `/formgrader?path=` may be about; none if that is another folder.
+        """The formgraders that `/formgrader?path=` may mean; none if it is another folder.
 
-        ServiceError when it is about a course that is none of the person's.
+        Raises ServiceError if it means a course that the user is not in.
         """
         if not path:
             return self.open
@@ -182,7 +182,7 @@ class _Pages:
                 raise ServiceError(late("Asking the exchange"))
             if not job.result():
                 return {}
-            if course_id not in self.open:  # a second click may have been quicker
+            if course_id not in self.open:  # a second click may have opened it meanwhile
                 self.open_course(course_id)
         return {course_id: self.open[course_id]}
 
@@ -193,7 +193,7 @@ class _Pages:
         return folder.name if is_ours and can_be else None
 
     def _is_new(self, course_id: str) -> bool:
-        """Whether this is a course that the hub did not yet know when it started the server."""
+        """Whether this is a course that the hub did not know when it started the server."""
         folder = courses.folder_of(course_id, self._root)
         if (folder / "nbgrader_config.py").is_file():
             return True
@@ -209,7 +209,7 @@ class _Pages:
 
 
 class _Site:
-    """What one course's formgrader takes for the whole web application."""
+    """Stands in for the web application when one course's formgrader adds its handlers."""
 
     def __init__(self, webapp: web.Application, address: str) -> None:
         self._webapp = webapp
@@ -229,13 +229,13 @@ class _Site:
         )
 
     def _within(self, handler: type[web.RequestHandler]) -> type[web.RequestHandler]:
-        """The handler, as it is below our address and with our settings."""
+        """The handler with the course's address and settings."""
         settings = ChainMap(self.settings, self._webapp.settings)
         return type(handler.__name__, (handler,), {"settings": settings, "base_url": self._address})
 
 
 class _Start(FormgraderHandler):  # type: ignore[misc]  # nbgrader is not typed
-    """Where nbgrader's own would look for another folder, and stay there."""
+    """The start page, without the search of nbgrader's own for another folder."""
 
     @web.authenticated
     @check_xsrf  # type: ignore[untyped-decorator]  # nbgrader is not typed
@@ -244,9 +244,9 @@ class _Start(FormgraderHandler):  # type: ignore[misc]  # nbgrader is not typed
 
 
 class _Links(JupyterHandler):
-    """nbgrader's script that links to files; the links lead to this very server.
+    """nbgrader's script that links to files, with links to this server.
 
-    Its own lead to `/tree/`, which is nobody's below a hub.
+    Its own links lead to `/tree/`, which does not exist in a hub.
     """
 
     @web.authenticated
@@ -258,8 +258,8 @@ class _Links(JupyterHandler):
 
 
 class _AnyFolder(FormgraderHandler):  # type: ignore[misc]  # nbgrader is not typed
-    """`/formgrader?path=`, below the folder that JupyterLab shows. nbgrader's own looks below the
-    folder that the server was started in."""
+    """`/formgrader?path=`, relative to the folder that JupyterLab shows. nbgrader's own takes it
+    relative to the folder in which the server was started."""
 
     def get_argument(self, name: str, *args: Any, **kwargs: Any) -> Any:
         value = super().get_argument(name, *args, **kwargs)
@@ -269,7 +269,7 @@ class _AnyFolder(FormgraderHandler):  # type: ignore[misc]  # nbgrader is not ty
 
 
 class _Formgrader(_AnyFolder):
-    """`/formgrader`: on to that of the course that is meant."""
+    """`/formgrader`: redirects to the formgrader of the course."""
 
     def initialize(self, pages: _Pages) -> None:
         self._pages = pages
@@ -299,13 +299,13 @@ def _choice(links: dict[str, str]) -> str:
     )
     return page(
         f"<p>Which course do you want to open?</p><ul>{''.join(lines)}</ul>"
-        "<p>This page knows the courses that you taught when your server started. If one is "
+        "<p>This page lists the courses that you taught when your server started. If one is "
         "missing, stop your server and start it again.</p>"
     )
 
 
 class _LocalCourseList(CourseListHandler):  # type: ignore[misc]  # nbgrader is not typed
-    """Course List, without a change of the process's folder while it asks."""
+    """Course List, without nbgrader's change of the working directory."""
 
     @property
     def assignment_dir(self) -> str:
@@ -317,14 +317,14 @@ class _LocalCourseList(CourseListHandler):  # type: ignore[misc]  # nbgrader is 
 
 
 class _CourseList(_LocalCourseList):
-    """Course List, with each course that is taught here, or in an account that is shared."""
+    """Course List, with the courses that the user teaches here or in a shared account."""
 
     def initialize(self, pages: _Pages) -> None:
         self._pages = pages
 
     async def check_for_local_formgrader(self, config: Any) -> list[dict[str, str]]:
-        """Not of the kind "local", which JupyterLab shows in a frame that keeps its first page,
-        and JupyterHub forbids."""
+        """The courses, but not with the kind "local": JupyterLab shows those in a frame that keeps
+        its first page, and JupyterHub forbids frames."""
         kinds = {"your server": self._pages.open, "shared": courses.graders_from_env()}
         return [
             {"course_id": course_id, "url": url, "kind": kind}

@@ -1,8 +1,8 @@
-"""How far a long transfer is, for a person who waits at a terminal."""
+"""The progress of a long transfer, for a user at a terminal."""
 
 from nbexchange import progress
 
-_LONG = 5_000_000  # bytes; what is shorter is over before anybody wonders
+_LONG = 5_000_000  # bytes; shorter transfers need no progress line
 
 
 class TransferProgress(progress.Progress):

@@ -1,13 +1,13 @@
-"""Text as nbgrader's pages show it, and small pages of our own."""
+"""Format text for nbgrader's pages, and small pages of our own."""
 
 import textwrap
 
 WIDTH = 42
-"""Characters that a dialog shows in a line on a phone. It wraps nothing: what is longer is cut."""
+"""Characters per line of a dialog on a phone. A dialog does not wrap; it cuts longer lines."""
 
 
 def wrapped(text: str) -> str:
-    """For a dialog: lines that fit, where their words do. Indented lines stay indented."""
+    """Wrap text for a dialog. Long words are not broken, and indented lines stay indented."""
     return "\n".join(_wrapped(line) for line in text.splitlines())
 
 
@@ -23,8 +23,8 @@ def _wrapped(line: str) -> str:
 
 
 def in_one_line(text: str) -> str:
-    """For a list, where line breaks do not show: a full stop is put in their place, unless there is
-    a mark already, and a semicolon between items, which are indented."""
+    """Join lines for a list, which does not show line breaks. Lines end with a full stop unless
+    they have a mark already, and indented items are separated by semicolons."""
     lines = [line for line in text.splitlines() if line.strip()]
     return " ".join([*map(_ended, lines, lines[1:]), *(line.strip() for line in lines[-1:])])
 
@@ -37,7 +37,7 @@ def _ended(line: str, following: str) -> str:
 
 
 def page(content: str) -> str:
-    """A page with this HTML in it, light or dark as the person's system is."""
+    """A page with this HTML, light or dark like the user's system."""
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

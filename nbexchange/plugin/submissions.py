@@ -1,4 +1,4 @@
-"""submit and collect: a student's work on its way to the instructor, and the proof of it."""
+"""submit and collect: send a student's work to the instructor, with a receipt."""
 
 import datetime
 import json
@@ -23,8 +23,8 @@ from nbexchange.plugin.packing import LeftOut, PackingRules, Selection
 from nbexchange.text import escaped
 
 RECEIPT = "submission_receipt.json"
-"""Says which submission a folder holds. autograde and generate_feedback carry it along with the
-other files, so that feedback finds its way back to the very submission it is about."""
+"""The file that names the submission in a folder. autograde and generate_feedback copy it with the
+other files, so that feedback reaches exactly the submission that was graded."""
 
 TIMESTAMP = "timestamp.txt"
 SECRET = "submission_secret.txt"  # noqa: S105 - the name of a file
@@ -35,7 +35,7 @@ class ExchangeSubmit(Exchange, abc.ExchangeSubmit):  # type: ignore[misc]  # nbg
     """`c.ExchangeSubmit.*`"""
 
     left_out: Sequence[LeftOut] = ()
-    """Files and folders that were not submitted, for whoever started this; also in the receipt."""
+    """Files and folders that were not submitted, for the caller; also in the receipt."""
 
     def init_src(self) -> None:
         name = self.coursedir.assignment_id
@@ -67,7 +67,7 @@ class ExchangeSubmit(Exchange, abc.ExchangeSubmit):  # type: ignore[misc]  # nbg
         self._compare_notebooks(released, selection.members)
         news = self.news(released, self.src_path)
         if news:
-            self.log.warning("%s This is submitted all the same.", news)
+            self.log.warning("%s Your work on the older version is submitted anyway.", news)
         with selection.packed(self._marker_files(), self.max_buffer_size) as payload:
             packing.check_notebooks(selection, released.notebook_files)
             self._warn_about_left_out(selection)
@@ -89,8 +89,8 @@ class ExchangeSubmit(Exchange, abc.ExchangeSubmit):  # type: ignore[misc]  # nbg
         selection = packing.select(self.src_path, rules, notebooks=notebooks, reserved=_RESERVED)
         packing.check_notebooks(selection, notebooks)
         selection.check_size(
-            "Remove what need not be submitted, or ask your instructor to raise the option for "
-            "the whole course."
+            "Remove files that need not be submitted, or ask your instructor to raise the option "
+            "for the whole course."
         )
         return selection
 
@@ -100,7 +100,7 @@ class ExchangeSubmit(Exchange, abc.ExchangeSubmit):  # type: ignore[misc]  # nbg
             self.log.warning("%s", packing.warning(self.left_out, RECEIPT))
 
     def _release(self) -> Released:
-        """What is being answered; also the moment to notice that somebody poses as another."""
+        """The release that this submission answers. Also refuses to submit as another student."""
         course_id, assignment_id = self.coursedir.course_id, self.coursedir.assignment_id
         released, own = self.client.assignments(course_id)
         self._refuse_to_impersonate(own)
@@ -143,7 +143,7 @@ class ExchangeSubmit(Exchange, abc.ExchangeSubmit):  # type: ignore[misc]  # nbg
             f"{name}: {'OK' if name in expected else 'EXTRA'}" for name in sorted(submitted)
         )
         diff = f"Expected:\n\t{notebooks}\nSubmitted:\n\t{sent}"
-        # Work on an older release counts, also where the newer one calls its notebooks otherwise.
+        # Work on an older release counts, even if the newer one names its notebooks differently.
         is_older = bool(submitted) and self.news(released, self.src_path) is not None
         if expected.isdisjoint(submitted) and expected and not is_older:
             raise self.failed(
@@ -163,10 +163,10 @@ class ExchangeSubmit(Exchange, abc.ExchangeSubmit):  # type: ignore[misc]  # nbg
         )
 
     def _marker_files(self) -> list[Member]:
-        """nbgrader's marks, instead of whatever the student has under these names.
+        """nbgrader's marker files, which replace the student's files with these names.
 
-        The secret means nothing here. It lets nbgrader's own exchange give feedback on this
-        submission, should a course go back to it.
+        This plugin does not use the secret. With it, nbgrader's own exchange can give feedback on
+        this submission if a course goes back to it.
         """
         return [
             Member(TIMESTAMP, self.timestamp.encode()),
@@ -174,7 +174,7 @@ class ExchangeSubmit(Exchange, abc.ExchangeSubmit):  # type: ignore[misc]  # nbg
         ]
 
     def _keep(self, payload: Payload, receipt: SubmitReceipt) -> None:
-        """A copy here, with the receipt. The work is submitted, whether this succeeds or not."""
+        """Keep a local copy with the receipt. The work is submitted, even if this fails."""
         names = (receipt.course_id, receipt.student)
         copy = self.cached_copy(
             receipt.course_id, receipt.student, receipt.assignment_id, receipt.timestamp
@@ -195,7 +195,7 @@ class ExchangeSubmit(Exchange, abc.ExchangeSubmit):  # type: ignore[misc]  # nbg
 
 
 class ExchangeCollect(Exchange, abc.ExchangeCollect):  # type: ignore[misc]  # nbgrader is not typed
-    """`c.ExchangeCollect.*`; `check_owner` means nothing where files have no owner."""
+    """`c.ExchangeCollect.*`; `check_owner` has no effect, because files here have no owner."""
 
     collect_workers = Integer(
         4, min=1, max=16, help="How many submissions are fetched at a time."
@@ -221,8 +221,8 @@ class ExchangeCollect(Exchange, abc.ExchangeCollect):  # type: ignore[misc]  # n
         except Exception as error:  # noqa: BLE001 - SQLAlchemy's and alembic's; see Exchange.start
             kind = type(error).__name__
         raise self.failed(
-            f"The gradebook cannot say when {self.coursedir.assignment_id} is due ({kind}). Mend "
-            "it, or collect without --before-duedate."
+            f"The due date of {self.coursedir.assignment_id} cannot be read from the gradebook "
+            f"({kind}). Repair the gradebook, or collect without --before-duedate."
         )
 
     def _submissions(self, *, latest: bool) -> list[ListedSubmission]:
@@ -234,7 +234,7 @@ class ExchangeCollect(Exchange, abc.ExchangeCollect):  # type: ignore[misc]  # n
         except RequestRefused as refusal:
             if refusal.status != 404:
                 raise
-            self.client.assignments(course_id)  # refuses when it is the course that is not there
+            self.client.assignments(course_id)  # raises if the course does not exist
             return []
         return [
             submission
@@ -272,7 +272,7 @@ class ExchangeCollect(Exchange, abc.ExchangeCollect):  # type: ignore[misc]  # n
         self.fail_with("submissions could not be collected", failures, len(self._chosen))
 
     def _collect_all(self) -> dict[str, str]:
-        """Reasons by student, of those that failed; a bad one does not stop the others."""
+        """The reason of each failure, by student. A failure does not stop the others."""
         failures = {}
         for submission, outcome in self.in_order(self._collect, self._chosen, self.collect_workers):
             try:
@@ -289,7 +289,7 @@ class ExchangeCollect(Exchange, abc.ExchangeCollect):  # type: ignore[misc]  # n
         return failures
 
     def _collect(self, submission: ListedSubmission) -> str:
-        """Get one submission, if it is wanted; what was done, in nbgrader's words."""
+        """Download one submission if needed. Returns the result in nbgrader's words."""
         if not is_folder_name(submission.student):
             raise ServiceError(f"{submission.student!r} cannot be the name of a folder")
         folder = self._folder(submission.student)
@@ -311,7 +311,7 @@ class ExchangeCollect(Exchange, abc.ExchangeCollect):  # type: ignore[misc]  # n
         try:
             timestamp: datetime.datetime | None = self.coursedir.get_existing_timestamp(str(folder))
         except (AttributeError, ValueError, OverflowError):
-            # nbgrader trips over its own complaint about a timestamp that it cannot read.
+            # nbgrader fails while it formats its message about an invalid timestamp.
             self.log.warning("Invalid timestamp string: %s", folder / TIMESTAMP)
             return None
         return timestamp
@@ -324,7 +324,7 @@ class ExchangeCollect(Exchange, abc.ExchangeCollect):  # type: ignore[misc]  # n
         ):
             selection = packing.select(new, rules, reserved=_RESERVED)
             selection.check_size(
-                "If that is right, set c.CourseDirectory.max_dir_size = "
+                "If this size is acceptable, set c.CourseDirectory.max_dir_size = "
                 f"{packing.kilobytes(selection.size)} or more in nbgrader_config.py, and collect "
                 "again."
             )
@@ -332,7 +332,7 @@ class ExchangeCollect(Exchange, abc.ExchangeCollect):  # type: ignore[misc]  # n
                 lines = "\n\t".join(packing.listed(selection.too_large))
                 self.log.warning(
                     "Ignoring files too large in the submission of %s:\n\t%s\n"
-                    "To have them, raise c.CourseDirectory.max_file_size in nbgrader_config.py, "
+                    "To collect them, raise c.CourseDirectory.max_file_size in nbgrader_config.py, "
                     "remove %s, and collect again.",
                     submission.student,
                     lines,
@@ -348,7 +348,7 @@ class ExchangeCollect(Exchange, abc.ExchangeCollect):  # type: ignore[misc]  # n
     def _add_to_gradebook(self, submissions: list[ListedSubmission]) -> None:
         try:
             gradebook.add_to_gradebook(self.coursedir, submissions)
-        except Exception as error:  # noqa: BLE001 - names are a comfort, whatever SQLAlchemy says
+        except Exception as error:  # noqa: BLE001 - names are optional, and SQLAlchemy may raise anything
             self.log.warning(
                 "The students' names could not be written into the gradebook (%s)",
                 type(error).__name__,
@@ -358,7 +358,7 @@ class ExchangeCollect(Exchange, abc.ExchangeCollect):  # type: ignore[misc]  # n
 def _best_submission(
     newest_first: list[ListedSubmission], due: datetime.datetime | None
 ) -> ListedSubmission:
-    """The newest in time, else the newest."""
+    """The newest submission before the due date, else the newest."""
     in_time = (
         submission
         for submission in newest_first

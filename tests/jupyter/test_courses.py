@@ -464,7 +464,7 @@ def test_another_folder_is_opened_as_nbgrader_opens_it(school: School):
     [
         pytest.param("blocked", "courses/blocked", id="no folder"),
         pytest.param("broken", "configuration in", id="wrong configuration"),
-        pytest.param("y2026", "is about the course &#x27;y2025&#x27;", id="copied of another year"),
+        pytest.param("y2026", "is for the course &#x27;y2025&#x27;", id="copied of another year"),
     ],
 )
 def test_a_course_that_cannot_be_opened_stops_no_other(school: School, course_id, reason):

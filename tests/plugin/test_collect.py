@@ -332,7 +332,7 @@ def test_a_gradebook_that_cannot_be_read_stops_the_collect_that_needs_it(teacher
     other = ran_well(teacher, "collect", "ps1")
 
     assert ran.status == 1
-    assert "The gradebook cannot say when ps1 is due (DatabaseError)" in ran.output
+    assert "The due date of ps1 cannot be read from the gradebook (DatabaseError)" in ran.output
     assert "Traceback" not in ran.output
     assert "Collecting submission: alice ps1" in other.output
 

@@ -144,7 +144,7 @@ def test_files_that_change_all_the_time_end_it(
         (folder / f"{number}.log").write_text("x")
 
     with (
-        pytest.raises(ServiceError, match="change all the time"),
+        pytest.raises(ServiceError, match="keep changing"),
         select(folder, RULES).packed((), 10**9),
     ):
         pass
@@ -184,7 +184,9 @@ def test_what_grows_while_it_is_packed_is_measured_too(folder: Path) -> None:
     (folder / "data" / "a.csv").write_bytes(bytes(99))
 
     with (
-        pytest.raises(ServiceError, match="grew while it was packed, to 101 bytes"),
+        pytest.raises(
+            ServiceError, match=r"grew while it was packed\. All files together now have 101 bytes"
+        ),
         selection.packed([Member("timestamp.txt", b"ours")], 10**9),
     ):
         pass
