@@ -208,7 +208,7 @@ def test_scopes_that_are_computed_are_computed_still():
         assert asyncio.run(scopes(spawner())) == wanted
 
 
-def test_what_was_appended_is_kept():
+def test_appended_values_are_kept():
     c = Config()
     c.JupyterHub.services.append({"name": "first"})
     c.JupyterHub.load_roles.append({"name": "first"})
@@ -233,7 +233,7 @@ def environment(c, spawner, section="Spawner"):
     }
 
 
-def test_a_server_is_told_the_courses_and_the_address():
+def test_a_server_gets_the_courses_and_the_address():
     c = configured(notebook_url="http://proxy-public/services/nbexchange/")
 
     said = environment(c, spawner("formgrade-a", "nbgrader-b", "staff", name="grader-a"))
@@ -243,7 +243,7 @@ def test_a_server_is_told_the_courses_and_the_address():
     assert all(isinstance(value, str) for value in said.values())
 
 
-def test_everything_that_a_server_is_told_is_computed():
+def test_the_environment_of_a_server_is_computed():
     """KubeSpawner fills in the braces of a text, and those of JSON are none of its."""
     assert all(callable(value) for value in configured().Spawner.environment.values())
 
@@ -326,7 +326,7 @@ def test_launches_switch_on_what_they_need():
         ("ByPlatform", "allowed_teams", {"staff"}),
     ],
 )
-def test_who_may_come_in_stays_as_the_operator_said(section, trait, value):
+def test_the_administrators_choice_of_allowed_users_stays(section, trait, value):
     c = Config()
     c.JupyterHub.authenticator_class = type("ByPlatform", (), {})
     c[section][trait] = value

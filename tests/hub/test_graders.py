@@ -103,7 +103,7 @@ def open_server(browser, server):
     return ask(browser, f"{server}/api/kernelspecs", headers={"Referer": quote(server, safe=":/")})
 
 
-def test_an_instructor_starts_and_opens_the_shared_server_and_nobody_else_does(campus):
+def test_only_an_instructor_starts_and_opens_the_shared_server(campus):
     hub, grader = campus.hub, campus.grader
     start = f"{hub.url}/hub/spawn/{grader}"
     address = f"{hub.url}/user/{grader}"
@@ -127,7 +127,7 @@ def test_an_instructor_starts_and_opens_the_shared_server_and_nobody_else_does(c
     hub.stop_server(grader)
 
 
-def test_a_server_is_told_where_the_exchange_is_and_which_courses_there_are(campus):
+def test_a_server_gets_the_address_of_the_exchange_and_the_courses(campus):
     hub = campus.hub
     hub.spawn("ada")
 
@@ -153,14 +153,14 @@ def test_the_account_is_still_shared_when_the_hub_was_started_again(campus):
     assert said == {"ada": 424, "zoe": 404, "tom": 404}
 
 
-def test_nobody_logs_in_as_the_shared_account(campus):
+def test_a_user_cannot_log_in_as_the_shared_account(campus):
     if campus.course_id != "physics":
         return  # launches: test_launch.py
     with pytest.raises(AssertionError, match="Nobody can log in as grader-physics"):
         campus.hub.browser("grader-physics")
 
 
-def test_what_the_operator_configured_stays(campus):
+def test_the_administrators_configuration_stays(campus):
     if campus.course_id != "physics":
         return
     hub = campus.hub

@@ -215,7 +215,7 @@ def test_a_course_that_is_renamed_is_the_same_and_has_the_new_title(hub, platfor
     assert properties_of(hub, group)["title"] == "The new title"
 
 
-def test_a_group_that_only_ends_alike_is_no_course_of_the_platform(hub, platform):
+def test_a_group_that_only_ends_alike_is_not_a_course_of_the_platform(hub, platform):
     zoe = person("zoe-alike")
     launch(platform, "1.1", zoe, course("alike", "zlabel"))
     (group,) = groups_of(hub, zoe.id)
@@ -240,7 +240,7 @@ def test_a_course_id_that_another_course_has_is_refused(hub, platform):
     assert "is already the course id of another course" in hub.log.read_text()
 
 
-def test_what_an_operator_has_said_of_a_course_stays(hub, platform):
+def test_properties_that_an_administrator_sets_stay(hub, platform):
     who, where = person("kept"), course("kept")
     launch(platform, "1.1", who, where)
     (group,) = groups_of(hub, who.id)
@@ -313,7 +313,7 @@ def grader_page(hub, platform, version, who, where, group):
     return browser.get(f"{hub.url}/hub/user/{grader}/").status_code
 
 
-def test_instructors_of_a_course_share_its_account_and_nobody_else_does(hub, platform, version):
+def test_only_instructors_of_a_course_share_its_account(hub, platform, version):
     ada, tom, zoe = (person(f"{name}-shares-{version}") for name in ("ada", "tom", "zoe"))
     where = course(f"shares-{version}", **{ada.id: "instructor", tom.id: "assistant"})
     other = course(f"not-shared-{version}", **{zoe.id: "instructor"})
@@ -352,7 +352,7 @@ def test_an_account_that_is_in_another_course_is_not_shared(hub, platform):
     assert f"The account {grader} is in other courses (secret)" in hub.log.read_text()
 
 
-def test_who_is_no_longer_an_instructor_does_not_share_the_account(hub, platform, version):
+def test_a_former_instructor_does_not_share_the_account(hub, platform, version):
     ada, tom = (person(f"{name}-leaves-{version}") for name in ("ada", "tom"))
     where = course(f"leaves-{version}", **{ada.id: "instructor", tom.id: "instructor"})
     launch(platform, version, ada, where)
@@ -447,7 +447,7 @@ def test_a_launch_counts_once(hub, platform):
 @pytest.mark.parametrize(
     "path", ["/hub/lti/launch", "/hub/lti13/oauth_login", "/hub/lti13/oauth_callback"]
 )
-def test_who_comes_without_a_launch_is_told_where_to_begin(hub, platform, path):
+def test_a_user_without_a_launch_learns_where_to_begin(hub, platform, path):
     said = Browser(platform).get(hub.url + path, allow_redirects=False)
 
     assert said.status_code in (400, 405)
@@ -479,7 +479,7 @@ def test_a_launch_from_outside_of_every_course_changes_no_course(hub, platform, 
 @pytest.mark.parametrize(
     "context", [{}, {"id": ""}, {"id": None}, {"id": ["17"]}, {"id": True}, []], ids=repr
 )
-def test_a_context_that_is_none_is_a_launch_from_outside(hub, platform, context):
+def test_a_launch_with_an_invalid_context_changes_no_course(hub, platform, context):
     who = person("no-context")
 
     launch(platform, "1.3", who, course("17"), context=context)
@@ -487,7 +487,7 @@ def test_a_context_that_is_none_is_a_launch_from_outside(hub, platform, context)
     assert groups_of(hub, who.id) == set()
 
 
-def test_a_login_that_is_no_launch_keeps_what_the_person_has(hub, platform):
+def test_a_login_without_a_launch_keeps_the_users_groups(hub, platform):
     who = person("plain")
     launch(platform, "1.1", who, course("plain"))
     before = groups_of(hub, who.id)
@@ -501,7 +501,7 @@ def test_a_login_that_is_no_launch_keeps_what_the_person_has(hub, platform):
 
 
 @pytest.mark.parametrize("name", ["grader-physics", "Grader-physics", "grader-"])
-def test_nobody_is_a_grader(hub, platform, version, name):
+def test_a_user_cannot_have_the_name_of_a_shared_account(hub, platform, version, name):
     said = Browser(platform).launch(version, person(name), course("grader"))
 
     assert said.status_code == 403
@@ -509,7 +509,7 @@ def test_nobody_is_a_grader(hub, platform, version, name):
     assert hub.api("GET", f"/users/{name.lower()}").status_code == 404
 
 
-def test_nobody_is_a_grader_without_a_launch_either(hub, platform):
+def test_without_a_launch_a_user_cannot_have_that_name_either(hub, platform):
     said = Browser(platform).post(f"{hub.url}/hub/lti/launch", {"by_name": "grader-x"})
 
     assert said.status_code == 403

@@ -130,7 +130,7 @@ def test_the_exchange_and_the_hub_agree_how_long_a_course_id_may_be():
     assert LONGEST_COURSE_ID == LONGEST_NAME
 
 
-def test_who_is_in_both_groups_of_a_course_is_its_instructor():
+def test_a_member_of_both_groups_of_a_course_is_its_instructor():
     groups = ["nbgrader-a", "formgrade-a", "nbgrader-b", "staff"]
 
     assert courses_of(groups) == courses_of(reversed(groups)) == {"a": INSTRUCTOR, "b": STUDENT}
@@ -143,7 +143,7 @@ def test_a_grader_is_known_by_its_name_in_any_capitals():
 
 
 @pytest.mark.parametrize("course_id", ["a", "CS101", "a.b_c-d", "ψ", "9", "x" * 200])
-def test_an_operator_may_choose_such_a_course_id(course_id):
+def test_an_administrator_may_choose_this_course_id(course_id):
     assert check_course_id(course_id) == course_id
 
 
@@ -171,7 +171,7 @@ def test_an_operator_may_choose_such_a_course_id(course_id):
         7,
     ],
 )
-def test_an_operator_may_not_choose_such_a_course_id(course_id):
+def test_an_administrator_may_not_choose_this_course_id(course_id):
     with pytest.raises(ValueError, match=r"cannot be a course id\. Use at most 200 letters"):
         check_course_id(course_id)
 

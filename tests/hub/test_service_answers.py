@@ -90,7 +90,7 @@ NO_SENSE = {
 
 
 @pytest.mark.parametrize("answer", NO_SENSE.values(), ids=NO_SENSE)
-def test_an_answer_without_sense_is_a_503_and_never_a_guess(hub, serve, answer, caplog):
+def test_an_invalid_answer_is_a_503_and_never_a_guess(hub, serve, answer, caplog):
     hub.answers = {"user": answer, "elsewhere": http(200, ADA)}
     with serve() as service:
         said = service.wire(TOKEN).get("assignments")
@@ -110,7 +110,7 @@ def test_a_hub_that_is_not_there_is_a_503(serve, caplog):
     assert "ConnectionRefusedError" in caplog.text
 
 
-def test_nobody_else_waits_for_a_hub_that_is_slow(hub, serve):
+def test_other_requests_do_not_wait_for_a_slow_hub(hub, serve):
     hub.hold("user")
     with serve() as service, concurrent.futures.ThreadPoolExecutor() as people:
         answer = people.submit(service.wire(TOKEN).get, "assignments")
@@ -131,7 +131,7 @@ def test_a_hub_that_never_answers_is_a_503_and_the_question_ends_in_silence(hub,
 
 
 @pytest.mark.slow
-def test_nobody_waits_longer_than_five_seconds_for_all_that_is_asked_of_a_hub(hub, serve):
+def test_a_request_waits_at_most_five_seconds_for_the_hub(hub, serve):
     hub.answers[GROUP] = b""
     hub.hold("user")
     with serve(api_token="0f-the-service", hub_timeout=9) as service:
@@ -145,7 +145,7 @@ def test_nobody_waits_longer_than_five_seconds_for_all_that_is_asked_of_a_hub(hu
 
 
 @pytest.mark.parametrize("token", ["two words", "tökén", "x" * 501])
-def test_what_cannot_be_a_token_does_not_reach_the_hub(hub, serve, token):
+def test_an_invalid_token_does_not_reach_the_hub(hub, serve, token):
     with serve() as service:
         assert service.wire(token).get("assignments").status_code == 401
 
@@ -180,7 +180,7 @@ TOLD = {
 
 
 @pytest.mark.parametrize("told", TOLD.values(), ids=TOLD)
-def test_whatever_a_hub_was_told_about_somebody_keeps_nobody_out(hub, serve, told):
+def test_odd_user_info_does_not_keep_a_user_out(hub, serve, told):
     hub.answers = {"user": http(200, {**ADA, "user_info": told})}
     with serve() as service:
         assert release(service.wire(TOKEN)).status_code == 201
@@ -231,7 +231,7 @@ def test_reads_ask_once_in_30_seconds_and_writes_each_time(hub, serve, clock):
         assert len(hub.asked) == 4
 
 
-def test_nobody_gets_the_answer_for_another_token(hub, serve):
+def test_the_answer_for_one_token_is_never_used_for_another(hub, serve):
     with serve() as service:
         assert listed(service.wire(TOKEN)) == 200
         hub.answers = {"user": http(403)}
@@ -287,7 +287,7 @@ def test_without_a_cache_every_request_asks(hub, serve):
     assert len(hub.asked) == 2
 
 
-def test_what_is_kept_is_bounded():
+def test_the_cache_is_bounded():
     kept = ExpiringCache(30, Clock())
     for number in range(10_001):
         kept.keep(str(number), number, asked=1000.0)
@@ -351,7 +351,7 @@ def test_few_questions_are_open_at_a_time_and_the_others_get_their_turn(hub, ser
     ],
     ids=["odd strangers", "strangers", "one person"],
 )
-def test_who_shows_many_tokens_leaves_the_hub_to_others(hub, serve, crowd, tokens, share):
+def test_a_user_with_many_tokens_leaves_the_hub_to_others(hub, serve, crowd, tokens, share):
     hub.answers = {"user": somebody}
     with serve() as service:
         ada = service.wire("ada-")
@@ -531,7 +531,7 @@ TROUBLE = {
 
 
 @pytest.mark.parametrize("answer", TROUBLE.values(), ids=TROUBLE)
-def test_a_group_that_cannot_be_read_moves_nobody_to_another_organisation(hub, serve, answer):
+def test_an_unreadable_group_moves_no_user_to_another_organisation(hub, serve, answer):
     hub.answers[GROUP] = answer
     with serve(api_token="0f-the-service") as service:
         assert listed(service.wire(TOKEN)) == 503

@@ -77,7 +77,7 @@ def test_without_a_scope_to_check_it_does_not_start(environment, given):
         handler(api_url=HUB)
 
 
-def test_a_service_that_would_let_everybody_in_ends_with_one_line(tmp_path):
+def test_a_service_that_would_let_all_users_in_ends_with_one_line(tmp_path):
     plugin = "nbexchange.handlers.auth.jupyterhub.JupyterHubUserHandler"
     done = run_program(
         f"--user-plugin-class={plugin}",
@@ -112,7 +112,7 @@ NOT_USABLE = {
 
 
 @pytest.mark.parametrize("options", NOT_USABLE.values(), ids=NOT_USABLE)
-def test_an_option_that_makes_no_sense_is_refused_at_the_start_and_quotes_no_secret(options):
+def test_an_invalid_option_is_refused_at_the_start_and_quotes_no_secret(options):
     usual = {"api_url": HUB, "service_name": "nbexchange"}
     app = NbExchange(
         config=Config(
@@ -128,7 +128,7 @@ def test_an_option_that_makes_no_sense_is_refused_at_the_start_and_quotes_no_sec
 
 
 @pytest.mark.parametrize("said", ["access:services", "{", "[1]", "{}"])
-def test_a_list_of_scopes_that_is_none_is_refused(environment, said):
+def test_an_invalid_list_of_scopes_is_refused(environment, said):
     environment.setenv(NAME, "nbexchange")
     environment.setenv(SCOPES, said)
 
@@ -169,7 +169,7 @@ def test_a_service_without_an_address_in_the_hub_listens_as_usual(environment):
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:x", "http://[::1", "http://127.0.0.1:99999"])
-def test_an_address_that_is_none_is_refused(environment, url):
+def test_an_invalid_address_is_refused(environment, url):
     environment.setenv(NAME, "nbexchange")
     environment.setenv("JUPYTERHUB_SERVICE_URL", url)
 

@@ -156,7 +156,7 @@ def test_groups_are_the_roles_in_all_courses_of_a_person(hub, service):
     assert listed(ada, "choir") == 404
 
 
-def test_somebody_in_both_groups_of_a_course_is_its_instructor(hub, service):
+def test_a_user_in_both_groups_of_a_course_is_its_instructor(hub, service):
     tom = member(hub, service, "tom", "nbgrader-physics", "formgrade-physics")
 
     assert release(tom).status_code == 201
@@ -176,7 +176,7 @@ def test_a_group_that_names_no_usable_course_is_left_out_and_logged_once(hub, se
     assert caplog.text.count("'formgrade-' names no usable course id") == 1
 
 
-def test_an_administrator_of_the_hub_is_nobody_special(hub, service):
+def test_an_administrator_of_the_hub_has_no_special_rights(hub, service):
     root = member(hub, service, "root")
 
     assert hub.do("GET", "/users/root")["admin"]
@@ -330,7 +330,7 @@ def test_a_service_without_the_scope_is_refused_whatever_its_courses(hub, data, 
 # -- what is no longer true
 
 
-def test_who_is_removed_from_a_group_can_write_no_more_at_once(hub, service):
+def test_a_user_removed_from_a_group_cannot_write_at_once(hub, service):
     una = member(hub, service, "una", "formgrade-physics")
     assert release(una).status_code == 201
     hub.remove_from("formgrade-physics", "una")
@@ -339,7 +339,7 @@ def test_who_is_removed_from_a_group_can_write_no_more_at_once(hub, service):
     assert listed(una) == 404  # what the write has learned holds for reads
 
 
-def test_who_is_removed_from_a_group_can_read_no_more_after_30_seconds(hub, service, clock):
+def test_a_user_removed_from_a_group_cannot_read_after_30_seconds(hub, service, clock):
     uri = member(hub, service, "uri", "nbgrader-physics")
     assert listed(uri) == 200
     hub.remove_from("nbgrader-physics", "uri")
@@ -350,7 +350,7 @@ def test_who_is_removed_from_a_group_can_read_no_more_after_30_seconds(hub, serv
     assert listed(uri) == 404
 
 
-def test_who_is_added_to_a_group_can_write_at_once(hub, service):
+def test_a_user_added_to_a_group_can_write_at_once(hub, service):
     kim = member(hub, service, "kim")
     assert listed(kim) == 404
     hub.add_user("kim", "formgrade-physics")
@@ -420,7 +420,7 @@ def test_a_group_without_properties_is_in_the_default_organisation(hub, data, cl
         assert (course["title"], course["org_id"]) == (None, 7)
 
 
-def test_somebody_in_two_organisations_is_refused_in_words(hub, reader):
+def test_a_user_in_two_organisations_is_refused_with_an_explanation(hub, reader):
     properties(hub, "latin", org_id="3")
     two = member(hub, reader, "two", "nbgrader-latin", "formgrade-physics")
     answer = two.get("assignments")
@@ -429,7 +429,7 @@ def test_somebody_in_two_organisations_is_refused_in_words(hub, reader):
     assert "physics in 1, latin in 3" in answer.json()["note"]
 
 
-def test_a_course_whose_organisation_is_no_number_is_left_out(hub, reader, caplog):
+def test_a_course_whose_organisation_is_not_a_number_is_left_out(hub, reader, caplog):
     courses = [f"riddle{number}" for number in range(len(NO_NUMBERS))]
     for course_id, said in zip(courses, NO_NUMBERS, strict=True):
         properties(hub, course_id, org_id=said)

@@ -174,7 +174,7 @@ def test_a_folder_that_is_renamed_can_be_fetched_again(school: School):
     assert (folder / "verbs" / "latin.ipynb").read_bytes() == NOTEBOOK
 
 
-def test_a_student_does_not_see_what_instructors_have(school: School):
+def test_a_student_does_not_see_the_instructors_pages(school: School):
     page = school.alice.ask("GET", "/lab").text
 
     (config,) = re.findall(r'id="jupyter-config-data"[^>]*>(.*?)</script>', page, re.DOTALL)

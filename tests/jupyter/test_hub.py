@@ -31,7 +31,7 @@ def page_config(hub: Hub, name: str, page: str) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_each_sees_what_is_of_use_to_them(tmp_path: Path):
+def test_users_see_only_the_pages_that_they_can_use(tmp_path: Path):
     with Hub(tmp_path / "hub", CONFIG) as hub:
         alices = page_config(hub, "alice", "lab")
         adas = page_config(hub, "ada", "lab")

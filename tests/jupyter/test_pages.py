@@ -125,7 +125,7 @@ def test_a_student_sees_all_courses_and_in_each_only_what_belongs_to_it(room: Ro
     assert room.assignments("a & b #1 + 50%") == [("ps1", "released")]
 
 
-def test_a_course_without_releases_is_no_error_and_no_entry(room: Room):
+def test_a_course_without_releases_is_an_empty_list(room: Room):
     room.courses("maths", "latin")
     room.release("maths", "ps3")
 

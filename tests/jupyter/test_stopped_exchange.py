@@ -217,7 +217,7 @@ def test_each_click_is_answered_though_the_exchange_is_not(clicks: Clicks):
 
 
 @pytest.mark.parametrize("name", ["list", "courses", "submit", "fetch"])
-def test_a_student_is_told_in_one_sentence(clicks: Clicks, name: str):
+def test_a_student_gets_one_sentence(clicks: Clicks, name: str):
     answer = clicks.of_ben[name]
 
     assert answer.answer.status_code == 200
@@ -227,7 +227,7 @@ def test_a_student_is_told_in_one_sentence(clicks: Clicks, name: str):
 
 
 @pytest.mark.parametrize("name", ["collect", "release exam", "release quiz"])
-def test_formgraders_dialog_tells_it_in_one_sentence(clicks: Clicks, name: str):
+def test_formgraders_dialog_shows_one_sentence(clicks: Clicks, name: str):
     """Its scripts parse the answer themselves: as application/json it would not appear."""
     answer = clicks.of_ada[name].answer
 

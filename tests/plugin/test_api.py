@@ -44,7 +44,7 @@ def test_configure_sets_all_eight(config):
 
 
 @pytest.mark.parametrize("method", ROLES.values())
-def test_making_one_asks_nobody(config, monkeypatch, method):
+def test_constructors_send_no_request(config, monkeypatch, method):
     monkeypatch.setenv("NBEXCHANGE_URL", "http://127.0.0.1:9")
     factory = ExchangeFactory(config=config)
     coursedir, authenticator = CourseDirectory(config=config), Authenticator(config=config)
@@ -106,7 +106,7 @@ def test_traits_are_read_from_nbgraders_sections_and_our_own(config):
     assert not complaints
 
 
-def test_what_formgrader_shows_as_the_exchange_is_the_address(config, monkeypatch):
+def test_formgrader_shows_the_address_of_the_exchange(config, monkeypatch):
     monkeypatch.delenv("NBEXCHANGE_URL", raising=False)
     config.Exchange.base_service_url = "https://hub.example.org/"
     config.Exchange.base_path = "services/exchange"

@@ -168,7 +168,7 @@ RECORD = {
         pytest.param({**RECORD, "status": "submitted"}, id="no submission"),
     ],
 )
-def test_a_record_that_makes_no_sense_is_a_sentence(impatient, trouble, record):
+def test_an_invalid_record_is_an_error_message(impatient, trouble, record):
     impatient.url = trouble.url
     trouble.always("GET assignments", say(Answer.json({"success": True, "value": [record]})))
 
@@ -357,7 +357,7 @@ def test_a_long_pause_is_not_waited_for_by_a_list(alice, trouble, released):
     assert len(trouble.requests("GET assignments")) == 1
 
 
-def test_what_is_refused_for_good_is_asked_once(alice, trouble):
+def test_a_permanent_refusal_is_not_retried(alice, trouble):
     alice.url = trouble.url
     trouble.always("GET assignments", say(Answer.refusal(403, "You may not.")))
 

@@ -159,7 +159,7 @@ def test_a_refusal_for_good_is_not_asked_again(server, client, time, status):
     assert time.slept == []
 
 
-def test_removing_what_a_lost_answer_removed_is_a_success(server, client):
+def test_removing_again_after_a_lost_answer_succeeds(server, client):
     server.next("DELETE assignment", drop, say(Answer.refusal(404, "Not there.")))
 
     client.remove("c", "a")
@@ -195,7 +195,7 @@ def blob() -> bytes:
     return os.urandom(3 * PIECE)
 
 
-def test_a_part_completes_what_is_there(server, client, blob):
+def test_a_partial_answer_completes_a_download(server, client, blob):
     whole = Answer.archive(blob)
     server.next("GET assignment", cut_off(whole, PIECE), say(part(whole, PIECE)))
 
@@ -246,7 +246,7 @@ def test_another_part_than_asked_for_is_not_believed(server, client, blob):
     assert "range" not in server.seen[2].headers
 
 
-def test_what_arrives_damaged_is_asked_for_again_from_the_start(server, client, blob):
+def test_a_corrupt_download_restarts_from_the_beginning(server, client, blob):
     whole = Answer.archive(blob)
     server.next("GET assignment", say(damaged(whole)), say(whole))
 
@@ -254,7 +254,7 @@ def test_what_arrives_damaged_is_asked_for_again_from_the_start(server, client, 
     assert "range" not in server.seen[1].headers
 
 
-def test_what_stays_damaged_is_an_error(server, client, blob):
+def test_a_download_that_stays_corrupt_is_an_error(server, client, blob):
     server.always("GET assignment", say(damaged(Answer.archive(blob))))
 
     with pytest.raises(ServiceError, match="arrived corrupt"):
@@ -390,7 +390,7 @@ def test_json_without_end_is_not_kept(server, time, head, pieces, ask):
         ask(small(server, time), "physics")
 
 
-def test_json_that_a_proxy_compressed_counts_as_what_it_is(server, time):
+def test_compressed_json_counts_with_its_uncompressed_size(server, time):
     body = gzip.compress(b" " * 10**7)
     answer = Answer(200, {"Content-Type": "application/json", "Content-Encoding": "gzip"}, body)
     server.always("GET assignments", say(answer))
@@ -498,7 +498,7 @@ def test_names_travel_unharmed(server, client):
     assert server.seen[0].params == {"course_id": course_id, "assignment_id": assignment_id}
 
 
-def test_a_name_that_is_no_text_is_a_sentence(client):
+def test_a_name_that_is_not_text_is_an_error_message(client):
     with pytest.raises(ServiceError, match="is not text"):
         client.remove("course", "\udcff")
 

@@ -43,7 +43,7 @@ def test_a_course_has_to_be_named(teacher, released):
 
 
 @pytest.mark.parametrize("assignment_id", ["ps1", "never released"])
-def test_nothing_to_collect_is_a_warning_and_makes_nothing(teacher, released, assignment_id):
+def test_nothing_to_collect_is_a_warning_and_creates_nothing(teacher, released, assignment_id):
     before = left_over(teacher.work)
 
     ran = ran_well(teacher, "collect", assignment_id)
@@ -77,7 +77,7 @@ def test_what_an_old_client_made_of_links_and_times_is_collected(service, teache
     assert (place / "q.ipynb").read_bytes() == (folder / "p1.ipynb").read_bytes()
 
 
-def test_the_newest_of_everybody_comes_with_its_official_time_and_receipt(
+def test_the_newest_submission_of_each_student_has_its_official_time_and_receipt(
     teacher, alice, machine, released
 ):
     bob = machine("bob")
@@ -337,7 +337,7 @@ def test_a_gradebook_that_cannot_be_read_stops_the_collect_that_needs_it(teacher
     assert "Collecting submission: alice ps1" in other.output
 
 
-def test_students_are_introduced_to_the_gradebook(teacher, machine, released, with_gradebook):
+def test_students_are_added_to_the_gradebook(teacher, machine, released, with_gradebook):
     alice = machine(
         "alice", full_name="Alice van Wonder", email="alice@example.org", lms_user_id="77"
     )
@@ -351,7 +351,7 @@ def test_students_are_introduced_to_the_gradebook(teacher, machine, released, wi
         assert (student.email, student.lms_user_id) == ("alice@example.org", "77")
 
 
-def test_what_an_instructor_wrote_about_a_student_stays(teacher, machine, released, with_gradebook):
+def test_names_that_an_instructor_entered_stay(teacher, machine, released, with_gradebook):
     alice = machine("alice", full_name="Alice Liddell", email="alice@example.org")
     submit(alice)
     with gradebook(teacher) as opened:

@@ -290,7 +290,7 @@ def test_a_student_cannot_release_feedback(alice, released):
 # Fetching
 
 
-def test_nothing_to_fetch_is_a_success_and_makes_nothing(alice, released):
+def test_nothing_to_fetch_is_a_success_and_creates_nothing(alice, released):
     submit(alice)
     before = left_over(alice.work)
 
@@ -300,7 +300,7 @@ def test_nothing_to_fetch_is_a_success_and_makes_nothing(alice, released):
     assert left_over(alice.work) == before
 
 
-def test_nobody_gets_the_feedback_of_somebody_else(teacher, alice, machine, graded):
+def test_a_student_never_gets_the_feedback_of_another(teacher, alice, machine, graded):
     ran_well(teacher, "release_feedback", "ps1")
     bob = machine("bob")
     submit(bob)
@@ -369,7 +369,7 @@ def test_a_name_does_not_lead_out_of_the_folder(alice, released, trouble, name):
         pytest.param("page", id="text"),
     ],
 )
-def test_feedback_that_makes_no_sense_is_an_error(alice, released, trouble, bad):
+def test_invalid_feedback_is_an_error(alice, released, trouble, bad):
     submit(alice)
     alice.url = trouble.url
     trouble.always("GET feedback", told(bad))
@@ -382,7 +382,7 @@ def test_feedback_that_makes_no_sense_is_an_error(alice, released, trouble, bad)
     assert not (alice.work / "ps1/feedback").exists()
 
 
-def test_feedback_that_arrives_damaged_is_not_written(alice, released, trouble):
+def test_feedback_that_arrives_corrupt_is_not_written(alice, released, trouble):
     submit(alice)
     alice.url = trouble.url
     trouble.always("GET feedback", told(page() | {"sha256": "0" * 64}, page("p2")))
@@ -394,7 +394,7 @@ def test_feedback_that_arrives_damaged_is_not_written(alice, released, trouble):
     assert [path.name for path in alice.work.rglob("*.html")] == ["p2.html"]
 
 
-def test_feedback_that_changes_while_it_is_listed_is_no_error(teacher, alice, graded, trouble):
+def test_feedback_may_change_while_it_is_listed(teacher, alice, graded, trouble):
     """The list says so, and another machine has it already."""
     ran_well(teacher, "release_feedback", "ps1")
     alice.url = trouble.url

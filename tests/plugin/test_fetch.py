@@ -103,7 +103,7 @@ def test_every_name_on_the_command_line_is_tried(teacher, alice, released):
     assert {path.name for path in alice.work.iterdir()} == {"ps1", "ps2"}
 
 
-def test_only_what_is_missing_is_replaced(alice, released):
+def test_only_missing_files_are_replaced(alice, released):
     alice.nbgrader("fetch_assignment", "ps1")
     mine = alice.work / "ps1"
     (mine / "p1.ipynb").write_text("my work")
@@ -147,7 +147,7 @@ def test_missing_folders_are_replaced_and_links_are_not_followed_out(alice, rele
     assert not (tmp_path / "not there").exists()
 
 
-def test_what_the_student_ignores_is_not_fetched(alice, released):
+def test_ignored_files_are_not_fetched(alice, released):
     alice.configure(
         "c.CourseDirectory.ignore = ['*.csv', 'extra']\nc.CourseDirectory.include = ['p1*']\n"
         "c.CourseDirectory.max_file_size = 0"

@@ -23,7 +23,7 @@ def test_the_old_folder_is_restored_when_the_new_one_cannot_come(place):
     assert (place / "old").exists()
 
 
-def test_a_link_to_a_folder_is_replaced_and_what_it_leads_to_stays(place, tmp_path):
+def test_a_link_to_a_folder_is_replaced_and_its_target_stays(place, tmp_path):
     new = tmp_path / "workshop" / "new"
     new.mkdir()
     link = tmp_path / "link"
@@ -36,7 +36,7 @@ def test_a_link_to_a_folder_is_replaced_and_what_it_leads_to_stays(place, tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["file", "broken link"])
-def test_what_is_no_folder_is_not_replaced(tmp_path, kind):
+def test_a_file_in_place_of_a_folder_is_not_replaced(tmp_path, kind):
     new, place = tmp_path / "new", tmp_path / "place"
     new.mkdir()
     if kind == "file":

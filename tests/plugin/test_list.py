@@ -155,7 +155,7 @@ def test_names_that_are_too_long_together_have_no_copy_here(teacher, machine):
     assert [one["path"] for one in group["submissions"]] == [""]
 
 
-def test_what_is_fetched_is_shown_as_it_is_on_this_disk(alice, released):
+def test_a_fetched_assignment_is_listed_as_it_is_on_the_disk(alice, released):
     alice.configure("c.Exchange.assignment_dir = 'my work'\nc.Exchange.path_includes_course = True")
     ran_well(alice, "fetch_assignment", "ps1")
     folder = alice.work / "my work/physics/ps1"
@@ -179,7 +179,7 @@ def test_a_copy_without_notebooks_at_the_top_is_warned_about(alice, released):
     assert f"WARNING] No notebooks found in {alice.work}/ps1" in ran.output
 
 
-def test_each_list_is_made_anew(alice, released):
+def test_each_list_consists_of_new_objects(alice, released):
     submit(alice)
 
     same = alice.value(
@@ -223,14 +223,14 @@ def test_removing_keeps_the_submissions(teacher, alice, released):
     assert [one["timestamp"] for one in group["submissions"]] == [timestamp]
 
 
-def test_removing_what_is_not_there_is_no_error(teacher):
+def test_removing_a_missing_release_succeeds(teacher):
     ran = ran_well(teacher, "list", "--remove", "ps1")
 
     assert ran.lines == ["[ListApp | INFO] Removing released assignments:"]
     assert teacher.value(lister("remove")) == []
 
 
-def test_removing_twice_at_once_is_no_error(service, teacher, released, trouble):
+def test_two_removals_at_once_both_succeed(service, teacher, released, trouble):
     teacher.url = trouble.url
 
     def removed_meanwhile(handler, seen):
@@ -296,7 +296,7 @@ def test_removing_cached_copies_removes_the_copies_here(alice, released):
     ["../../etc", "..", "/etc", ".", "🧪" * 100],
     ids=["up", "above", "absolute", "here", "too long"],
 )
-def test_a_name_that_is_no_folder_is_left_out(alice, released, trouble, key, name):
+def test_a_name_that_cannot_be_a_folder_is_left_out(alice, released, trouble, key, name):
     alice.course_id = ""
     alice.configure("c.Exchange.path_includes_course = True")
     alice.url = trouble.url

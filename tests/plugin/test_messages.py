@@ -35,7 +35,7 @@ def test_blanks_around_the_address_do_not_count(alice, blank):
 
 
 @pytest.mark.parametrize("path", ["/services/other", "/services/nbexchange/more", ""])
-def test_a_wrong_path_is_told_with_the_address(service, alice, path):
+def test_a_message_about_a_wrong_path_names_the_address(service, alice, path):
     alice.url = f"http://127.0.0.1:{service.port}{path}"
 
     assert f"here is nothing at {path}/assignments" in complaint(alice, "list")
@@ -138,7 +138,7 @@ def send(asked: Client, size: int = 2_500_000) -> object:
         (407, r"answers 407 with a page of its own, perhaps for a login"),
     ],
 )
-def test_a_page_of_a_proxy_is_told_as_that(server, status, words):
+def test_a_page_of_a_proxy_is_recognised(server, status, words):
     clock = Clock()
 
     def later(handler: Any, _seen: Any) -> None:
@@ -162,14 +162,14 @@ def test_a_file_that_a_proxy_refused_is_not_sent_again(server, status):
 
 
 @pytest.mark.parametrize("status", [413, 408, 502])
-def test_what_the_service_says_itself_is_not_a_proxys(server, status):
+def test_the_services_own_note_is_not_attributed_to_a_proxy(server, status):
     server.always("POST submission", say(Answer.refusal(status, "The service's own words.")))
 
     with pytest.raises(ServiceError, match=r"^The service's own words\.$"):
         send(client(server))
 
 
-def test_a_redirect_to_a_login_is_told_with_its_address(server):
+def test_a_message_about_a_redirect_names_its_address(server):
     login = "https://user:secret@sso.example/login?state=secret"
     server.always("GET assignments", say(Answer.html(302, Location=login)))
 

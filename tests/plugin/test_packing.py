@@ -174,7 +174,7 @@ def test_a_folder_that_cannot_be_read_is_left_out(
     ]
 
 
-def test_what_grows_while_it_is_packed_is_measured_too(folder: Path) -> None:
+def test_files_that_grow_while_they_are_packed_are_measured_again(folder: Path) -> None:
     """Else collect would refuse for ever what submit has accepted."""
     selection = select(folder, PackingRules((), (), 0, 100))
     selection.check_size("")
@@ -350,7 +350,7 @@ def test_a_notebook_of_the_release_that_cannot_be_sent_is_an_error_with_advice(
     assert advice in str(error.value)
 
 
-def test_other_notebooks_that_cannot_be_sent_are_no_error(folder: Path) -> None:
+def test_other_notebooks_that_cannot_be_sent_do_not_stop_a_submission(folder: Path) -> None:
     for name in ("notes\\1.ipynb", "p1\\copy.ipynb"):
         (folder / name).touch()
     selection = select(folder, RULES, notebooks=[NOTEBOOK])
@@ -377,7 +377,7 @@ def test_one_and_many_read_well() -> None:
     ]
 
 
-def test_ten_thousand_that_are_left_out_are_told_apart_quickly(folder: Path) -> None:
+def test_ten_thousand_left_out_files_are_sorted_quickly(folder: Path) -> None:
     """Each is compared with each notebook of the release, so the way to compare matters."""
     selection = select(folder, RULES)
     selection.left_out = [LeftOut(f"data\\{number}.ipynb", "why") for number in range(10_000)]

@@ -27,7 +27,7 @@ def test_a_course_has_to_be_named(teacher, source):
     assert "No course id specified. Re-run with --course flag." in ran.output
 
 
-def test_what_was_not_generated_is_not_released(teacher):
+def test_an_assignment_must_be_generated_before_release(teacher):
     write_notebook(teacher.work / "source" / "ps1" / "p1.ipynb")
 
     ran = teacher.nbgrader("release_assignment", "ps1")
@@ -37,7 +37,7 @@ def test_what_was_not_generated_is_not_released(teacher):
     assert "run `nbgrader generate_assignment` first." in ran.output
 
 
-def test_what_is_nowhere_is_not_found(teacher, source):
+def test_a_missing_assignment_is_not_found(teacher, source):
     ran = teacher.nbgrader("release_assignment", "ps2")
 
     assert ran.status == 1
@@ -152,7 +152,7 @@ def test_a_removal_whose_answer_was_lost_is_a_removal(teacher, source, trouble):
     assert teacher.nbgrader("list").lines[1:] == []
 
 
-def test_what_is_ignored_stays_and_the_rest_travels(teacher, alice, source):
+def test_ignored_files_are_not_released_and_all_others_are(teacher, alice, source):
     teacher.configure("c.CourseDirectory.include = ['*.ipynb', '*.txt', '.hidden']")
     (source / "empty").mkdir()
     (source / "empty.txt").touch()
@@ -211,7 +211,7 @@ def test_links_are_followed(teacher, alice, source):
     assert not (alice.work / "ps1" / "data.csv").is_symlink()
 
 
-def test_what_cannot_be_sent_is_named_and_nothing_is_released(teacher, source):
+def test_files_that_cannot_be_sent_are_named_and_nothing_is_released(teacher, source):
     """A class would work without it."""
     (source / "data").mkdir()
     (source / "data" / "back\\slash.csv").touch()
@@ -231,7 +231,7 @@ def test_what_cannot_be_sent_is_named_and_nothing_is_released(teacher, source):
     assert teacher.nbgrader("list").lines[1:] == []
 
 
-def test_what_cannot_be_sent_may_be_ignored(teacher, alice, source):
+def test_files_that_cannot_be_sent_may_be_ignored(teacher, alice, source):
     (source / ".#p1.ipynb").symlink_to("ada@host.1:2")
     teacher.configure("c.CourseDirectory.ignore = ['.#*']")
 

@@ -59,7 +59,7 @@ def rules(**options: object) -> PackingRules:
     return PackingRules.of(SimpleNamespace(**usual | options))
 
 
-def test_what_a_course_may_hold_can_be_unpacked_however_much_it_is():
+def test_any_size_that_a_course_allows_can_be_unpacked():
     usual, more = rules(max_dir_size=1000).limits, rules(max_dir_size=20_000_000).limits
 
     assert usual == ArchiveLimits()
@@ -85,7 +85,7 @@ def filled(folder: Path, size: int) -> int:
 
 
 @pytest.mark.parametrize("too_much", [0, 1], ids=["just fits", "a byte too many"])
-def test_what_submit_accepts_collect_accepts(teacher, alice, released, too_much):
+def test_collect_accepts_every_submission_that_submit_accepts(teacher, alice, released, too_much):
     """With the same options, to the byte: what is sent is measured, not what lies in the folder."""
     for home in (alice, teacher):
         home.configure(SIZES.format(20, 18))
@@ -111,7 +111,7 @@ def test_what_submit_accepts_collect_accepts(teacher, alice, released, too_much)
             assert (collected / name).read_bytes() == (folder / name).read_bytes()
 
 
-def test_a_file_behind_a_link_is_as_large_as_what_it_points_to(teacher, alice, released):
+def test_a_link_has_the_size_of_its_target(teacher, alice, released):
     for home in (alice, teacher):
         home.configure(SIZES.format(100, 10))
     ran_well(alice, "fetch_assignment", "ps1")
@@ -171,7 +171,7 @@ def test_collect_names_the_students_file_and_the_option(teacher, alice, machine,
     assert len(list(teacher.work.glob("submitted/*/ps1/data/large.bin"))) == 2
 
 
-def test_a_release_is_measured_by_what_is_sent(teacher, alice):
+def test_the_size_of_a_release_is_that_of_the_sent_bytes(teacher, alice):
     source = teacher.work / "release" / "ps1"
     write_notebook(source / "p1.ipynb")
     (teacher.work / "data.csv").write_bytes(bytes(10_000))

@@ -125,7 +125,7 @@ def test_stray_files_are_left_out_and_named_and_the_rest_arrives(
         assert (collected / name).read_bytes() == (mine / name).read_bytes()
 
 
-def test_nothing_is_said_and_kept_where_nothing_is_left_out(alice: Home, mine: Path) -> None:
+def test_without_left_out_files_there_is_no_warning_and_no_entry(alice: Home, mine: Path) -> None:
     ran = ran_well(alice, "submit", "ps1")
 
     assert "left out" not in ran.output

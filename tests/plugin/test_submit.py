@@ -37,7 +37,7 @@ def stored(service, teacher, tmp_path):
     return tmp_path / "stored"
 
 
-def test_the_official_time_is_said_and_kept_with_the_receipt(service, teacher, alice, mine):
+def test_the_official_time_is_printed_and_kept_with_the_receipt(service, teacher, alice, mine):
     (mine / "p1.ipynb").write_text("my work")
 
     ran = ran_well(alice, "submit", "ps1")
@@ -116,7 +116,7 @@ def test_the_folder_of_the_course_is_honoured(alice, mine):
     assert f"Source: {alice.work}/physics/ps1" in ran.output
 
 
-def test_what_is_not_released_cannot_be_submitted(teacher, alice, mine):
+def test_an_assignment_that_is_not_released_cannot_be_submitted(teacher, alice, mine):
     ran_well(teacher, "list", "--remove", "ps1")
 
     ran = alice.nbgrader("submit", "ps1")
@@ -151,9 +151,7 @@ def test_missing_and_extra_notebooks_are_one_warning(alice, mine):
     assert OFFICIAL.search(ran.output)
 
 
-def test_strictness_stops_what_misses_a_notebook_before_anything_is_stored(
-    service, teacher, alice, mine
-):
+def test_strict_refuses_missing_notebooks_before_anything_is_stored(service, teacher, alice, mine):
     alice.configure("c.ExchangeSubmit.strict = True")
     (mine / "p2.ipynb").unlink()
 
@@ -182,7 +180,7 @@ def test_strictness_does_not_mind_extra_notebooks(alice, mine):
         ("a*", "The student ID should contain no '*' nor '+'; got a*"),
     ],
 )
-def test_nobody_submits_as_somebody_else(service, teacher, alice, mine, student, words):
+def test_a_student_cannot_submit_as_another(service, teacher, alice, mine, student, words):
     ran = alice.nbgrader("submit", "ps1", f"--student={student}")
 
     assert ran.status == 1
@@ -196,7 +194,7 @@ def test_naming_oneself_is_allowed(alice, mine):
     ran_well(alice, "submit", "ps1", "--student=alice")
 
 
-def test_an_invalid_timezone_is_said_before_anything_is_sent(alice, mine):
+def test_an_invalid_timezone_is_an_error_before_anything_is_sent(alice, mine):
     ran = alice.nbgrader("submit", "ps1", "--timezone=Mars/Olympus")
 
     assert ran.status == 1
@@ -290,7 +288,7 @@ def altered(**values):
         pytest.param(say(Answer(201, {"Content-Type": "application/json"}, b'{"succ')), id="cut"),
     ],
 )
-def test_without_a_proper_receipt_nobody_says_submitted(alice, mine, trouble, receipt):
+def test_without_a_valid_receipt_submitted_is_not_printed(alice, mine, trouble, receipt):
     alice.url = trouble.url
     trouble.always("POST submission", receipt)
 
@@ -313,7 +311,7 @@ def test_a_name_that_leads_elsewhere_is_not_followed_into_the_cache(alice, mine,
     assert not list(alice.home.parent.rglob("*alice+ps1*"))
 
 
-def test_what_the_service_says_is_what_the_student_reads(alice, mine, trouble):
+def test_the_student_reads_the_note_of_the_service(alice, mine, trouble):
     alice.url = trouble.url
     trouble.always("POST submission", say(Answer.refusal(413, "At most 5 MB, please.")))
 

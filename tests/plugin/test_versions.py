@@ -70,7 +70,7 @@ def told(home: Home, *arguments: str) -> list[str]:
     return [line for line in ran.lines if "newer release" in line]
 
 
-def test_a_newer_release_is_told_once_with_what_to_do(outdated):
+def test_a_newer_release_is_reported_once_with_advice(outdated):
     for level, *command in (
         ("ListApp | INFO", "list"),
         ("FetchAssignmentApp | WARNING", "fetch_assignment", "ps1"),
@@ -82,34 +82,34 @@ def test_a_newer_release_is_told_once_with_what_to_do(outdated):
         assert RESET in line
 
 
-def test_nothing_is_told_to_who_has_the_newest(alice, released):
+def test_students_with_the_newest_release_get_no_message(alice, released):
     ran_well(alice, "fetch_assignment", "ps1")
 
     for command in (["list"], ["fetch_assignment", "ps1"], ["submit", "ps1"], ["list", "--cached"]):
         assert told(alice, *command) == []
 
 
-def test_what_is_answered_by_an_older_copy_is_submitted_all_the_same(teacher, outdated):
+def test_work_on_an_older_copy_can_be_submitted(teacher, outdated):
     submit(outdated, "my work")
 
     ran_well(teacher, "collect", "ps1")
     assert (teacher.work / "submitted/alice/ps1/p1.ipynb").read_text() == "my work"
 
 
-def test_a_release_with_the_same_content_is_no_news(teacher, outdated):
+def test_a_release_with_the_same_content_is_not_reported(teacher, outdated):
     release(teacher, "1,2\n")
 
     assert told(outdated, "list") == []
 
 
-def test_a_release_that_is_taken_back_is_no_news(teacher, outdated):
+def test_a_release_that_is_taken_back_is_not_reported(teacher, outdated):
     ran_well(teacher, "list", "--remove", "--assignment=ps1")
 
     assert told(outdated, "list") == []
     assert told(outdated, "fetch_assignment", "ps1") == []
 
 
-def test_who_fetches_the_newer_one_is_told_nothing_any_more(outdated):
+def test_after_fetching_the_newer_release_there_is_no_message(outdated):
     (outdated.work / "ps1").rename(outdated.work / "my old ps1")
 
     ran_well(outdated, "fetch_assignment", "ps1")
@@ -149,14 +149,14 @@ def test_each_folder_has_a_release_of_its_own(outdated):
     assert len(told(outdated, "list")) == 1
 
 
-def test_a_folder_that_came_from_elsewhere_is_told_nothing(outdated):
+def test_a_folder_from_elsewhere_gets_no_message(outdated):
     shutil.rmtree(memories(outdated))
 
     for command in (["list"], ["fetch_assignment", "ps1"], ["submit", "ps1"]):
         assert told(outdated, *command) == []
 
 
-def test_what_is_newer_here_than_in_the_service_is_no_news(outdated):
+def test_a_copy_newer_than_the_release_gets_no_message(outdated):
     """After the service got an older backup, perhaps."""
     (memory,) = memories(outdated).iterdir()
     memory.write_text(memory.read_text().replace('"version": 1', '"version": 9'))
@@ -182,7 +182,7 @@ def test_rubbish_in_the_memory_is_forgotten(outdated):
     assert json.loads(memory.read_text())["folders"][0]["version"] == 2
 
 
-def test_a_memory_that_cannot_be_written_stops_nobody(alice, released):
+def test_a_record_that_cannot_be_written_does_not_stop_a_fetch(alice, released):
     memories(alice).parent.mkdir(parents=True)
     memories(alice).write_text("in the way")
 
@@ -212,7 +212,7 @@ def test_files_of_a_newer_release_do_not_make_the_copy_a_new_one(outdated):
     assert len(told(outdated, "list")) == 1
 
 
-def test_a_service_that_does_not_count_its_releases_tells_nothing(outdated, trouble):
+def test_without_version_numbers_there_is_no_message(outdated, trouble):
     """An older one says neither version nor digest in its list."""
 
     def forget(handler, seen):
@@ -250,7 +250,7 @@ def test_fetching_again_changes_nothing_and_says_what_to_do(alice, released):
     assert content(alice.work / "ps1") == before
 
 
-def test_fetching_again_says_so_also_when_nobody_answers(outdated, trouble):
+def test_fetching_again_is_explained_even_without_an_answer(outdated, trouble):
     outdated.url = trouble.url
     outdated.configure("c.Exchange.retries = 0")
     trouble.always("GET assignments", drop)
@@ -289,7 +289,7 @@ def test_a_reset_without_a_copy_is_a_fetch(alice, released):
     assert left_over(alice.work) == {"ps1", *(f"ps1/{x}" for x in left_over(alice.work / "ps1"))}
 
 
-def test_every_reset_keeps_what_was_there(alice, released):
+def test_every_reset_keeps_the_existing_folder(alice, released):
     ran_well(alice, "fetch_assignment", "ps1")
     for number in range(4):  # more than one in the same second
         (alice.work / "ps1/p1.ipynb").write_text(f"work {number}")
@@ -353,7 +353,7 @@ def test_a_reset_stays_in_the_folder_of_the_course(alice, released):
     assert KEPT.fullmatch(names[1])
 
 
-def test_the_kept_folder_is_no_assignment_of_its_own(alice, released):
+def test_the_kept_folder_does_not_count_as_an_assignment(alice, released):
     ran_well(alice, "fetch_assignment", "ps1")
     ran_well(alice, "fetch_assignment", "ps1", RESET)
     (old,) = kept(alice)
