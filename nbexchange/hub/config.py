@@ -407,8 +407,8 @@ def _check_names(
         if len(alike) > 1:
             raise ValueError(
                 f"The platforms {', '.join(sorted(alike))} of organisation {org_id} may have users "
-                "with the same name, who would share one account. If they are one platform, map "
-                "the new key to the old one: platforms={'new': 'old'}. Otherwise, give each an "
+                "with the same name, and these would share one account. If they are one platform, "
+                "map the new key to the old one: platforms={'new': 'old'}. Otherwise, give each an "
                 "organisation and set prefix_names=True, or set prefix_names=False if names never "
                 "collide (e-mail addresses, for example)."
             )

@@ -159,7 +159,7 @@ def _course_id(rules: LoginRules, handler: Any, launch: Launch) -> str | None:
             return _existing_course_id(handler.db, _with_platform(rules, launch))
         return _by_rule(rules, handler.db, launch)
     except ValueError:
-        handler.log.exception("There is no course id for %s", launch)
+        handler.log.exception("Cannot make a course id for %s", launch)
         raise HTTPError(
             500,
             "This course has no usable course id on this hub. Contact your administrator; the "

@@ -3,7 +3,7 @@
 Every failure is a `ServiceError` with a message for the user:
 
     ServiceError
-    ├── Unreachable      there is no answer, it is incomplete, or it asks to try later
+    ├── Unreachable      no or an incomplete answer, or one that asks to try later
     ├── NotAnExchange    the answer does not come from an exchange service
     └── RequestRefused   the service refuses the request; `status` is the HTTP status
 
@@ -287,7 +287,7 @@ class Client:
         return FetchedRelease(download.file, download.sha256, download.version)
 
     def remove(self, course_id: str, assignment_id: str) -> None:
-        """Take a release back. Succeeds too if there is no release."""
+        """Take a release back. Also succeeds without a release."""
         params = {"course_id": course_id, "assignment_id": assignment_id}
         try:
             self._ask_json(
@@ -479,7 +479,7 @@ class Client:
         )
 
     def _probe(self) -> None:
-        """Send a small request before a file is sent again. Raises _Retry if there is no answer.
+        """Send a small request before a file is sent again. Raises _Retry without an answer.
 
         It is sent only after a broken connection. Each probe is a request of its own: if a proxy
         alternates between two replicas and one of them is down, every attempt after a probe would

@@ -1,4 +1,4 @@
-"""The exchange in a thread, with people whom a hub knows, and a clock in the test's hand."""
+"""The exchange in a thread, with a hub's users and a clock that the test controls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.service import Service
 
 
 class Clock:
-    """Stands still unless it is put forward."""
+    """A clock that only moves when a test moves it."""
 
     def __init__(self) -> None:
         self.now = 1000.0

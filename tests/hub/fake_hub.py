@@ -1,4 +1,4 @@
-"""What stands where the hub should be, and says what the test wants it to say."""
+"""A fake hub that gives the answers of a test."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Answer = bytes | Callable[[str], bytes]
 
 
 def http(code: int, body: Any = None, *headers: str, hub: bool = True) -> bytes:
-    """An answer as a hub gives it; `body` is bytes or what becomes JSON."""
+    """An answer of a hub; `body` is bytes, or a value that becomes JSON."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     lines = [
         f"HTTP/1.1 {code} Whatever",
@@ -36,10 +36,10 @@ def http(code: int, body: Any = None, *headers: str, hub: bool = True) -> bytes:
 
 
 class FakeHub:
-    """`answers` maps what follows /hub/api/ to an answer, or to what makes one of the token that
-    was shown; empty for none, ever.
+    """`answers` maps a path below /hub/api/ to an answer, or to a function of the request's token
+    that returns one. An empty answer means that the hub never answers.
 
-    `hold` lets it gather questions for one of them until `let_go`.
+    `hold` collects the requests for one path until `let_go`.
     """
 
     def __init__(self, **answers: Answer) -> None:
@@ -77,12 +77,12 @@ class FakeHub:
         self._loop.call_soon_threadsafe(self._go.set)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # Also at the end of the hub: who held its answer until then is cancelled.
+        # Also at the end of the hub, which cancels requests that are still held.
         with contextlib.closing(writer), contextlib.suppress(asyncio.IncompleteReadError):
             await self._answer_one(reader, writer)
 
     async def _answer_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Raises IncompleteReadError where a question was given up before it was put."""
+        """Raises IncompleteReadError if the client gave up before it sent the request."""
         head = await reader.readuntil(b"\r\n\r\n")
         path = head.split()[1].decode().removeprefix("/hub/api/")
         token = head.decode().partition("Authorization: token ")[2].split("\r\n")[0]

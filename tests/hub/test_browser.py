@@ -1,6 +1,6 @@
 """docs/tutorial.md in a real browser: a course from the first click to the feedback.
 
-The hub, the exchange and the learning platform are those of examples/hub-local, as they come up by
+The hub, the exchange and the LMS are those of examples/hub-local, as they come up by
 one command. Each test has people of its own.
 """
 

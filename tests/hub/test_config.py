@@ -1,4 +1,4 @@
-"""`configure(c)`: what it adds, what it keeps, and what it refuses; and that it needs nothing."""
+"""`configure(c)`: its additions, the settings that it keeps, its refusals, and its imports."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ def test_a_server_gets_the_courses_and_the_address():
 
 
 def test_the_environment_of_a_server_is_computed():
-    """KubeSpawner fills in the braces of a text, and those of JSON are none of its."""
+    """KubeSpawner expands braces in a string, and must not expand those of JSON."""
     assert all(callable(value) for value in configured().Spawner.environment.values())
 
 

@@ -1,4 +1,4 @@
-"""Servers below a real hub: what they are told, and those that the instructors of a course share.
+"""Servers below a real hub: their environment, and the servers that instructors share.
 
 Courses come by launch, or are known in jupyterhub_config.py.
 """
@@ -93,8 +93,8 @@ def ask(browser, url, **options):
 
 
 def open_server(browser, server):
-    """As a browser does it, with the page that asks whether the server may know who comes."""
-    # A page that every server has. Who is not let in is told so before it is looked for.
+    """Open a page as a browser does, and confirm that the server may learn the user's identity."""
+    # A page that every server has. Access is checked before the page is looked up.
     said = ask(browser, f"{server}/files/")
     if "/oauth2/authorize" in said.url and said.status_code == 200:
         found = re.findall(r'<input[^>]*?name="([^"]+)"[^>]*?value="([^"]*)"', said.text)

@@ -1,4 +1,4 @@
-"""Launches from a pretend learning platform into a real hub."""
+"""Launches from a pretend LMS into a real hub."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def version(request):
 
 
 def person(name):
-    """Somebody nobody has seen before."""
+    """A person who is new to the hub."""
     return lms.Person(name, name.title())
 
 
@@ -303,7 +303,7 @@ def test_a_course_whose_groups_vanished_comes_back_with_the_next_launch(hub, pla
 
 
 def grader_page(hub, platform, version, who, where, group):
-    """What the hub answers to somebody who opens the server of the course's shared account.
+    """The hub's answer to a user who opens the server of the course's shared account.
 
     424 is the page with the button that starts it.
     """
@@ -364,7 +364,7 @@ def test_a_former_instructor_does_not_share_the_account(hub, platform, version):
     assert grader_page(hub, platform, version, tom, where, group) == 424
 
 
-# -- what is no good
+# -- invalid launches
 
 
 REFUSED_13 = {
@@ -384,7 +384,7 @@ REFUSED_11 = {
     "of an unknown consumer": ({"consumer_key": "unknown"}, 401, "unknown oauth_consumer_key"),
     "of another consumer": ({"consumer_key": "elsewhere"}, 401, "Invalid oauth_signature"),
     "too old": ({"timestamp": 1_500_000_000}, 401, "Timestamp"),
-    "from nobody": ({"user_id": None}, 400, "user_id"),
+    "without a user": ({"user_id": None}, 400, "user_id"),
 }
 
 
@@ -519,7 +519,7 @@ def test_without_a_launch_a_user_cannot_have_that_name_either(hub, platform):
 
 
 def test_the_same_context_of_another_platform_is_another_course_in_its_organisation(hub, platform):
-    """A platform may say that it is another one; its key tells."""
+    """A platform may claim to be another one; its key identifies it."""
     who, where = person("tenant"), course("tenant")
     launch(platform, "1.1", who, where)
     (here,) = groups_of(hub, who.id)

@@ -1,4 +1,4 @@
-"""What is read from a launch, and what is not believed."""
+"""The values that are read from a launch, and those that are not trusted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.lms import COURSES, PEOPLE, lms
 V2 = "http://purl.imsglobal.org/vocab/lis/v2"
 IN_COURSE = f"{V2}/membership"
 
-# Roles, whose role that is, and whose where assistants are no instructors.
+# LTI roles, the resulting role, and the role if assistants are students.
 ROLES = {
     "instructor": ([f"{IN_COURSE}#Instructor"], "Instructor", "Instructor"),
     "learner": ([f"{IN_COURSE}#Learner"], "Student", "Student"),
@@ -34,7 +34,7 @@ ROLES = {
         "Student",
         "Student",
     ),
-    "kind of instructor that nobody knows": (
+    "unknown kind of instructor": (
         [f"{IN_COURSE}#Instructor", f"{IN_COURSE}/Instructor#Wizard"],
         "Instructor",
         "Instructor",

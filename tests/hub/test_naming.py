@@ -63,7 +63,7 @@ def test_a_course_without_a_label_is_a_course():
 
 
 def test_a_course_id_stays_the_same_from_version_to_version():
-    """Coursework is kept under it: another rule would lose it."""
+    """Coursework is stored under it, so another rule would lose it."""
     assert course_id_from("PHYS101", *CONTEXT) == "phys101-mqy76nx63u"
 
 
@@ -214,7 +214,7 @@ def is_course_id(text: str) -> bool:
 
 
 def twins(course_id: str) -> set[str]:
-    """Ids that somebody would choose to be taken for this course."""
+    """Ids that an attacker would choose to be mistaken for this course."""
     said = {
         name.removeprefix(start)
         for name in names_of(course_id)

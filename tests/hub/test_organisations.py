@@ -1,4 +1,4 @@
-"""One hub for the learning platforms of two organisations, each of which has people 1, 2 and 3."""
+"""One hub for the LMSs of two organisations, each of which has people 1, 2 and 3."""
 
 from __future__ import annotations
 

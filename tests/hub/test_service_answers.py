@@ -1,4 +1,4 @@
-"""What the service makes of a hub's answers, good and bad, and how often it asks."""
+"""How the service handles a hub's answers, valid and invalid, and how often it asks."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ NO_SENSE = {
     "not UTF-8": http(200, b'{"name": "\xff"}'),
     "deeper than anything": http(200, b"[" * 100_000),
     "larger than anything": http(200, json.dumps(ADA).encode() + b" " * 3_000_000),
-    "packed, though nobody asked": http(
+    "compressed without a request for it": http(
         200, gzip.compress(json.dumps(ADA).encode()), "Content-Encoding: gzip"
     ),
     "nothing": http(204, b""),
@@ -84,7 +84,7 @@ NO_SENSE = {
     "no scopes": http(200, {key: ADA[key] for key in ("kind", "name", "groups")}),
     "scopes that are text": http(200, {**ADA, "scopes": "access:services"}),
     "no groups": http(200, {**ADA, "groups": None}),
-    "groups that are no text": http(200, {**ADA, "groups": [{"name": "formgrade-physics"}]}),
+    "groups that are not text": http(200, {**ADA, "groups": [{"name": "formgrade-physics"}]}),
     "neither user nor service": http(200, {**ADA, "kind": "group"}),
 }
 
@@ -301,7 +301,7 @@ def test_the_cache_is_bounded():
 
 
 def somebody(token):
-    """Everybody has a name, which is what the token begins with."""
+    """Each user's name is the beginning of the token."""
     return http(200, {**ADA, "name": token.partition("-")[0]})
 
 
@@ -403,7 +403,7 @@ def test_whose_turn_does_not_come_is_told_to_come_again(hub, serve, crowd):
 
 
 def test_a_write_never_believes_what_was_asked_before_it_came(hub, serve, crowd):
-    """Somebody was removed in between."""
+    """A user was removed in between."""
     said = iter([http(200, ADA), http(200, ADA), http(403)])
     hub.answers = {"user": lambda token: next(said)}
     with serve() as service:

@@ -1,4 +1,4 @@
-"""What the service takes from its options and from the hub's environment, and what it refuses."""
+"""The service's options, the hub's environment variables, and the values that it refuses."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ NOT_USABLE = {
     "an address without a scheme": {"api_url": "hub:8081/hub/api"},
     "half an address": {"api_url": "http://[::1"},
     "an address with a password": {"api_url": "http://ada:s3cret@hub/hub/api"},
-    "a scope that everybody has": {"access_scopes": ["read:users:name!user"]},
+    "a scope that all users have": {"access_scopes": ["read:users:name!user"]},
     "a scope for servers": {"access_scopes": ["access:servers"]},
     "a scope that begins like one": {"access_scopes": ["access:services-too"]},
     "an empty filter": {"access_scopes": ["access:services!service="]},
@@ -107,7 +107,7 @@ NOT_USABLE = {
     "a course without a name": {"services": {"grader": {"": "Instructor"}}},
     "a longer cache": {"cache_seconds": 31},
     "organisation 0": {"org_id": 0},
-    "a token that is no text": {"api_token": 5318008},
+    "a token that is not text": {"api_token": 5318008},
 }
 
 

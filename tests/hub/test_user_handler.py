@@ -91,7 +91,7 @@ VERSIONS = ["6 below /jupyter/", pytest.param("5", marks=pytest.mark.slow)]
 
 @pytest.fixture(scope="module", params=VERSIONS)
 def hub(request, tmp_path_factory, empty_database) -> Iterator[Hub]:
-    """Everybody may use the exchange; each test has its own people."""
+    """All users may use the exchange; each test has its own people."""
     version, _, base_url = request.param.partition(" below ")
     folder = tmp_path_factory.mktemp("hub")
     data = folder / "data"
@@ -121,14 +121,14 @@ def clock() -> Clock:
 
 @pytest.fixture
 def service(hub: Hub, data: Path, clock: Clock) -> Iterator[Service]:
-    """A service that stands alone and has no token of its own."""
+    """A service that runs on its own and has no token of its own."""
     with exchange(data, clock, api_url=hub.api_url) as running:
         yield running
 
 
 @pytest.fixture
 def reader(hub: Hub, data: Path, clock: Clock) -> Iterator[Service]:
-    """A service that stands alone and may read the properties of groups."""
+    """A service that runs on its own and may read the properties of groups."""
     with exchange(data, clock, api_url=hub.api_url, api_token=READER) as running:
         yield running
 
@@ -139,7 +139,7 @@ def member(hub: Hub, service: Service, name: str, *groups: str) -> Wire:
 
 
 def listed(wire: Wire, course_id: str = "physics") -> int:
-    """The status for somebody who looks into a course."""
+    """The status of a user's request for a course."""
     return wire.get("assignments", course_id=course_id).status_code
 
 
@@ -234,7 +234,7 @@ def test_a_token_that_the_hub_does_not_know_is_a_401_that_says_what_to_do(hub, s
 
 
 def visited(hub: Hub, name: str, client: str, secret: str, page: str) -> str:
-    """The token that a service, or somebody's server, holds after this person was there."""
+    """The token that a service or another user's server holds after this user visited it."""
     oauth = f"{hub.url}/hub/api/oauth2"
     asked = {"client_id": client, "redirect_uri": page, "response_type": "code", "state": "any"}
     with hub.browser(name) as session:
@@ -272,7 +272,7 @@ def with_scopes(*scopes: str) -> Callable[[Hub, str], str]:
 
 WITHOUT_THE_SCOPE = {
     "of another service that the person visited": of_another_service,
-    "of the server of somebody whom the person visited": of_somebodys_server,
+    "of the server of another user whom the person visited": of_somebodys_server,
     "with no more than the name": with_scopes("read:users:name!user"),
     "for all but services": with_scopes("self"),
     "for a service with a longer name": with_scopes(f"{ACCESS}-too"),

@@ -14,7 +14,7 @@ from typing import Any
 TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d\.\d{6})( UTC)?")
 
 RULES = (
-    # The ways through nbgrader, tornado and the plugin; what is raised at their end stays.
+    # The frames of nbgrader, tornado and the plugin; the exception at their end stays.
     (re.compile(r"(Traceback \(most recent call last\):\n)(?: .*\n)+"), r"\1"),
     (re.compile(r"http://127\.0\.0\.1:(\d+|<PORT>)/formgrader"), "<JUPYTER>/formgrader"),
     # Depends on the versions of nbformat and of nbconvert's templates.

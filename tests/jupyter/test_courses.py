@@ -38,10 +38,10 @@ HOSTILE = dict.fromkeys(
     ("..", "../out", "/tmp/out", "a/b", ".jupyter", "", 'x";alert(1);"', "<img src=x>"),
     "Instructor",
 )
-"""Groups that a hub may have, and that nobody can be taught in."""
+"""Groups that a hub may have, but that cannot be courses."""
 
 SETTLED = ("physics", ODD)
-"""What ada teaches from the beginning; some tests open more."""
+"""The courses that ada teaches from the beginning; some tests open more."""
 
 BIO = {"path": "courses/bio"}
 
@@ -130,7 +130,7 @@ def formgrader(course_id: str) -> str:
 
 
 def shown_course(page: str) -> dict[str, str]:
-    """What a page of formgrader says about itself."""
+    """The course that a page of formgrader shows."""
     return dict(re.findall(r'var (\w+) = "(.*?)";', page))
 
 
@@ -158,7 +158,7 @@ def test_assignments_of_two_courses_with_one_name_do_not_meet(school: School):
 
 
 def test_a_folder_that_is_renamed_can_be_fetched_again(school: School):
-    """What a student does in the notebook page to begin anew."""
+    """A student's requests in the notebook page to start over."""
     names = {"course_id": "latin", "assignment_id": "verbs"}
     release(school.service, "latin", "verbs")
     school.alice.post("/assignments/fetch", **names)
@@ -272,7 +272,7 @@ def test_course_list_leads_to_each_course_and_to_shared_accounts(school: School)
 
 @pytest.mark.parametrize("course_id", ["physics", ODD])
 def test_formgrader_opens_the_folder_of_a_course(school: School, course_id: str):
-    """What "Formgrader (local)" asks, and a link from a learning platform."""
+    """The request of "Formgrader (local)", and of a link from an LMS."""
     page = school.ada.ask("GET", "/formgrader", {"path": f"courses/{course_id}"})
     absolute = school.ada.ask("GET", "/formgrader", {"path": str(course(school.ada, course_id))})
 
@@ -343,7 +343,7 @@ def test_collecting_brings_submissions_into_the_folder_of_their_course(school: S
 
 
 def test_another_configuration_does_not_change_what_a_course_is(school: School):
-    """Somebody's own one, of a course that they had before there was a hub."""
+    """A user's own configuration, for a course from before there was a hub."""
     home = school.ada.home
     home.configure("c.CourseDirectory.course_id = 'old'\nc.CourseDirectory.root = '/nowhere'")
     here = home.work / "nbgrader_config.py"

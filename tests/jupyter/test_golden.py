@@ -78,7 +78,7 @@ DIFFERENCES = (
     Difference(
         r"-fg-collect(-update|-no-newer)?$",
         in_log(r"\[WARNING\] \n    <EXCHANGE>.* cheating attempt\?\n.*\n    \n", ""),
-        "Whose submission it is says the service; there is no file whose owner could differ.",
+        "The service names the owner of a submission; no file has another owner.",
     ),
     Difference(
         r"-fg-(autograde|generate-feedback(-one)?)$",

@@ -1,4 +1,4 @@
-"""What JupyterLab's page says below a real hub, whose own word about the page has to stay."""
+"""JupyterLab's page below a real hub, whose own settings of the page must stay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What golden/ does not show: many courses, many drafts, other folders, and a service in trouble.
+"""Cases that golden/ does not show: many courses, many drafts, other folders, a failing service.
 
 One service and two Jupyter servers serve all tests; each test has a course of its own.
 """
@@ -42,7 +42,7 @@ class Room:
         self.service.enrol("alice", dict.fromkeys(course_ids, "Student"))
 
     def course(self, course_id: str, *assignment_ids: str) -> None:
-        """A course that everybody is in, and alone; with these assignments released."""
+        """A course of all users, and their only one, with these assignments released."""
         self.courses(course_id)
         self.release(course_id, *assignment_ids)
 
@@ -64,7 +64,7 @@ class Room:
                 ada.delete("assignment", course_id=COURSE, assignment_id=one["assignment_id"])
 
     def assignments(self, course_id: str) -> list[tuple[str, str]]:
-        """What alice's page shows: names and where they stand."""
+        """The names and states that alice's page shows."""
         answer = self.alice.get("/assignments", course_id=course_id)
         assert answer["success"], answer["value"]
         return [(one["assignment_id"], one["status"]) for one in answer["value"]]
@@ -87,7 +87,7 @@ def room(
 
 @contextmanager
 def configured(server: Jupyter, *lines: str) -> Iterator[None]:
-    """These lines in somebody's configuration, which nbgrader's pages read anew each time."""
+    """These lines in a user's configuration, which nbgrader's pages read each time."""
     server.home.configure("\n".join(lines))
     try:
         yield
@@ -97,7 +97,7 @@ def configured(server: Jupyter, *lines: str) -> Iterator[None]:
 
 @contextmanager
 def asking(server: Jupyter, url: str, *lines: str) -> Iterator[None]:
-    """Somebody's pages ask another service, and forget it again."""
+    """A user's pages use another service, and forget it again."""
     try:
         with configured(server, _ask(url), *lines):
             yield
@@ -155,7 +155,7 @@ def test_a_fetched_assignment_that_is_taken_back_is_no_longer_shown(room: Room):
 
 
 def button(server: Jupyter, action: str, course_id: str, assignment_id: str) -> Any:
-    """What the page shows after a click."""
+    """The content of the page after a click."""
     names = {"course_id": course_id, "assignment_id": assignment_id}
     return server.post(f"/assignments/{action}", **names)
 
@@ -405,7 +405,7 @@ def test_nbgraders_python_interface_gives_feedback_that_the_page_shows(room: Roo
 
 
 def refuse(_trouble: Middleman) -> str:
-    """Nobody listens there."""
+    """No server listens there."""
     return NOWHERE
 
 
@@ -435,7 +435,7 @@ Trouble = Callable[[Jupyter], Any]
 
 @pytest.fixture(params=TROUBLES)
 def trouble(room: Room, request: pytest.FixtureRequest) -> Iterator[Trouble]:
-    """Somebody's pages ask a service in trouble; afterwards they ask the real one again."""
+    """A user's pages use a failing service; afterwards they use the real one again."""
     room.course(COURSE, "quiz")
     with middleman(room.service.url) as between:
         url = request.param(between)

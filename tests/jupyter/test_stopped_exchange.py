@@ -133,7 +133,7 @@ FORMGRADER = "/formgrader/api/assignment"
 
 @dataclass
 class Clicks:
-    """What happened while the exchange was stopped, and just after."""
+    """The events while the exchange was stopped, and just after."""
 
     of_ben: dict[str, Click] = field(default_factory=dict)
     of_ada: dict[str, Click] = field(default_factory=dict)

@@ -23,7 +23,7 @@ def zygote() -> Iterator[Zygote]:
 
 @pytest.fixture
 def machine(service: Service, zygote: Zygote, tmp_path: Path) -> Machine:
-    """Give somebody a machine of their own, and a role in a course."""
+    """Give a user a machine of their own and a role in a course."""
 
     def make(name: str, role: str = "Student", course_id: str = "physics", **identity: Any) -> Home:
         token = service.enrol(name, {course_id: role}, token=f"token-1-{quote(name)}", **identity)
@@ -57,7 +57,7 @@ def released(teacher: Home) -> str:
 
 @pytest.fixture
 def trouble(service: Service) -> Iterator[Middleman]:
-    """Somebody between everybody's machines and the service; see middleman.py."""
+    """A proxy between all machines and the service that makes trouble; see middleman.py."""
     with middleman(service.url) as between:
         yield between
 
@@ -68,7 +68,7 @@ def left_over(folder: Path) -> set[str]:
 
 
 def fetched(student: Home, assignment_id: str) -> set[str]:
-    """What a student gets who fetches it."""
+    """The files that a student gets by fetching it."""
     ran = student.nbgrader("fetch_assignment", assignment_id)
     assert ran.status == 0, ran.output
     return left_over(student.work / assignment_id)

@@ -1,4 +1,4 @@
-"""Somebody between the plugin and the service who makes trouble on request.
+"""A proxy between the plugin and the service that makes trouble on request.
 
 Everything goes through to the real service, except what a test said beforehand: `trouble.next`
 takes a request ("POST submission") and what happens to it instead. Real sockets all the way.
@@ -72,7 +72,7 @@ Reaction = Callable[["_Handler", Seen], None]
 
 
 def say(answer: Answer) -> Reaction:
-    """Answer this, whatever the service would."""
+    """Give this answer instead of the service's."""
 
     def react(handler: _Handler, _seen: Seen) -> None:
         handler.send(answer)
@@ -159,7 +159,7 @@ class Middleman(ThreadingHTTPServer):
         return True
 
     def next(self, request: str, *reactions: Reaction) -> None:
-        """What happens to the next such requests; after them all is well again."""
+        """What happens to the next such requests; later ones pass unchanged."""
         self._reactions[request].extend(reactions)
 
     def always(self, request: str, reaction: Reaction) -> None:

@@ -71,7 +71,7 @@ class Mistaken(CourseDirectory):
 
 @pytest.mark.parametrize("method", ROLES.values())
 def test_a_mistake_anywhere_is_an_exchange_error(config, method):
-    """Whatever else is raised ends formgrader's pages, and shows a traceback to a student."""
+    """Any other exception breaks formgrader's pages and shows a traceback to a student."""
     one = getattr(ExchangeFactory(config=config), method)(coursedir=Mistaken(), config=config)
 
     with pytest.raises(ExchangeError, match=r"^Unexpected LookupError: no such course\."):
@@ -192,7 +192,7 @@ def test_collecting_twice_updates_when_formgrader_does_it(teacher, alice, releas
 
 
 def test_the_same_process_may_serve_two_people(alice, machine, released):
-    """Connections are shared; who asks is said with each request."""
+    """Connections are shared; each request carries its own login."""
     bob = machine("bob")
     submit(alice)
 

@@ -1,4 +1,4 @@
-"""Whatever answers, or nobody: one helpful sentence, never a traceback, never a secret."""
+"""With any answer or none: one helpful sentence, never a traceback, never a secret."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TOKEN = "token-1-alice"
 
 @pytest.fixture
 def impatient(alice: Home) -> Home:
-    """Alice, who tries once and has a folder for every command."""
+    """Alice's machine, without retries and with a folder for every command."""
     alice.configure("c.Exchange.retries = 0")
     write_notebook(alice.work / "mine" / "p1.ipynb")
     write_notebook(alice.work / "release" / "ps1" / "p1.ipynb")

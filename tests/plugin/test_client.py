@@ -1,4 +1,4 @@
-"""The client by itself: when it tries again, what it believes, and what it shows."""
+"""The client alone: its retries, its checks of answers, and its messages."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def time() -> Time:
 
 @pytest.fixture
 def server() -> Iterator[Middleman]:
-    """Somebody who says only what a test makes him say."""
+    """A server that gives only the answers of a test."""
     with middleman("http://127.0.0.1:9") as running:
         running.always("GET healthz", say(Answer.json({"success": True})))
         yield running

@@ -1,4 +1,4 @@
-"""What the hub's word about a person's courses changes on the command line."""
+"""The effect of the hub's list of courses on the command line."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_a_course_whose_name_leads_elsewhere_has_no_folder(alice_in):
 
 
 def test_a_hidden_folder_is_never_fetched_into(alice_in, service):
-    """What is in there may be run by programs, or be somebody's key."""
+    """Hidden folders may contain code that programs run, or a user's keys."""
     courses = dict.fromkeys(("physics", ".ipython"), "Student")
     alice = alice_in("physics", "ipython", told=courses)
     databases.rename(service.data, "course", "course_id", {"ipython": ".ipython"})

@@ -14,7 +14,7 @@ MARKS = ("timestamp.txt", "submission_receipt.json")
 
 
 def generate(teacher, student="alice", text="Well done", notebooks=("p1", "p2")):
-    """What autograde and generate_feedback leave, for the submission that was collected."""
+    """Write the files of autograde and generate_feedback for the collected submission."""
     feedback = teacher.work / "feedback" / student / "ps1"
     feedback.mkdir(parents=True, exist_ok=True)
     for notebook in notebooks:

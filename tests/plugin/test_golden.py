@@ -1,4 +1,4 @@
-"""What people see, against what nbgrader's own exchange shows: golden/ was recorded from it."""
+"""Compare the output with that of nbgrader's own exchange, from which golden/ was recorded."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ PS1 = "Problem Set 1"
 # The warning that the owner of a folder is not the student. Here nothing has an owner.
 CHEATING = re.compile(r"\[CollectApp \| WARNING\] \n.*?cheating attempt\?\n.*?\n    \n", re.DOTALL)
 UNORDERED = {f"release_feedback {PS1} --course abc101", f"fetch_feedback {PS1} --course abc101"}
-"""These go through folders in whatever order the disk gives; ours is sorted."""
+"""nbgrader lists these in the order of the disk; ours are sorted."""
 
 
 HINT = "[FetchAssignmentApp | INFO] Nothing in it was changed. "
 HINTED = f"alice: fetch_assignment {PS1} --course abc101"
-"""Here ours says one thing more: what to do, where there is a copy already."""
+"""Here our output has one more line: what to do if there is a copy already."""
 
 
 def recorded() -> dict[str, tuple[int, list[str]]]:

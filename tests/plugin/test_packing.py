@@ -1,4 +1,4 @@
-"""What is packed, without a service: files that change meanwhile, and folders with too many."""
+"""Packing without a service: files that change meanwhile, and folders with too many files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def names(selection: Selection) -> set[str]:
 
 
 def packed(selection: Selection, tmp_path: Path, rules: PackingRules = RULES) -> set[str]:
-    """What is in the archive."""
+    """The contents of the archive."""
     with selection.packed((), 10**9) as parcel:
         parcel.file.seek(0)
         archive.unpack(parcel.file, tmp_path / "unpacked", rules.limits)
@@ -153,7 +153,7 @@ def test_files_that_change_all_the_time_end_it(
 def test_a_folder_that_cannot_be_read_is_left_out(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a person who is not root."""
+    """For a user other than root."""
     iterdir = Path.iterdir
 
     def refuse(path: Path) -> object:
@@ -163,7 +163,7 @@ def test_a_folder_that_cannot_be_read_is_left_out(
 
     monkeypatch.setattr(Path, "iterdir", refuse)
     monkeypatch.setattr(os, "access", lambda path, _mode: Path(path).name != "secret")
-    (folder / "secret").write_text("of somebody else")
+    (folder / "secret").write_text("of another user")
 
     selection = select(folder, RULES)
 
@@ -175,7 +175,7 @@ def test_a_folder_that_cannot_be_read_is_left_out(
 
 
 def test_files_that_grow_while_they_are_packed_are_measured_again(folder: Path) -> None:
-    """Else collect would refuse for ever what submit has accepted."""
+    """Otherwise collect would never accept a submission that submit has accepted."""
     selection = select(folder, PackingRules((), (), 0, 100))
     selection.check_size("")
     (folder / "data" / "a.csv").write_bytes(bytes(98))

@@ -128,7 +128,7 @@ def test_a_refusal_of_another_service_is_not_taken_for_a_release_that_is_there(
 def test_a_release_whose_answer_was_lost_is_released_once(
     service, teacher, source, trouble, option
 ):
-    """The second try must not take the first one for somebody else's release."""
+    """The retry must not mistake the first attempt for another user's release."""
     teacher.url = trouble.url
     trouble.next("POST assignment", lose)
 

@@ -86,7 +86,7 @@ def filled(folder: Path, size: int) -> int:
 
 @pytest.mark.parametrize("too_much", [0, 1], ids=["just fits", "a byte too many"])
 def test_collect_accepts_every_submission_that_submit_accepts(teacher, alice, released, too_much):
-    """With the same options, to the byte: what is sent is measured, not what lies in the folder."""
+    """To the byte, with the same options: the size of the sent bytes counts, not the folder's."""
     for home in (alice, teacher):
         home.configure(SIZES.format(20, 18))
     ran_well(alice, "fetch_assignment", "ps1")
@@ -143,7 +143,7 @@ def test_a_notebook_of_the_release_that_is_too_large_is_an_error(alice, released
 
 
 def test_collect_names_the_students_file_and_the_option(teacher, alice, machine, released):
-    """Never the temporary folder, which is gone when somebody reads this."""
+    """Never the temporary folder, which is deleted before a user reads the message."""
     for student in (alice, machine("bob")):
         ran_well(student, "fetch_assignment", "ps1")
         (student.work / "ps1" / "data").mkdir()

@@ -33,7 +33,7 @@ LARGE = 8_000_000
 
 
 def stored(service: Service) -> list[dict[str, Any]]:
-    """What an instructor sees of the submissions."""
+    """The submissions as an instructor sees them."""
     value = service.instructor().get("collections", course_id="physics").json()["value"]
     assert isinstance(value, list)
     return value
@@ -63,7 +63,7 @@ def test_a_submission_over_a_line_with_three_stalls_arrives_once(service, alice)
 
 
 class SlowUserHandler(TokenFileUserHandler):
-    """Needs a while to learn who sends something."""
+    """Takes a while to authenticate a request."""
 
     async def get_current_user(self, request: Any) -> Any:
         if request.request.method == "POST":

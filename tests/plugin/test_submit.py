@@ -27,7 +27,7 @@ def mine(alice, released):
 
 
 def stored(service, teacher, tmp_path):
-    """What an instructor gets of alice's last submission, untouched."""
+    """The unchanged archive of alice's last submission, as an instructor gets it."""
     wire = service.wire(teacher.token)
     record = wire.get("collections", course_id="physics", latest="true").json()["value"][0]
     blob = wire.get(

@@ -1,4 +1,4 @@
-"""What killed commands left in people's folders goes with the next command."""
+"""The next command removes what killed commands left in users' folders."""
 
 from __future__ import annotations
 

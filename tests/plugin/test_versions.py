@@ -1,4 +1,4 @@
-"""Which release a student has, what is told about newer ones, and beginning anew."""
+"""The release that a student has, messages about newer ones, and starting over."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def a_student_at_work(home: Home) -> dict[str, bytes]:
     return content(mine)
 
 
-# What is told
+# Messages
 
 
 @pytest.fixture
@@ -262,7 +262,7 @@ def test_fetching_again_is_explained_even_without_an_answer(outdated, trouble):
     assert "You already have a copy" in ran.output
 
 
-# Beginning anew
+# Starting over
 
 
 def test_a_reset_gives_the_newest_release_and_keeps_all_work_beside_it(teacher, alice, released):
