@@ -161,8 +161,8 @@ def test_a_refused_body_has_a_deadline_and_then_its_answer(data: Path, name: str
         token = service.enrol("bob", {"physics": "Student"}) if is_known else None
         with RawConnection(service.url, token) as connection:
             headers = {"Content-Length": "60000000", **headers}
-            connection.send(connection.head("POST", path, headers, **PS1))
             begun = time.monotonic()
+            connection.send(connection.head("POST", path, headers, **PS1))
             while not connection.hears_within(0.05):
                 connection.send(bytes(1000))
             took = time.monotonic() - begun
@@ -413,7 +413,7 @@ def test_where_nobody_gives_way_a_newcomer_is_told_to_come_again(data: Path) -> 
     assert answer.status_code == 503
     assert answer.headers["Retry-After"] == "5"
     assert answer.json()["success"] is False
-    assert "try again soon" in answer.json()["note"]
+    assert "Try again shortly" in answer.json()["note"]
 
 
 def _begun(service: Service) -> RawConnection | None:
