@@ -13,8 +13,8 @@ import uuid
 
 import pytest
 
+from nbexchange.handlers.auth.hub_api import AT_A_TIME
 from nbexchange.handlers.auth.jupyterhub import (
-    AT_A_TIME,
     ODD_STRANGERS,
     OWN,
     STRANGERS,
