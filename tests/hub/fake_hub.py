@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from tests.support.parts import PATIENCE
@@ -64,11 +64,23 @@ class FakeHub:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop, self._go = asyncio.Event(), asyncio.Event()
-        server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
+        writers: set[asyncio.StreamWriter] = set()
+
+        def connected(
+            reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        ) -> Awaitable[None]:
+            writers.add(writer)
+            return self._answer(reader, writer)
+
+        server = await asyncio.start_server(connected, "127.0.0.1", 0)
         self.api_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hub/api"
         self._ready.set()
         await self._stop.wait()
         server.close()
+        # Also those whose task has not begun: a warning about them would fail another test.
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.sleep(0)  # the loop closes them in its next turn
 
     def hold(self, path: str) -> None:
         self._held = path
