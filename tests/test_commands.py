@@ -684,7 +684,10 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     ),
     "no URL at all": (["--db-url=nonsense"], "is not usable"),
     "an unknown database": (["--db-url=nosuchdb://x/y"], "db_url must name"),
-    "no such configuration file": (["--config-file=/no/such.py"], "no configuration file"),
+    "no such configuration file": (
+        ["--config-file=/no/such.py"],
+        "configuration file /no/such.py does not exist",
+    ),
 }
 
 
