@@ -109,10 +109,10 @@ class NbExchange(ServiceOptions, Application):
 
     subcommands = {
         "upgrade-db": (UpgradeDb, "Bring the database's schema up to date."),
-        "check": (Check, "Find out whether every row has its bytes, unharmed."),
-        "gc": (Gc, "Sweep up bytes that belong to nothing."),
-        "export": (Export, "Copy courses into a folder as nbgrader's own exchange has it."),
-        "import-folder": (ImportFolder, "Take over what lies in nbgrader's own exchange."),
+        "check": (Check, "Check that the stored file of every row exists and is intact."),
+        "gc": (Gc, "Delete stored files that belong to nothing."),
+        "export": (Export, "Copy courses into a folder in nbgrader's own layout."),
+        "import-folder": (ImportFolder, "Import nbgrader's own exchange, or an export."),
         "purge": (Purge, "Erase a course, an assignment or a student's work, in two steps."),
         "demo": (Demo, "Take one course through the exchange, step by step."),
     }

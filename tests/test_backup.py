@@ -244,12 +244,12 @@ def test_a_backup_under_load_in_the_safe_order_has_every_receipt_from_before_it(
     there = restored(kind, database, store)
 
     assert there.run("check") == 0
-    assert " 0 missing or damaged" in capsys.readouterr().out
+    assert " 0 missing or corrupt" in capsys.readouterr().out
     assert len(before) >= 10
     assert_is_there(there, before)
 
 
-def test_what_came_after_the_backup_of_the_database_is_litter_that_a_person_can_still_read(
+def test_what_came_after_the_backup_of_the_database_is_orphaned_and_a_person_can_still_read(
     kind: Kind, here: House, used: Service, capsys: Said
 ) -> None:
     database = kind.back_up_database(here)
@@ -272,7 +272,7 @@ def test_a_store_that_was_backed_up_first_lacks_what_came_in_between(
     there = restored(kind, database, store)
 
     assert there.run("check") == 1
-    assert "1 missing or damaged" in capsys.readouterr().out
+    assert "1 missing or corrupt" in capsys.readouterr().out
     with pytest.raises(AssertionError):
         assert_is_there(there, [lost])
 
@@ -319,13 +319,13 @@ def test_the_repair_report_and_an_older_backup_mend_a_store(tmp_path: Path) -> N
         given = receipt(submit(service.student()))
         backup = kind.back_up_store(house)
         for path in service.files():
-            path.write_bytes(b"harmed")
+            path.write_bytes(b"corrupt")
     report = tmp_path / "report.json"
     assert house.run("check", f"--repair-report={report}") == 1
 
-    for harmed in json.loads(report.read_text())["harmed"]:
-        (copy,) = Path(backup).rglob(harmed["key"])
-        shutil.copy(copy, harmed["place"])
+    for entry in json.loads(report.read_text())["corrupt"]:
+        (copy,) = Path(backup).rglob(entry["key"])
+        shutil.copy(copy, entry["place"])
 
     assert house.run("check") == 0
     assert_is_there(house, [given])

@@ -29,7 +29,7 @@ from tests.support.course import give_feedback, receipt, release, submit
 from tests.support.process import run_program
 from tests.support.service import Service
 
-pytestmark = pytest.mark.disk  # files are harmed in place
+pytestmark = pytest.mark.disk  # files are corrupt in place
 
 Said = pytest.CaptureFixture[str]
 
@@ -63,7 +63,7 @@ def age(path: Path, hours: float) -> None:
 
 def test_check_finds_nothing_wrong_in_a_healthy_store(used: Service, capsys: Said) -> None:
     assert run("check", here(used)) == 0
-    assert "22 files looked at, 0 missing or damaged" in capsys.readouterr().out
+    assert "22 files checked, 0 missing or corrupt" in capsys.readouterr().out
 
 
 def flip_a_bit(path: Path) -> None:
@@ -94,19 +94,19 @@ HARM = {
 }
 
 
-def test_check_names_each_harmed_file_and_no_other(used: Service, capsys: Said) -> None:
-    harmed = [*keys(used, "submission")[::4], *keys(used, "release")]
-    for key, harm in zip(harmed, HARM.values(), strict=True):
+def test_check_names_each_corrupt_file_and_no_other(used: Service, capsys: Said) -> None:
+    corrupt = [*keys(used, "submission")[::4], *keys(used, "release")]
+    for key, harm in zip(corrupt, HARM.values(), strict=True):
         harm(blob(used, key))
 
     assert run("check", here(used)) == 1
     said = capsys.readouterr().out
-    assert set(re.findall("file ([0-9a-f]{32})", said)) == set(harmed)
+    assert set(re.findall("file ([0-9a-f]{32})", said)) == set(corrupt)
     assert "submission of 'bob' in organisation 1, course 'physics', assignment 'ps1'" in said
-    assert f"{len(harmed)} missing or damaged" in said
+    assert f"{len(corrupt)} missing or corrupt" in said
 
 
-def test_check_names_harmed_feedback_by_its_student(used: Service, capsys: Said) -> None:
+def test_check_names_corrupt_feedback_by_its_student(used: Service, capsys: Said) -> None:
     (key,) = keys(used, "feedback")
     flip_a_bit(blob(used, key))
 
@@ -144,7 +144,7 @@ def test_check_looks_at_more_rows_than_one_batch(
 
     assert run("check", here(used)) == 1
     said = capsys.readouterr().out
-    assert "22 files looked at" in said
+    assert "22 files checked" in said
     assert last in said
 
 
@@ -171,10 +171,10 @@ def harm(service: Service, number: int) -> dict[str, Path]:
     """Harm so many submissions, in every way by turns; by key."""
     wanted = keys(service, "submission")
     step = len(wanted) // number
-    harmed = {key: blob(service, key) for key in wanted[::step][:number]}
-    for turn, path in enumerate(harmed.values()):
+    corrupt = {key: blob(service, key) for key in wanted[::step][:number]}
+    for turn, path in enumerate(corrupt.values()):
         (flip_a_bit, cut, Path.unlink)[turn % 3](path)
-    return harmed
+    return corrupt
 
 
 def repair_report(service: Service, file: Path) -> dict[str, Any]:
@@ -183,25 +183,25 @@ def repair_report(service: Service, file: Path) -> dict[str, Any]:
 
 
 def assert_all_harm_is_found(service: Service, number: int, file: Path) -> None:
-    harmed = harm(service, number)
+    corrupt = harm(service, number)
     before = {path: path.read_bytes() for path in service.files()}, course.blobs(service)
 
     report = repair_report(service, file)
 
-    assert {found["key"]: found["place"] for found in report["harmed"]} == {
-        key: str(path) for key, path in harmed.items()
+    assert {found["key"]: found["place"] for found in report["corrupt"]} == {
+        key: str(path) for key, path in corrupt.items()
     }
     assert ({path: path.read_bytes() for path in service.files()}, course.blobs(service)) == before
 
 
-def test_every_harmed_file_is_in_the_repair_report_and_none_is_deleted(
+def test_every_corrupt_file_is_in_the_repair_report_and_none_is_deleted(
     used: Service, tmp_path: Path
 ) -> None:
     assert_all_harm_is_found(used, 10, tmp_path / "report.json")
 
 
 @pytest.mark.slow
-def test_100_harmed_files_of_1000_are_in_the_repair_report(used: Service, tmp_path: Path) -> None:
+def test_100_corrupt_files_of_1000_are_in_the_repair_report(used: Service, tmp_path: Path) -> None:
     bob = used.student()
     for number in range(980):
         receipt(submit(bob, tar_gz(p1=f"more work {number}".encode())))
@@ -213,7 +213,7 @@ def test_the_repair_report_says_whose_it_is_and_what_to_do(used: Service, tmp_pa
     first, *_ = course.rows(used, "submission")
     cut(blob(used, first["key"]))
 
-    (found,) = repair_report(used, tmp_path / "report.json")["harmed"]
+    (found,) = repair_report(used, tmp_path / "report.json")["corrupt"]
 
     assert found | {"timestamp": "", "what_to_do": ""} == {
         "what": "submission",
@@ -248,7 +248,7 @@ def test_the_repair_report_tells_kinds_of_harm_apart(
     (key,) = keys(used, "feedback")
     harm(blob(used, key))
 
-    (found,) = repair_report(used, tmp_path / "report.json")["harmed"]
+    (found,) = repair_report(used, tmp_path / "report.json")["corrupt"]
 
     assert (found["state"], found["notebook_id"], found["person"]) == (state, "p1", "bob")
 
@@ -257,7 +257,7 @@ def test_what_the_repair_report_asks_for_mends_the_harm(used: Service, tmp_path:
     (key,) = keys(used, "release")
     backup = blob(used, key).read_bytes()
     flip_a_bit(blob(used, key))
-    (found,) = repair_report(used, tmp_path / "report.json")["harmed"]
+    (found,) = repair_report(used, tmp_path / "report.json")["corrupt"]
     assert hashlib.sha256(backup).hexdigest() == found["sha256"]
 
     Path(found["place"]).write_bytes(backup)
@@ -273,22 +273,22 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_are_looked_at(
     blob(used, first).mkdir()
     cut(blob(used, last))
 
-    found = repair_report(used, tmp_path / "report.json")["harmed"]
+    found = repair_report(used, tmp_path / "report.json")["corrupt"]
 
     assert [one["key"] for one in found] == [first, last]
 
 
-def test_the_repair_report_counts_litter(
-    used: Service, litter: dict[str, Path], tmp_path: Path
+def test_the_repair_report_counts_orphans(
+    used: Service, orphans: dict[str, Path], tmp_path: Path
 ) -> None:
     file = tmp_path / "report.json"
 
     assert run("check", here(used), f"--repair-report={file}") == 0
     assert json.loads(file.read_text()) == {
         "looked_at": 22,
-        "harmed": [],
+        "corrupt": [],
         "gone": [],
-        "litter": {"files": 2, "bytes": 12},
+        "orphaned": {"files": 2, "bytes": 12},
     }
 
 
@@ -297,7 +297,7 @@ def test_a_repair_report_that_cannot_be_written_is_said_before_the_work(
 ) -> None:
     assert run("check", here(used), f"--repair-report={tmp_path}/nowhere/report.json") == 2
     said = capsys.readouterr()
-    assert "cannot write the report" in said.err
+    assert "Cannot write the report" in said.err
     assert "looked at" not in said.out
 
 
@@ -317,7 +317,7 @@ def lose_all(service: Service) -> None:
 
 
 def test_check_counts_files_without_a_row(
-    used: Service, litter: dict[str, Path], capsys: Said
+    used: Service, orphans: dict[str, Path], capsys: Said
 ) -> None:
     assert run("check", here(used)) == 0
     assert "2 files of 12 bytes have no row." in capsys.readouterr().out
@@ -332,7 +332,7 @@ def test_check_says_that_a_database_without_any_row_may_have_been_reset(
 
     said = capsys.readouterr().out
     assert "22 files of " in said
-    assert "The database knows none of the files in the store." in said
+    assert "The database owns none of the files in the store." in said
 
 
 def test_check_names_rows_that_the_last_check_saw_and_that_are_gone_until_told_to_forget(
@@ -477,7 +477,7 @@ def test_a_terminal_shows_how_far_it_is_and_a_pipe_does_not(
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     run(*command, here(used))
 
-    assert "\r\x1b[KLooking at files: " in terminal.getvalue()
+    assert "\r\x1b[KChecking files: " in terminal.getvalue()
     assert "\r" not in capsys.readouterr().out
 
 
@@ -485,7 +485,7 @@ def test_a_terminal_shows_how_far_it_is_and_a_pipe_does_not(
 
 
 @pytest.fixture
-def litter(used: Service) -> dict[str, Path]:
+def orphans(used: Service) -> dict[str, Path]:
     """A broken upload and a blob without a row, both from the day before yesterday."""
     unfinished = used.data / "uploads" / ("a" * 32)
     orphan = blob(used, "b" * 32)
@@ -496,17 +496,17 @@ def litter(used: Service) -> dict[str, Path]:
 
 
 def test_gc_only_tells_unless_it_is_told_to_delete(
-    used: Service, litter: dict[str, Path], capsys: Said
+    used: Service, orphans: dict[str, Path], capsys: Said
 ) -> None:
     assert run("gc", here(used)) == 0
     said = capsys.readouterr().out
 
     assert "2 files of 12 bytes found" in said
-    assert all(path.name in said for path in litter.values())
-    assert all(path.exists() for path in litter.values())
+    assert all(path.name in said for path in orphans.values())
+    assert all(path.exists() for path in orphans.values())
 
 
-def test_gc_deletes_litter_and_nothing_else(used: Service, litter: dict[str, Path]) -> None:
+def test_gc_deletes_orphans_and_nothing_else(used: Service, orphans: dict[str, Path]) -> None:
     for path in used.files():
         age(path, 48)
 
@@ -516,27 +516,27 @@ def test_gc_deletes_litter_and_nothing_else(used: Service, litter: dict[str, Pat
     course.assert_every_row_has_its_bytes(used)
 
 
-def test_gc_leaves_young_litter_alone(used: Service, litter: dict[str, Path]) -> None:
+def test_gc_leaves_young_orphans_alone(used: Service, orphans: dict[str, Path]) -> None:
     """Its row may still come."""
-    age(litter["unfinished"], 23)
-    age(litter["orphan"], 25)
+    age(orphans["unfinished"], 23)
+    age(orphans["orphan"], 25)
 
     run("gc", "--delete", here(used))
 
-    assert litter["unfinished"].exists()
-    assert not litter["orphan"].exists()
+    assert orphans["unfinished"].exists()
+    assert not orphans["orphan"].exists()
 
 
-def test_gc_can_be_told_how_old_litter_has_to_be(used: Service, litter: dict[str, Path]) -> None:
+def test_gc_can_be_told_how_old_orphans_has_to_be(used: Service, orphans: dict[str, Path]) -> None:
     run("gc", "--delete", "--older-than=49", here(used))
-    assert all(path.exists() for path in litter.values())
+    assert all(path.exists() for path in orphans.values())
 
     run("gc", "--delete", "--older-than=47", here(used))
-    assert not any(path.exists() for path in litter.values())
+    assert not any(path.exists() for path in orphans.values())
 
 
 def test_gc_looks_at_more_files_than_one_batch(
-    used: Service, litter: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    used: Service, orphans: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nbexchange.commands.orphaned_blobs.BATCH", 3)
 
@@ -553,7 +553,7 @@ def test_a_subcommand_ends_and_does_not_serve(used: Service) -> None:
     done = run_program("check", here(used))
 
     assert done.returncode == 0
-    assert "22 files looked at" in done.stdout
+    assert "22 files checked" in done.stdout
 
 
 @pytest.mark.sqlite
@@ -582,7 +582,7 @@ def test_gc_with_the_database_of_another_installation_deletes_nothing(
     databases.give_back(elsewhere)
 
     assert refused == 2
-    assert "is it the right one?" in capsys.readouterr().err
+    assert "Check that it is the right database" in capsys.readouterr().err
     assert used.files() == before
 
 
@@ -591,7 +591,7 @@ def test_gc_finds_nothing_where_nothing_is(service: Service) -> None:
 
 
 def test_gc_does_not_delete_every_file_unless_it_is_told_to(
-    used: Service, litter: dict[str, Path], capsys: Said
+    used: Service, orphans: dict[str, Path], capsys: Said
 ) -> None:
     for table in ("feedback", "submission", "event", "release"):
         empty(used, table)
@@ -602,7 +602,7 @@ def test_gc_does_not_delete_every_file_unless_it_is_told_to(
     told = run("gc", "--delete", "--everything", "--older-than=0", here(used))
 
     assert refused == 2
-    assert "is it the right one?" in capsys.readouterr().err
+    assert "Check that it is the right database" in capsys.readouterr().err
     assert spared == before
     assert (told, used.files()) == (0, [])
 
@@ -644,7 +644,10 @@ def test_a_word_that_means_nothing_is_refused_and_nothing_begins(
     place = tmp_path / "new"
 
     assert run(*command, "nonsense", f"--base-storage-location={place}") == 2
-    assert "'nonsense' is no option; write --option=value" in capsys.readouterr().err
+    assert (
+        "Unexpected argument 'nonsense'. Options are written --option=value"
+        in capsys.readouterr().err
+    )
     assert not place.exists()
 
 

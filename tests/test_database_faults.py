@@ -158,12 +158,12 @@ def tell(
 def assert_store_is_sound(server: DatabaseServer, service: FaultyService) -> None:
     """Every row has its bytes, and `gc` finds what no row owns and nothing else."""
     owned = keys_of_rows(server)
-    litter = {path.name for path in service.files()} - owned
+    orphans = {path.name for path in service.files()} - owned
     code, said = service.run_command("check")
     assert code == 0, said
     code, said = service.run_command("gc", "--older-than=0", "--delete")
     assert code == 0, said
-    assert f"{len(litter)} files of" in said
+    assert f"{len(orphans)} files of" in said
     assert {path.name for path in service.files()} == owned
 
 

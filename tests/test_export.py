@@ -351,7 +351,9 @@ def test_nothing_is_left_when_the_disk_cannot_keep_it(
 
     monkeypatch.setattr(os, "fsync", failing)
 
-    assert "Input/output error; nothing is left of it" in str(export(used, drive / "exported"))
+    assert "Input/output error. The incomplete copy was removed" in str(
+        export(used, drive / "exported")
+    )
     assert list(drive.iterdir()) == []
 
 
@@ -363,7 +365,7 @@ def blob(service: Service, key: str) -> Path:
 
 
 @pytest.mark.disk
-def test_a_harmed_file_is_named_and_the_rest_is_exported(
+def test_a_corrupt_file_is_named_and_the_rest_is_exported(
     used: Service, place: Path, capsys: Said
 ) -> None:
     first, second, _ = course.rows(used, "submission")
@@ -374,7 +376,7 @@ def test_a_harmed_file_is_named_and_the_rest_is_exported(
 
     said = capsys.readouterr().out
     for row in (first, second):
-        assert re.search(f"HARMED: submission {row['token']} of 'bob' .*{row['key']}", said)
+        assert re.search(f"CORRUPT: submission {row['token']} of 'bob' .*{row['key']}", said)
     entries = manifest(place / "physics")["submissions"]
     assert [row["archive"] is None for row in entries] == [True, True, False]
     assert [len(row["feedback"]) for row in entries] == [2, 0, 0]
@@ -402,15 +404,15 @@ def test_nothing_is_left_when_the_disk_is_full(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("nbexchange.archive.unpacking._make_file", full)
-    assert "No space left on device; nothing is left of it" in str(export(used, place))
+    assert "No space left on device. The incomplete copy was removed" in str(export(used, place))
     assert {path.name for path in tmp_path.iterdir()} == before
 
 
 WRONG: dict[str, tuple[list[str], str]] = {
-    "no place": ([], "say where to export to"),
-    "two places": (["/tmp/a", "/tmp/b"], "say where to export to"),
-    "a place that is there": (["{there}"], "is there already"),
-    "no folder for it": (["{there}/no/such"], "there is no folder"),
+    "no place": ([], "Name one target folder"),
+    "two places": (["/tmp/a", "/tmp/b"], "Name one target folder"),
+    "a place that is there": (["{there}"], "exists already"),
+    "no folder for it": (["{there}/no/such"], "There is no folder"),
     "no such course": (["{new}", "--course=chemistry"], "course 'chemistry'"),
     "no such organisation": (["{new}", "--org=7"], "organisation 7"),
 }

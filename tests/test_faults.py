@@ -530,7 +530,7 @@ def test_where_all_files_are_lost_the_service_goes_on_once_its_operator_says_so(
         service.start()
 
         _, said = service.run_command("check")
-        assert "2 files looked at, 2 missing or damaged" in said
+        assert "2 files checked, 2 missing or corrupt" in said
         assert receipt(release(service.instructor(), key="again"))
         given = receipt(submit(service.student(), key="again"))
         assert collect(service.instructor(), given["submission_id"]).content == course.WORK

@@ -474,7 +474,7 @@ def test_what_a_stranger_may_have_put_there_is_refused_until_he_is_named_an_owne
 
     assert bring(service, exchange) == 1
     said = capsys.readouterr().out
-    assert re.search("REFUSED: .*it belongs to 54321, .* say --owner=54321", said)
+    assert re.search("REFUSED: .*It belongs to 54321, .* Add --owner=54321", said)
 
     assert bring(service, exchange, "--owner=root", "--owner=54321") == 0
     assert {name: len(course.rows(service, name)) for name in ("release", "submission")} == {
@@ -532,7 +532,7 @@ def test_feedback_that_may_be_about_several_submissions_is_not_guessed(
     assert bring(service, exchange) == 1
 
     said = capsys.readouterr().out
-    assert f"REFUSED: {path}: it may belong to several submissions" in said
+    assert f"REFUSED: {path}: It may belong to several identical submissions" in said
     assert len(course.rows(service, "feedback")) == 1
 
 
@@ -542,7 +542,7 @@ def test_feedback_on_nothing_is_refused_and_named(
     path = exchange.put_feedback(b"whatever")
 
     assert bring(service, exchange) == 1
-    assert f"REFUSED: {path}: it belongs to no submission" in capsys.readouterr().out
+    assert f"REFUSED: {path}: It does not belong to any submission" in capsys.readouterr().out
 
 
 def test_feedback_on_a_submission_that_was_refused_is_refused_too(
@@ -560,7 +560,7 @@ def test_feedback_on_a_submission_that_was_refused_is_refused_too(
     assert dry["feedback"] == [1, 0, 1]
 
 
-WARNING = re.compile(r"WARNING: .*/(\S+)\+ps1\+.*: (it is named after .*); ask both")
+WARNING = re.compile(r"WARNING: .*/(\S+)\+ps1\+.*: (It is named after .*)\. Ask both")
 
 
 def owned(folder: Path, owner: int) -> None:
@@ -581,7 +581,7 @@ def test_a_folder_that_its_name_does_not_own_comes_over_with_a_warning_that_name
     assert bring(service, exchange, f"--report={report}") == 0
 
     said = capsys.readouterr().out
-    warning = "it is named after eve and belongs to daemon, who also owns folders of daemon"
+    warning = "It is named after eve and belongs to daemon, who also owns folders of daemon"
     assert WARNING.findall(said) == [("eve", warning)]
     (warned,) = [one for one in json.loads(report.read_text())["items"] if "warning" in one]
     assert warned["student"] == "eve"
@@ -599,10 +599,10 @@ def test_owners_of_another_machine_are_compared_with_each_other(
     assert bring(service, exchange) == 0
 
     assert WARNING.findall(capsys.readouterr().out) == [
-        ("alice", "it is named after alice and belongs to 54322, who also owns folders of mallory"),
+        ("alice", "It is named after alice and belongs to 54322, who also owns folders of mallory"),
         (
             "mallory",
-            "it is named after mallory and belongs to 54322, who also owns folders of alice",
+            "It is named after mallory and belongs to 54322, who also owns folders of alice",
         ),
     ]
 
@@ -640,7 +640,7 @@ def test_a_hard_link_to_the_file_of_another_owner_is_refused(
     said = capsys.readouterr().out
     assert counted(said)["submission"] == [3, 0, 1]
     assert counted(said)["release"] == [1, 0, 1]
-    assert "it holds a hard link to a file of root: 'answers', in a folder of 54321" in said
+    assert "It contains a hard link to a file of root: 'answers', in a folder of 54321" in said
     for key in course.blobs(service):
         assert b"for the administrator" not in service.content(key)
 
@@ -732,19 +732,19 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a link": (link, "a symbolic link: 'answers'"),
     "a link to a folder": (link_to_a_folder, "a symbolic link"),
     "a link that leads nowhere": (dangling, "a symbolic link: 'p1.ipynb'"),
-    "a named pipe": (pipe, "something special: 'pipe'"),
+    "a named pipe": (pipe, "a special file: 'pipe'"),
     "too deep": (deep, "folders deep"),
     "names that are one on many disks": (twins, "many disks take the two for one"),
     "a backslash": (backslash, "backslash"),
     "a name that is not UTF-8": (not_utf8, "not UTF-8"),
     "a notebook's name that is not UTF-8": (notebook_not_utf8, "not UTF-8"),
-    "its own name that is not UTF-8": (itself_not_utf8, "its name is not UTF-8"),
+    "its own name that is not UTF-8": (itself_not_utf8, "Its name is not UTF-8"),
     "too many notebooks": (too_many_notebooks, "more than 250 notebooks"),
     "too many files": (too_many_files, "more than 300 files and folders"),
     "too large": (too_large, "more than 16 MiB"),
     "a link itself": (itself_a_link, "cannot be read or copied"),
-    "no assignment": (renamed(f"dmitri+{FIRST}"), "does not tell where"),
-    "no time": (renamed("dmitri+ps1+yesterday"), "its name is not"),
+    "no assignment": (renamed(f"dmitri+{FIRST}"), "Its name is ambiguous"),
+    "no time": (renamed("dmitri+ps1+yesterday"), "Its name is not"),
     "a time that does not exist": (
         renamed("d+ps1+2026-02-30 10:00:00.000000 UTC"),
         "does not exist",
@@ -755,7 +755,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "a zone of several meanings": (renamed("d+ps1+2026-02-03 10:00:00.000000 IST"), "zone 'IST'"),
     "a time to come": (renamed("d+ps1+2099-01-01 00:00:00.000000 UTC"), "is in the future"),
-    "a plus in the name": (renamed(f"a+b+c+{FIRST}"), "does not tell where"),
+    "a plus in the name": (renamed(f"a+b+c+{FIRST}"), "Its name is ambiguous"),
     "a student who cannot be": (renamed(f"{'d' * 201}+ps1+{FIRST}"), "cannot be a name here"),
     "an escape for the terminal": (renamed(f"\x1b[2J+ps1+{FIRST}"), r"cannot be a name here"),
     "a name that turns text round": (renamed(f"\u202exeve+ps1+{FIRST}"), r"cannot be a name"),
@@ -1014,7 +1014,7 @@ def test_an_altered_file_of_an_export_is_refused_and_the_rest_comes_over(
     assert bring(elsewhere, exported, "--from-export") == 1
 
     said = capsys.readouterr().out
-    assert f"REFUSED: {altered}: its bytes are not those that manifest.json tells of" in said
+    assert f"REFUSED: {altered}: Its bytes do not match the sha256 in manifest.json" in said
     assert counted(said)["submission"] == [9, 0, 1]
 
 
@@ -1084,7 +1084,7 @@ def test_two_folders_that_claim_one_course_are_refused(
 
     said = capsys.readouterr().out
     for folder in (exchange.folder, exported_of_a_student):
-        assert f"REFUSED: {folder}: another folder is course 'physics' too" in said
+        assert f"REFUSED: {folder}: Another folder has the same course id 'physics'" in said
     assert "2 folders were refused" in said
     assert [row["course_id"] for row in course.rows(service, "course")] == ["maths"]
 
@@ -1107,28 +1107,28 @@ NONSENSE: dict[str, tuple[Any, str]] = {
     "endless depth": ("[" * 200_000, "cannot be read"),
     "no course": ({"course_id": None}, "which course"),
     "a course of no name": ({"course_id": "a\nb"}, "which course"),
-    "lists that are none": ({"submissions": {"a": 1}}, "makes no sense"),
-    "a roster that is none": ({"people": 5}, "makes no sense"),
-    "rows that are none": ({"releases": [1]}, "makes no sense"),
-    "feedback that is none": ({"submissions": [ROW | {"feedback": 3}]}, "makes no sense"),
-    "an empty person": ({"people": [{}]}, "makes no sense there"),
+    "lists that are none": ({"submissions": {"a": 1}}, "is malformed"),
+    "a roster that is none": ({"people": 5}, "is malformed"),
+    "rows that are none": ({"releases": [1]}, "is malformed"),
+    "feedback that is none": ({"submissions": [ROW | {"feedback": 3}]}, "is malformed"),
+    "an empty person": ({"people": [{}]}, "is malformed there"),
     "a person of no name": (
         {"people": [{"name": "", "role": "", "last_seen": FIRST}]},
         "cannot be a name",
     ),
     "a person of strange things": (
         {"people": [{"name": "bob", "role": "", "last_seen": FIRST, "email": ["x"]}]},
-        "makes no sense there",
+        "is malformed there",
     ),
-    "a title that is none": ({"title": {}}, "makes no sense"),
-    "a row of nothing": ({"submissions": [{}]}, "makes no sense there"),
+    "a title that is none": ({"title": {}}, "is malformed"),
+    "a row of nothing": ({"submissions": [{}]}, "is malformed there"),
     "an assignment that is a list": (
         {"submissions": [ROW | {"assignment_id": []}]},
-        "makes no sense there",
+        "is malformed there",
     ),
     "half a character": (
         {"submissions": [ROW | {"assignment_id": "\ud800"}]},
-        "makes no sense there",
+        "is malformed there",
     ),
 }
 
@@ -1196,12 +1196,15 @@ def test_people_are_imported_a_hundred_at_a_time(
 HOSTILE_MANIFEST: dict[str, tuple[Callable[[Any], Any], str]] = {
     "a path to elsewhere": (lambda row: row | {"archive": "../../people.json"}, "nothing of ours"),
     "an absolute path": (lambda row: row | {"archive": "/etc/passwd"}, "nothing of ours"),
-    "no time": (lambda row: row | {"timestamp": None}, "makes no sense"),
-    "nothing": (lambda row: {"feedback": []}, "makes no sense"),
-    "harmed then": (lambda row: row | {"archive": None}, "was harmed when it was exported"),
-    "a version that is text": (lambda row: row | {"release_version": "x"}, "makes no sense"),
-    "a version beyond all": (lambda row: row | {"release_version": 2**40}, "makes no sense"),
-    "a long note": (lambda row: row | {"client_timestamp": "x" * 101}, "makes no sense"),
+    "no time": (lambda row: row | {"timestamp": None}, "is malformed"),
+    "nothing": (lambda row: {"feedback": []}, "is malformed"),
+    "corrupt then": (
+        lambda row: row | {"archive": None},
+        "was already corrupt when it was exported",
+    ),
+    "a version that is text": (lambda row: row | {"release_version": "x"}, "is malformed"),
+    "a version beyond all": (lambda row: row | {"release_version": 2**40}, "is malformed"),
+    "a long note": (lambda row: row | {"client_timestamp": "x" * 101}, "is malformed"),
     "a name with a line end": (lambda row: row | {"student": "b\nob"}, "cannot be a name"),
 }
 
@@ -1337,20 +1340,20 @@ def test_feedback_does_not_rely_on_the_same_of_before_whose_file(
     assert [elsewhere.content(row["key"]) for row in third] == [b"good"] * len(NAMES)
 
 
-# -- what makes no sense
+# -- what is malformed
 
 WRONG: dict[str, tuple[list[str], str]] = {
     "no exchange": (["--instructor=ada"], "say which exchange"),
     "no instructor": (["{root}"], "--instructor"),
-    "no such folder": (["{root}/no", "--instructor=ada"], "there is no folder"),
+    "no such folder": (["{root}/no", "--instructor=ada"], "There is no folder"),
     "no exchange there": (["{root}/physics/inbound", "--instructor=ada"], "is no exchange"),
     "one course": (["{root}/physics", "--instructor=ada"], "name the folder above"),
     "no such course": (["{root}", "--instructor=ada", "--course=x"], "it has 'physics'"),
     "an owner whom nobody knows": (
         ["{root}", "--instructor=ada", "--owner=nobody-knows"],
-        "--owner=nobody-knows: this machine knows no such user",
+        "--owner=nobody-knows: this machine has no such user",
     ),
-    "a report nowhere": (["{root}", "--instructor=ada", "--report={root}/no/x"], "cannot write"),
+    "a report nowhere": (["{root}", "--instructor=ada", "--report={root}/no/x"], "Cannot write"),
 }
 
 

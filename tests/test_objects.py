@@ -765,16 +765,16 @@ def test_commands_look_into_the_bucket(
     with Service(data, config) as service:
         receipt(release(service.instructor()))
         known = rows(service, "release")[0]["key"]
-    litter = run(stored(storage, b"nobody's"))
+    orphan = run(stored(storage, b"nobody's"))
     swept = run_for(service, "gc", "--older-than=0", "--delete", config=lines)
     said = capsys.readouterr().out
     checked = run_for(service, "check", config=lines)
     (kept,) = (key for key in server.keys(bucket) if key.endswith(known))
     server.client.delete_object(Bucket=bucket, Key=kept)
-    harmed = run_for(service, "check", config=lines)
+    corrupt = run_for(service, "check", config=lines)
 
-    assert (swept, checked, harmed) == (0, 0, 1)
-    assert litter.key in said
+    assert (swept, checked, corrupt) == (0, 0, 1)
+    assert orphan.key in said
 
 
 # -- what moto does not look at

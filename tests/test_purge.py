@@ -310,14 +310,14 @@ def test_files_that_the_store_does_not_let_go_are_left_for_gc_and_it_is_said(
 # -- what makes no sense
 
 WRONG: dict[str, tuple[list[str], str]] = {
-    "nothing said": ([], "say what to erase with --course"),
+    "nothing said": ([], "Say what to erase with --course"),
     "an assignment of no course": (["--assignment=ps1"], "whose assignment"),
     "no such course": (["--course=chemistry"], "no data of organisation 1, course 'chemistry'"),
     "a course of others": (["--org=2", "--course=maths"], "no data of organisation 2"),
     "no such assignment": (["--course=physics", "--assignment=ps9"], "assignment 'ps9'"),
     "no such student": (["--course=physics", "--student=zoe"], "student 'zoe'"),
     "no such code": (["--confirm=0123"], "No purge has the code '0123'"),
-    "a space for =": (["--course", "physics", "ps1"], "'ps1' is no option"),
+    "a space for =": (["--course", "physics", "ps1"], "Unexpected argument 'ps1'"),
     "an empty name": (["--course="], "nothing of"),
 }
 

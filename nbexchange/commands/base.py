@@ -1,4 +1,4 @@
-"""What subcommands share: the options of the service, and its parts."""
+"""The base classes of subcommands: the options and the parts of the service."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from nbexchange.storage import Storage
 from nbexchange.traits import OrganisationNumber
 
 WRONG_USE = 2
-"""The exit status when the words of the command make no sense, or name what is not there."""
+"""The exit status if the arguments are invalid or name something that does not exist."""
 
 
 class Service(Protocol):
-    """What a subcommand needs of the application that it belongs to."""
+    """The part of the application that subcommands use."""
 
     upgrade_db: bool
     max_buffer_size: int
@@ -44,7 +44,7 @@ class Service(Protocol):
 
 
 class Command(Application):
-    """A subcommand: takes the service's options, from its file and from the command line."""
+    """A subcommand. It accepts the service's options in its file and on the command line."""
 
     aliases: dict[Any, Any] = {
         ("f", "config-file"): "NbExchange.config_file",
@@ -56,7 +56,7 @@ class Command(Application):
     flags: dict[Any, Any] = {}
 
     takes_words: ClassVar[bool] = False
-    """Whether words that are no options mean something."""
+    """Whether the command accepts positional arguments."""
 
     @property
     def service(self) -> Service:
@@ -66,7 +66,7 @@ class Command(Application):
 
     @property
     def limits(self) -> ArchiveLimits:
-        """What archives may ask of the service."""
+        """The limits for archives."""
         return ArchiveLimits(
             entries=self.service.max_entries,
             expanded_size=self.service.max_expanded_size,
@@ -94,9 +94,9 @@ class Command(Application):
 
     @contextlib.contextmanager
     def parts(self) -> Iterator[tuple[Database, Storage]]:
-        """The service's database and store, ready to be used, and closed in the end."""
+        """The service's database and store, ready for use; closed at the end."""
         with contextlib.closing(self.service.make_database()) as database:
-            # Never on a new one: an address that is wrong would look like an empty service.
+            # Never creates a database: a wrong address would look like an empty service.
             database.prepare(make=False)
             self.service.refuse_absent_store(database)
             database.disable_timeouts()
@@ -105,7 +105,7 @@ class Command(Application):
 
 
 class CourseCommand(Command):
-    """A subcommand about one organisation, and perhaps one course of it."""
+    """A subcommand about one organisation, or one course of it."""
 
     aliases: dict[Any, Any] = {
         **Command.aliases,
@@ -114,18 +114,21 @@ class CourseCommand(Command):
     }
 
     org_id = OrganisationNumber(help="The organisation.").tag(config=True)
-    course_id = Unicode(None, allow_none=True, help="The course; all if left out.").tag(config=True)
+    course_id = Unicode(None, allow_none=True, help="The course; all if omitted.").tag(config=True)
 
 
 def only_options(app: Application) -> None:
-    """Refuse words that are no options: most often a space where = should be."""
+    """Refuse positional arguments. Most often one is a space in place of =."""
     if app.extra_args:
-        raise Malformed(f"{app.extra_args[0]!r} is no option; write --option=value, or see --help")
+        raise Malformed(
+            f"Unexpected argument {app.extra_args[0]!r}. Options are written --option=value; see "
+            "--help."
+        )
 
 
 @contextlib.contextmanager
 def wrong_use() -> Iterator[None]:
-    """End with the exit status for it, and say why."""
+    """For invalid arguments, print the reason and exit with status WRONG_USE."""
     try:
         yield
     except (Malformed, NotFound) as error:
@@ -134,14 +137,14 @@ def wrong_use() -> Iterator[None]:
 
 
 async def refuse_absence(storage: Storage) -> None:
-    """Raise Unavailable if not one file cannot be read, but the whole store is away."""
+    """Raise Unavailable if the whole store is unavailable, and not just one file unreadable."""
     with contextlib.suppress(StoreFull):
         await storage.check()
 
 
 def operator() -> str:
-    """The operating system's user, as the record of what was done names him."""
+    """The name of the operating system's user, for the record of a purge."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # a container may run as somebody whom its image does not know
+    except KeyError:  # a container may run as a user that its image does not have
         return f"uid {os.getuid()}"

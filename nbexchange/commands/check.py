@@ -24,45 +24,46 @@ from nbexchange.storage import Storage
 from nbexchange.timestamps import to_text
 
 ADVICE = {
-    "release": "let the instructor release the assignment again",
+    "release": "ask the instructor to release the assignment again",
     "submission": "ask the student to submit again, or for the cached copy that nbgrader keeps "
     "on the student's side",
-    "feedback": "let the instructor release the feedback again",
+    "feedback": "ask the instructor to release the feedback again",
 }
 
 
 class Check(Command):
-    """Find out whether every row has its bytes, unharmed.
+    """Check that the stored file of every row exists and is intact.
 
-    Reads every stored file and compares its size and hash with the database. Names what is
-    missing or damaged, changes nothing, and leaves with exit status 1 if there was anything. The
-    service may go on meanwhile. With --repair-report=FILE it also writes, as JSON, what is needed
-    to mend it: for each harmed file whose it is, where it lies, its hash, and what to do.
+    Reads every stored file and compares its size and hash with the database. Names each file that
+    is missing or corrupt, and changes nothing. The exit status is 1 if there are any. The service
+    may run meanwhile. --repair-report=FILE also writes a JSON file with the data for a repair: the
+    owner, the path, the hash and the next step for each corrupt file.
 
-    It also counts files that no row owns, and names rows that the last check saw and that are gone
-    without a purge, as after a reset or an older backup of the database. What it saw is kept in the
-    store; while rows are gone it is not replaced, until --forget-gone says that they are lost.
+    It also counts files that no row owns, and names rows that existed at the last check and
+    disappeared without a purge, for example after a reset or the restore of an older backup. The
+    store keeps the list of rows for the next check. While rows have disappeared, that list is not
+    replaced until --forget-gone confirms that they are lost.
     """
 
     name = "nbexchange-check"
     description = __doc__ or ""
     aliases: dict[Any, Any] = {**Command.aliases, "repair-report": "Check.repair_report"}
     flags: dict[Any, Any] = {
-        "quick": ({"Check": {"quick": True}}, "Look at sizes only; do not read the files."),
+        "quick": ({"Check": {"quick": True}}, "Compare sizes only; do not read the files."),
         "forget-gone": (
             {"Check": {"forget_gone": True}},
-            "Do not expect rows any more that are gone for good.",
+            "Accept that the missing rows are lost; the next check does not expect them.",
         ),
     }
 
-    quick = Bool(False, help="Look at sizes only; do not read the files.").tag(config=True)
+    quick = Bool(False, help="Compare sizes only; do not read the files.").tag(config=True)
     repair_report = Unicode(
-        None, allow_none=True, help="Write what is needed for a repair into this file, as JSON."
+        None, allow_none=True, help="Write the data for a repair into this file, as JSON."
     ).tag(config=True)
 
-    forget_gone = Bool(False, help="Do not expect rows any more that are gone for good.").tag(
-        config=True
-    )
+    forget_gone = Bool(
+        False, help="Accept that the missing rows are lost; the next check does not expect them."
+    ).tag(config=True)
 
     def run(self) -> None:
         if self.repair_report is not None:
@@ -76,7 +77,7 @@ class Check(Command):
         expected = await Expected.load(storage)
         current = Expected(await database.read(clock))
         checked, corrupt = await self._look(database, storage, current)
-        print(f"{checked} files looked at, {len(corrupt)} missing or damaged.")
+        print(f"{checked} files checked, {len(corrupt)} missing or corrupt.")
         gone = await expected.gone(database) if expected is not None else {}
         if expected is not None and gone:
             _print_gone(gone, expected, forget=self.forget_gone)
@@ -94,7 +95,7 @@ class Check(Command):
     ) -> tuple[int, list[Owned]]:
         checked, corrupt = 0, []
         position: Position | None = Position()
-        with Progress("Looking at files", await database.read(count_rows)) as progress:
+        with Progress("Checking files", await database.read(count_rows)) as progress:
             while position is not None:
                 batch, position = await database.read(owned_blobs, position)
                 for owned in batch:
@@ -102,7 +103,7 @@ class Check(Command):
                     is_whole = await self._is_whole(storage, owned)
                     if not is_whole and await _is_still_owned(database, owned):
                         corrupt.append(owned)
-                        progress.print(f"HARMED: {owned}: file {owned.blob.key}")
+                        progress.print(f"CORRUPT: {owned}: file {owned.blob.key}")
                     progress.advance()
                 checked += len(batch)
         return checked, corrupt
@@ -120,22 +121,24 @@ class Check(Command):
 
 
 async def _is_still_owned(database: Database, owned: Owned) -> bool:
-    """False when it was erased while we looked."""
+    """False if it was erased meanwhile."""
     return bool(await database.read(known_keys, [owned.blob.key]))
 
 
 def check_writable(file: str) -> None:
-    """Raise Malformed unless a report can be written there: hours of work would be lost."""
+    """Raise Malformed unless the file can be written, before hours of work would be lost."""
     try:
         with Path(file).open("a", encoding="utf-8"):
             pass
     except OSError as error:
-        raise Malformed(f"cannot write the report {file}: {error.strerror}") from error
+        raise Malformed(
+            f"Cannot write the report {file}: {error.strerror}. Name another file."
+        ) from error
 
 
 def write_report(file: str, report: Any) -> None:
     text = json.dumps(report, indent=1, ensure_ascii=False)
-    # A name of a file that is not UTF-8 becomes what JSON escapes it to.
+    # A file name that is not UTF-8 is written with escapes.
     Path(file).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
@@ -143,10 +146,10 @@ def _print_gone(gone: Mapping[Owner, int], expected: Expected, *, forget: bool) 
     for line in lines(gone, expected.seen_at):
         print(line)
     print(
-        "They are not expected any more."
+        "The next check does not expect them."
         if forget
-        else "No purge erased them. Restore the database from a backup, and delete no file before. "
-        "If they are gone for good: nbexchange check --forget-gone"
+        else "No purge erased them. Restore the database from a backup, and do not delete any file "
+        "before that. If they are lost: nbexchange check --forget-gone"
     )
 
 
@@ -156,9 +159,9 @@ class Orphans(NamedTuple):
     files: int
     size: int
     young: int
-    """Of the files, those whose row may still come."""
+    """The files whose row may still be written."""
     finished: int
-    """Of the files, those that are no broken upload."""
+    """The files that are not unfinished uploads."""
 
 
 async def _orphans(database: Database, storage: Storage) -> Orphans:
@@ -173,15 +176,16 @@ async def _orphans(database: Database, storage: Storage) -> Orphans:
 
 
 def _print_orphans(orphans: Orphans, checked: int) -> bool:
-    """Whether none of the files is known, so that it is a wrong or an erased database."""
+    """Whether the database owns none of the files, so that it is the wrong one or was erased."""
     if orphans.files:
-        young = f" (that of {orphans.young:,} may still come)" if orphans.young else ""
+        young = f" ({orphans.young:,} of them may still get one)" if orphans.young else ""
         print(f"{orphans.files:,} files of {orphans.size:,} bytes have no row{young}.")
     is_wrong_database = bool(orphans.finished and not checked)
     if is_wrong_database:
         print(
-            "The database knows none of the files in the store. Is it the right one (db_url), or "
-            "was it reset? Restore it from a backup, and delete no file before."
+            "The database owns none of the files in the store. It may be the wrong one (check "
+            "db_url), or it was reset. Restore it from a backup, and do not delete any file before "
+            "that."
         )
     return is_wrong_database
 
@@ -196,18 +200,18 @@ async def _report(
     sizes = await _sizes(storage, corrupt)
     return {
         "looked_at": checked,
-        "harmed": [_repair(storage, owned, sizes.get(owned.blob.key)) for owned in corrupt],
+        "corrupt": [_repair(storage, owned, sizes.get(owned.blob.key)) for owned in corrupt],
         "gone": [{**owner._asdict(), "rows": number} for owner, number in gone.items()],
-        "litter": {"files": orphans.files, "bytes": orphans.size},
+        "orphaned": {"files": orphans.files, "bytes": orphans.size},
     }
 
 
 async def _sizes(storage: Storage, corrupt: Sequence[Owned]) -> dict[str, int]:
-    """What the store has of them."""
+    """The sizes of these files in the store."""
     wanted = {owned.blob.key for owned in corrupt}
     if not wanted:
         return {}
-    with Progress("Looking for what is missing") as progress:
+    with Progress("Looking for missing files") as progress:
         sizes = {}
         async for entry in storage.entries():
             progress.advance()
@@ -234,9 +238,9 @@ def _repair(storage: Storage, owned: Owned, actual_size: int | None) -> dict[str
         "state": _state(owned, actual_size),
         "found_size": actual_size,
         "what_to_do": [
-            f"restore the file named {owned.blob.key} from a backup to this place",
-            "or put any file there that has this sha256, whatever its name is in the backup",
-            f"else {ADVICE[owned.kind]}",
+            f"restore the file named {owned.blob.key} from a backup to this path",
+            "or put any file with this sha256 there, whatever its name in the backup is",
+            f"or else {ADVICE[owned.kind]}",
         ],
     }
 

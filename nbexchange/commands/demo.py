@@ -28,10 +28,10 @@ from nbexchange.handlers.auth.token_file import InvalidPeople, parse_people
 
 INSTRUCTOR = "ada"
 ANSWERS = {"ben": "a + b", "chloe": "a - b", "dmitri": "sum([a, b])"}
-"""The students, and what each makes of the exercise; one of them is wrong."""
+"""The students and their solutions of the exercise; one of them is wrong."""
 
 CONVERTERS = ("generate_assignment", "autograde", "generate_feedback", "export")
-"""Commands that do not touch the exchange and tell a lot; what they tell goes to a file."""
+"""Commands that do not use the exchange and print a lot; their output goes to a file."""
 
 NBGRADER_CONFIG = """\
 from nbexchange.plugin import configure
@@ -43,12 +43,12 @@ c.CourseDirectory.course_id = {course_id!r}
 
 
 class DemoFailed(NbExchangeError):
-    """Something did not arrive, or a command did not do what it should."""
+    """A file did not arrive, or a command failed."""
 
 
 @dataclass(frozen=True)
 class DemoPerson:
-    """Somebody with a machine of their own: a home directory that nobody else uses."""
+    """A person with a machine of their own: a separate home directory."""
 
     name: str
     token: str
@@ -57,7 +57,7 @@ class DemoPerson:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one student's work."""
+    """The result of one student's work."""
 
     student: str
     timestamp: str
@@ -71,8 +71,8 @@ class Demo(Command):
 
     Starts a service of its own, or uses the one at --url. An instructor and three students, each
     in a separate home that shares nothing with the others but the service, run the real nbgrader
-    commands: release, fetch, submit, collect, autograde, feedback out and in. Ends with a table
-    of who has what. Exit status 0 only if every byte and all feedback arrived.
+    commands: release, fetch, submit, collect, autograde, release and fetch feedback. Ends with a
+    table of the results. The exit status is 0 only if every byte and all feedback arrived.
     """
 
     name = "nbexchange-demo"
@@ -88,7 +88,7 @@ class Demo(Command):
         "directory": "Demo.directory",
     }
 
-    url = Unicode(help="The address of a running service; without it one is started.").tag(
+    url = Unicode(help="The address of a running service. Without it, a service is started.").tag(
         config=True
     )
     people = Unicode(
@@ -99,12 +99,12 @@ class Demo(Command):
     ).tag(config=True)
     course_id = Unicode("demo", help="The course to use.").tag(config=True)
     directory = Unicode(
-        "nbexchange-demo", help="Where to put everybody's files; each run makes a folder in it."
+        "nbexchange-demo", help="The folder for all files; each run creates a folder in it."
     ).tag(config=True)
 
     def run(self) -> None:
         if importlib.util.find_spec("nbgrader") is None:
-            raise Misconfigured("nbgrader is missing: install nbexchange with its extra [plugin]")
+            raise Misconfigured("nbgrader is missing. Install nbexchange with its extra [plugin].")
         started = datetime.datetime.now().astimezone()
         self.folder = Path(self.directory).absolute() / started.strftime("%Y-%m-%d-%H%M%S")
         self.folder.mkdir(parents=True)
@@ -149,7 +149,7 @@ class Demo(Command):
             people_by_token = parse_people(people_file.read_bytes())
         except (OSError, InvalidPeople) as error:
             raise Misconfigured(
-                f"--url needs --people with the token file of that service ({error})"
+                f"--url needs --people with the token file of that service ({error})."
             ) from None
         roles: dict[str, list[DemoPerson]] = {"instructor": [], "student": []}
         for token, person in people_by_token.items():
@@ -161,8 +161,8 @@ class Demo(Command):
                 roles[kind].append(self._person(person["name"], token))
         if not roles["instructor"] or not roles["student"]:
             raise Misconfigured(
-                f"{people_file} has no instructor or no student of course {self.course_id!r}; "
-                "name another with --course"
+                f"{people_file} has no instructor or no student of course {self.course_id!r}. "
+                "Name another course with --course."
             )
         return roles["instructor"][0], roles["student"][: len(ANSWERS)]
 
@@ -192,7 +192,7 @@ class Demo(Command):
             _solve(student.home / ps / "sums.ipynb", answer)
             submitted = self._nbgrader(student, "submit", ps)
             if "Submitted as" not in submitted:
-                raise DemoFailed(f"{student.name}'s submission was not acknowledged")
+                raise DemoFailed(f"{student.name}'s submission was not acknowledged.")
 
         self._say(f"{instructor.name} collects, grades, and gives feedback")
         for verb in ("collect", "autograde", "generate_feedback", "release_feedback"):
@@ -219,7 +219,7 @@ class Demo(Command):
     def _result(
         self, instructor: DemoPerson, student: DemoPerson, scores: dict[str, str]
     ) -> Result:
-        """What arrived, compared byte by byte at both ends."""
+        """Compare the files of both ends byte by byte."""
         ps = self.assignment_id
         work = student.home / ps
         arrived = instructor.home / "submitted" / student.name / ps
@@ -231,17 +231,17 @@ class Demo(Command):
         feedback = work / "feedback" / timestamp / "sums.html"
         _compare(instructor.home / "feedback" / student.name / ps / "sums.html", feedback)
         if student.name not in scores:
-            raise DemoFailed(f"{student.name} has no score")
+            raise DemoFailed(f"{student.name} has no score.")
         return Result(student.name, timestamp, len(sent), scores[student.name], feedback)
 
-    # -- telling
+    # -- output
 
     def _say(self, what: str) -> None:
         self._step += 1
         print(f"\n{self._step}. {what}", flush=True)
 
     def _table(self, instructor: DemoPerson, results: Sequence[Result]) -> None:
-        self._say("Who has what")
+        self._say("Results")
         print(f"\n   {'student':<10} {'official time':<31} {'files':>5}  {'score':<12} feedback")
         for row in results:
             feedback = row.feedback.relative_to(self.folder)
@@ -255,7 +255,7 @@ class Demo(Command):
         print("\nEvery byte and all feedback arrived.")
 
     def _nbgrader(self, person: DemoPerson, *words: str) -> str:
-        """Run a command on somebody's machine; raise DemoFailed unless it ends well."""
+        """Run a command on a person's machine; raise DemoFailed if it fails."""
         print(f"\n   {person.name}$ nbgrader {shlex.join(words)}", flush=True)
         done = subprocess.run(
             [sys.executable, "-m", "nbgrader", *words],
@@ -277,7 +277,7 @@ class Demo(Command):
         return done.stdout
 
     def _environment(self, person: DemoPerson) -> dict[str, str]:
-        """That of a machine of one's own: nothing of ours but where programs are."""
+        """The environment of a separate machine: only the program paths are shared."""
         # nbgrader starts `alembic` by its name.
         programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         return {
@@ -294,7 +294,7 @@ class Demo(Command):
 
 @contextlib.contextmanager
 def _own_service(folder: Path, people_file: Path) -> Iterator[str]:
-    """A service in a process of its own, on a free port; gives its address."""
+    """Start a service in its own process on a free port; yields its address."""
     options = [
         "--NbExchange.ip=127.0.0.1",
         "--NbExchange.port=0",
@@ -313,7 +313,7 @@ def _own_service(folder: Path, people_file: Path) -> Iterator[str]:
     with process.stderr as output, (folder / "service.log").open("w") as log:
         try:
             port = _announced_port(output)
-            # Somebody has to read the pipe, or the service waits when it is full.
+            # The service would block as soon as the pipe is full, so a thread reads it.
             threading.Thread(target=shutil.copyfileobj, args=(output, log), daemon=True).start()
             yield f"http://127.0.0.1:{port}/services/nbexchange"
         finally:
@@ -328,7 +328,7 @@ def _announced_port(output: IO[str]) -> str:
         match = re.search(r"on port (\d+)/", line)
         if match:
             return match[1]
-    raise DemoFailed("the service did not start:\n" + "".join(lines))
+    raise DemoFailed("The service did not start:\n" + "".join(lines))
 
 
 def _compare(sent: Path, arrived: Path) -> None:

@@ -1,6 +1,6 @@
-"""Which rows the last check saw: what is gone since, and was not purged, is lost.
+"""The rows that the last check saw. A row that is missing since and was not purged is lost.
 
-Kept in the store, which a reset or a restored backup of the database does not change.
+The list is kept in the store, which a reset or a restore of the database does not change.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PLURALS = {"release": "releases", "submission": "submissions", "feedback": "feed
 
 
 class Owner(NamedTuple):
-    """Whose rows: as much as purges and reports tell apart."""
+    """The owner of rows, as precisely as purges and reports need it."""
 
     org_id: int
     course_id: str
@@ -48,11 +48,11 @@ class Owner(NamedTuple):
 
 
 class Expected:
-    """Rows, by the keys of their blobs."""
+    """The expected rows, as the keys of their blobs."""
 
     def __init__(self, seen_at: datetime.datetime) -> None:
         self.seen_at = seen_at
-        """By the database's clock, when the check began."""
+        """When the check began, by the database's clock."""
         self._keys: dict[Owner, list[str]] = defaultdict(list)
 
     def add(self, owned: Owned) -> None:
@@ -61,7 +61,7 @@ class Expected:
 
     @classmethod
     async def load(cls, storage: Storage) -> Expected | None:
-        """None before the first check. Raises Misconfigured for what is not ours."""
+        """None before the first check. Raises Misconfigured for a file of another format."""
         content = await storage.read_state(STATE_FILE)
         if content is None:
             return None
@@ -86,7 +86,7 @@ class Expected:
         await storage.write_state(STATE_FILE, gzip.compress(content.encode(), 6))
 
     async def gone(self, database: Database) -> Counter[Owner]:
-        """How many of whose rows are not there any more, without those that were purged since."""
+        """The number of missing rows of each owner, without rows that were purged since."""
         records = [
             record
             for record in await database.read(purges)
@@ -110,13 +110,13 @@ async def _count_existing(database: Database, keys: Sequence[str]) -> int:
 
 
 def lines(gone: Mapping[Owner, int], seen_at: datetime.datetime) -> list[str]:
-    """For people: how many of each kind of which assignment."""
+    """Lines for people: the number of rows of each kind, for each assignment."""
     counts: dict[tuple[int, str, str], Counter[str]] = defaultdict(Counter)
     for owner, number in gone.items():
         counts[owner.org_id, owner.course_id, owner.assignment_id][owner.kind] += number
     return [
         f"GONE: {_words(kinds)} of organisation {org_id}, course {course_id!r}, assignment "
-        f"{assignment_id!r}, which the check of {minute(seen_at)} saw"
+        f"{assignment_id!r}, which existed at the check of {minute(seen_at)}"
         for (org_id, course_id, assignment_id), kinds in sorted(counts.items())
     ]
 

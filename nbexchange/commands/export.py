@@ -56,13 +56,13 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Export(CourseCommand):
-    """Copy a course, or all of an organisation, into a folder as nbgrader's own exchange has it.
+    """Copy a course, or all of an organisation, into a folder in nbgrader's own layout.
 
-    Released assignments, submissions and feedback lie where nbgrader looks for them. Beside them
-    `archives` holds every version of everything as it was sent, `manifest.json` tells all that the
-    exchange knows of the course, and SHA256SUMS lets `sha256sum -c` check the files. The folder
-    appears when it is whole. What is damaged is named and left out; then the exit status is 1. The
-    service may go on meanwhile. `nbexchange import-folder` reads it back.
+    Released assignments, submissions and feedback are in the folders where nbgrader looks for them.
+    In addition, `archives` contains every version of every file as it was sent, `manifest.json`
+    contains all data of the course, and `sha256sum -c SHA256SUMS` checks the files. The folder
+    appears when it is complete. Corrupt files are named and left out; then the exit status is 1.
+    The service may run meanwhile. `nbexchange import-folder` imports the folder.
     """
 
     name = "nbexchange-export"
@@ -74,7 +74,7 @@ class Export(CourseCommand):
     """
     aliases: dict[Any, Any] = {**CourseCommand.aliases, "to": "Export.to"}
 
-    to = Unicode(help="The folder to make; may be said without --to.").tag(config=True)
+    to = Unicode(help="The folder to create; --to= may be omitted.").tag(config=True)
 
     def run(self) -> None:
         destination = self._destination()
@@ -86,24 +86,24 @@ class Export(CourseCommand):
                 problems = asyncio.run(exporter.export(courses, folder))
         print(f"{len(courses)} courses are in {destination}.")
         if problems:
-            print(f"{problems} files are damaged or cannot be unpacked; they are named above.")
+            print(f"{problems} files are corrupt or cannot be unpacked. They are named above.")
             sys.exit(1)
 
     def _destination(self) -> Path:
         folders = [*self.extra_args, *filter(None, [self.to])]
         if len(folders) != 1:
-            raise Malformed("say where to export to: nbexchange export FOLDER --course=...")
+            raise Malformed("Name one target folder: nbexchange export FOLDER --course=...")
         destination = Path(folders[0]).absolute()
         if os.path.lexists(destination):
-            raise Malformed(f"{destination} is there already; name a folder that is not")
+            raise Malformed(f"{destination} exists already. Name a folder that does not exist.")
         if not destination.parent.is_dir():
-            raise Malformed(f"there is no folder {destination.parent}; make it first")
+            raise Malformed(f"There is no folder {destination.parent}. Create it first.")
         return destination
 
 
 @contextlib.contextmanager
 def _published_when_complete(destination: Path) -> Iterator[Path]:
-    """A folder for the operator's eyes only, which becomes `destination` when all went well."""
+    """A folder that only the administrator can read, renamed to `destination` when complete."""
     try:
         with temporary_folder(destination.parent) as workshop:
             folder = workshop / "export"
@@ -113,12 +113,13 @@ def _published_when_complete(destination: Path) -> Iterator[Path]:
             _move(folder, destination)
     except OSError as error:
         raise Misconfigured(
-            f"cannot write {destination}: {error.strerror}; nothing is left of it"
+            f"Cannot write {destination}: {error.strerror}. The incomplete copy was removed."
         ) from error
 
 
 def _make_durable(folder: Path) -> None:
-    """People purge a course as soon as its export is there, so it has to outlive a power cut."""
+    """Sync all files, because a course may be purged right after its export, and the power may
+    fail after that."""
     for directory, _, files in os.walk(folder):
         for name in files:
             _sync(Path(directory, name))
@@ -162,7 +163,7 @@ class _Exporter:
 
 
 class _Copy:
-    """One course on its way out."""
+    """The copy of one course."""
 
     def __init__(
         self, exporter: _Exporter, course: CourseRow, folder: Path, progress: Progress
@@ -191,7 +192,7 @@ class _Copy:
         return (self._folder / name).open("w", encoding="utf-8")
 
     async def _write_manifest(self, manifest: _Manifest) -> None:
-        """Submissions before releases, so that every release that one answers is there."""
+        """Submissions before releases, so that every answered release is exported too."""
         visible = {
             row.assignment_id
             for row in await self._database.read(export_queries.assignments, self._course)
@@ -230,7 +231,7 @@ class _Copy:
                 yield row
             after = rows[-1].pk
 
-    # -- what lies where
+    # -- folders
 
     async def _release(self, row: ReleaseRow, is_visible: bool) -> dict[str, Any]:  # noqa: FBT001
         archived = await self._archive_blob(
@@ -282,7 +283,8 @@ class _Copy:
     def _publish(
         self, row: SubmissionRow, folder: Path, page: FeedbackRow, archived: Path
     ) -> Path | None:
-        """Where nbgrader looks for it. None if it would not, or if something else is there."""
+        """Copy the page to where nbgrader looks for it. None if nbgrader would not look for it, or
+        if another file has the name."""
         names = shared_folder.feedback_names(
             folder,
             self._course.course_id,
@@ -308,7 +310,7 @@ class _Copy:
         return f"{student}+{assignment}+{to_text(row.timestamp)}+{row.id[:12]}"
 
     def _marks(self, row: SubmissionRow) -> dict[str, bytes]:
-        """As the plugin's collect leaves them."""
+        """The files that the plugin's collect adds to a submission."""
         timestamp = to_text(row.timestamp)
         receipt = {
             "course_id": self._course.course_id,
@@ -325,7 +327,7 @@ class _Copy:
     # -- bytes
 
     async def _archive_blob(self, blob: Blob, suffix: str, whose: str) -> Path | None:
-        """The bytes as they were sent, in a file named by their hash; None if they are harmed."""
+        """The bytes as they were sent, in a file named by their hash; None if they are corrupt."""
         path = self._folder / ARCHIVES / f"{blob.sha256}{suffix}"
         if path.exists():
             return path
@@ -339,7 +341,7 @@ class _Copy:
             if isinstance(error, Unavailable):
                 await refuse_absence(self._storage)
             is_owned = await self._database.read(known_keys, [blob.key])
-            state = "HARMED" if is_owned else "ERASED meanwhile"
+            state = "CORRUPT" if is_owned else "ERASED meanwhile"
             self._problem(f"{state}: {whose}: file {blob.key}")
             return None
         part.rename(path)
@@ -374,7 +376,8 @@ class _Copy:
 
 
 class _Manifest:
-    """A JSON object that is written as it comes, one line for each thing, never held whole."""
+    """A JSON object that is written piece by piece, one line for each value, so it is never whole
+    in memory."""
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file
@@ -410,7 +413,7 @@ def _json(value: Any) -> str:
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON: without numbers of rows, and with times as text."""
+    """The row for JSON: without primary keys, and with times as text."""
     return {
         key: to_text(value) if hasattr(value, "astimezone") else value
         for key, value in row.items()

@@ -22,25 +22,25 @@ from nbexchange.timestamps import minute
 
 
 class Gc(Command):
-    """Sweep up bytes that belong to nothing.
+    """Delete stored files that belong to nothing.
 
-    An upload that was broken off by a crash, or whose row could not be written, leaves a file
-    that no row owns. Without --delete this only tells. The service may go on meanwhile: what is
-    younger than --older-than hours is left alone, as its row may still come.
+    An upload that was interrupted by a crash, or whose row could not be written, leaves an orphaned
+    blob: a file that no row owns. Without --delete this only lists them. The service may run
+    meanwhile: files younger than --older-than hours stay, because their row may still be written.
     """
 
     name = "nbexchange-gc"
     description = __doc__ or ""
     aliases: dict[Any, Any] = {**Command.aliases, "older-than": "Gc.older_than"}
     flags: dict[Any, Any] = {
-        "delete": ({"Gc": {"delete": True}}, "Delete what was found."),
+        "delete": ({"Gc": {"delete": True}}, "Delete the files that were found."),
         "everything": (
             {"Gc": {"everything": True}},
-            "Delete also where the database owns none of the files, as after --reset-db.",
+            "Delete even if the database owns none of the files, as after --reset-db.",
         ),
     }
 
-    delete = Bool(False, help="Delete what was found; without it, only tell.").tag(config=True)
+    delete = Bool(False, help="Delete the files; without it, only list them.").tag(config=True)
     older_than = Float(
         ORPHAN_HOURS,
         min=0,
@@ -48,7 +48,7 @@ class Gc(Command):
     ).tag(config=True)
 
     everything = Bool(
-        False, help="Delete also where the database owns none of the files, as after --reset-db."
+        False, help="Delete even if the database owns none of the files, as after --reset-db."
     ).tag(config=True)
 
     def run(self) -> None:
@@ -58,17 +58,17 @@ class Gc(Command):
         print(f"{number} files of {size:,} bytes {done}.")
 
     async def _find_orphans(self, database: Database, storage: Storage) -> tuple[int, int]:
-        """How many files of how many bytes were found, and deleted if that is wanted."""
+        """The number and total size of the orphaned blobs, which `--delete` also deletes."""
         is_guarded = self.delete and not self.everything
         if is_guarded and await belongs_to_other_installation(database, storage):
             raise Malformed(
-                "the database owns none of the files that are here, so all old ones would be "
-                "deleted; is it the right one? If it is, add --everything"
+                "The database owns none of the files in the store, so all old ones would be "
+                "deleted. Check that it is the right database. If it is, add --everything."
             )
         if is_guarded:
             await _refuse_gone(database, storage)
         number = size = 0
-        with Progress("Looking at files") as progress:
+        with Progress("Checking files") as progress:
             async for entry in orphaned_blobs(database, storage, self.older_than, progress):
                 number, size = number + 1, size + entry.size
                 progress.print(f"{entry.modified:%Y-%m-%d %H:%M} {entry.size:>12,} {entry.key}")
@@ -78,12 +78,12 @@ class Gc(Command):
 
 
 async def _refuse_gone(database: Database, storage: Storage) -> None:
-    """Raise Malformed where files without a row may be all that is left of lost work."""
+    """Raise Malformed if files without a row may be the only copies of lost work."""
     expected = await Expected.load(storage)
     gone = await expected.gone(database) if expected is not None else None
     if expected is not None and gone:
         raise Malformed(
-            f"Nothing was deleted: {sum(gone.values()):,} rows are gone that the check of "
-            f"{minute(expected.seen_at)} saw, and no purge erased them. Restore the database from "
-            "a backup. If they are gone for good: nbexchange check --forget-gone, or --everything"
+            f"Nothing was deleted: {sum(gone.values()):,} rows of the check of "
+            f"{minute(expected.seen_at)} are gone, and no purge erased them. Restore the database "
+            "from a backup. If they are lost: nbexchange check --forget-gone, or --everything"
         )

@@ -48,15 +48,17 @@ NEW, THERE, REFUSED = "imported", "already there", "refused"
 
 
 class ImportFolder(CourseCommand):
-    """Take over what lies in nbgrader's own exchange, or in an export of another nbexchange.
+    """Import nbgrader's own exchange, or an export of another nbexchange.
 
-    Released assignments, submissions with the time that nbgrader gave them, and feedback. Nothing
-    is imported twice, and nothing is changed in the folder or replaced here, so it can be run
-    again. What cannot be imported is named with the reason, the rest goes on, and the exit status
-    is 1. Let nobody use the old exchange meanwhile. With --dry-run it only tells.
+    Imports released assignments, submissions with the time that nbgrader gave them, and feedback.
+    Nothing is imported twice, nothing is changed in the folder and nothing is replaced here, so you
+    can run it again. An item that cannot be imported is named with the reason; the others are still
+    imported, and the exit status is 1. Stop using the old exchange before that. --dry-run only
+    prints what would be imported.
 
-    Where others than its owner may write in a folder, what lies in it counts only when it belongs
-    to who runs this, to root, to the owner of the exchange, or to an --owner.
+    If other users than its owner may write in a folder, an entry of that folder is imported only if
+    it belongs to the user who runs this command, to root, to the owner of the exchange, or to an
+    --owner.
     """
 
     name = "nbexchange-import-folder"
@@ -74,27 +76,27 @@ class ImportFolder(CourseCommand):
         "report": "ImportFolder.report",
     }
     flags: dict[Any, Any] = {
-        "dry-run": ({"ImportFolder": {"dry_run": True}}, "Only tell what would be imported."),
+        "dry-run": ({"ImportFolder": {"dry_run": True}}, "Only print what would be imported."),
         "from-export": (
             {"ImportFolder": {"from_export": True}},
-            "It is an export of an nbexchange: believe its manifest.json.",
+            "The folder is an export of an nbexchange: trust its manifest.json.",
         ),
     }
 
     instructor = Unicode(
-        help="The name, as the exchange will know it, of who released assignments and feedback."
+        help="The user name of the instructor who released the assignments and the feedback."
     ).tag(config=True)
     owners = List(
         Unicode(),
-        help="Users of this machine, by name or number, whose folders are an instructor's.",
+        help="Users of this machine, by name or uid, whose folders are trusted as an instructor's.",
     ).tag(config=True)
     from_export = Bool(
-        False, help="It is an export of an nbexchange: believe its manifest.json."
+        False, help="The folder is an export of an nbexchange: trust its manifest.json."
     ).tag(config=True)
     report = Unicode(
-        None, allow_none=True, help="Write what became of everything into this file, as JSON."
+        None, allow_none=True, help="Write the outcome of every item into this file, as JSON."
     ).tag(config=True)
-    dry_run = Bool(False, help="Only tell what would be imported.").tag(config=True)
+    dry_run = Bool(False, help="Only print what would be imported.").tag(config=True)
 
     def run(self) -> None:
         exchange, courses = self._courses()
@@ -113,9 +115,14 @@ class ImportFolder(CourseCommand):
 
     def _courses(self) -> tuple[Path, list[SourceCourse | BadCourse]]:
         if len(self.extra_args) != 1:
-            raise Malformed("say which exchange: nbexchange import-folder FOLDER --instructor=...")
+            raise Malformed(
+                "Name one exchange folder: nbexchange import-folder FOLDER --instructor=..."
+            )
         if not self.instructor:
-            raise Malformed("say with --instructor who released the assignments and the feedback")
+            raise Malformed(
+                "Add --instructor with the user name of the instructor who released the "
+                "assignments and the feedback."
+            )
         exchange = Path(self.extra_args[0]).absolute()
         available = source_exchange.courses(exchange, self._reading(exchange))
         wanted = [course for course in available if self.course_id in (None, course.course_id)]
@@ -123,7 +130,7 @@ class ImportFolder(CourseCommand):
         wanted = wanted or [course for course in available if isinstance(course, BadCourse)]
         if not wanted:
             course_ids = ", ".join(repr(course.course_id) for course in available)
-            raise Malformed(f"{exchange} has no course {self.course_id!r}; it has {course_ids}")
+            raise Malformed(f"{exchange} has no course {self.course_id!r}. It has {course_ids}.")
         return exchange, wanted
 
     def _reading(self, exchange: Path) -> Reading:
@@ -150,9 +157,7 @@ def _uid(owner: str) -> int:
     try:
         return pwd.getpwnam(owner).pw_uid
     except KeyError:
-        raise Malformed(
-            f"--owner={owner}: this machine knows no such user; say the number"
-        ) from None
+        raise Malformed(f"--owner={owner}: this machine has no such user. Use the uid.") from None
 
 
 class _Importer:
@@ -186,7 +191,9 @@ class _Importer:
 
     async def _import_course(self, course: SourceCourse) -> None:
         if course.ignores_manifest:
-            notice = f"{course.path / MANIFEST} is not read; if it is an export, say --from-export"
+            notice = (
+                f"{course.path / MANIFEST} is not read. If this is an export, add --from-export."
+            )
             self._progress.print(notice)
         await self._import_people(course)
         for item in course.items():
@@ -238,17 +245,17 @@ class _Importer:
         try:
             return fields | {"outcome": NEW if await self._import_item(item) else THERE}
         except (Unavailable, StoreFull):
-            raise  # nothing that comes later would fare better
+            raise  # the next items would fail too
         except NbExchangeError as error:
             return _refused(fields, str(error))
         except OSError as error:
-            return _refused(fields, f"it cannot be read or copied: {error.strerror}")
+            return _refused(fields, f"It cannot be read or copied: {error.strerror}.")
 
     async def _import_item(self, item: Item) -> bool:
-        """Bytes first, row second; whether it is new."""
+        """Store the bytes, then write the row. Returns whether it is new."""
         kind = KINDS[type(item.old)]
         if isinstance(item.old, OldFeedback) and item.old.submission in self._missing:
-            raise NotFound("the submission that it is about was refused")
+            raise NotFound("Its submission was refused.")
         with item.opened() as file:
             sha256 = self._checked_sha256(file)
             check_digest(item, sha256)
@@ -268,7 +275,7 @@ class _Importer:
                 lambda session: import_row(session, item.old, blob, contents)
             )
         except Unavailable:
-            # The database may have committed before it went away, so the bytes have to stay.
+            # The database may have committed before it became unavailable, so the bytes must stay.
             raise
         except NbExchangeError:
             await delete_all(self._storage, [blob.key])
@@ -298,7 +305,7 @@ class _Importer:
             hasher.update(chunk)
             size += len(chunk)
         if not 0 < size <= self._max_size:
-            raise TooLarge(f"it has {size:,} bytes, and 1 to {self._max_size:,} are allowed")
+            raise TooLarge(f"It has {size:,} bytes. Allowed are 1 to {self._max_size:,}.")
         return hasher.hexdigest()
 
     def _inspect(self, file: BinaryIO) -> archive.Contents:
@@ -334,6 +341,6 @@ def _print_summary(outcomes: Sequence[dict[str, Any]], *, dry_run: bool) -> None
         row = [counts[kind.what, outcome] for outcome in (NEW, THERE, REFUSED)]
         print(f"{kind.what:<12}" + "".join(f"{count:>19,}" for count in row))
     if bad := counts["course", REFUSED]:
-        print(f"{bad} folders were refused as a whole; they are named above.")
+        print(f"{bad} folders were refused as a whole. They are named above.")
     if dry_run:
         print("Nothing was imported: this was a dry run.")

@@ -1,4 +1,4 @@
-"""Files that no row owns: for gc, which sweeps them up, and for check, which counts them."""
+"""Orphaned blobs, which no row owns: gc deletes them, and check counts them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nbexchange.progress import Progress
 from nbexchange.storage import Entry, Storage
 
 ORPHAN_HOURS = 24.0
-"""Hours after which no row will come any more for a file that has none."""
+"""After so many hours, the row of a file that has none will not be written any more."""
 
 
 async def orphaned_blobs(
@@ -29,7 +29,7 @@ async def orphaned_blobs(
 
 
 async def belongs_to_other_installation(database: Database, storage: Storage) -> bool:
-    """Whether there are files, and none is the database's: it is that of another installation."""
+    """Whether there are files and the database owns none: it belongs to another installation."""
     is_empty = True
     async for batch in _batches(storage.entries()):
         is_empty = False

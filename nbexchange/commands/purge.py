@@ -22,16 +22,16 @@ from nbexchange.timestamps import minute
 
 
 class Purge(CourseCommand):
-    """Erase a course, an assignment, or all of a student, for good; in two steps.
+    """Erase a course, an assignment, or all work of a student, for good; in two steps.
 
-    First this only tells what would be erased, and gives a code. With --confirm=CODE, within a
-    day, it erases exactly that; if anything has come or gone meanwhile, it erases nothing. Both
-    steps are recorded with the name of the operating system's user; --list shows them. Backups
-    keep what was erased for as long as you keep them.
+    The first step only prints what would be erased, and a code. With --confirm=CODE, within a day,
+    the second step erases exactly that; if rows were added or removed meanwhile, it erases nothing.
+    Both steps are recorded with the name of the operating system's user; --list shows them. Backups
+    keep erased data for as long as you keep the backups.
 
-    What an instructor purged is hidden first, and erased by the service when its grace is over
-    (purge_grace). --list shows its code too: --restore=CODE brings it back, with
-    --assignment=NAME under another name, and --confirm=CODE erases it before its time.
+    An instructor's purge first hides the assignment, and the service erases it after a grace period
+    (purge_grace). --list shows its code too: --restore=CODE restores the assignment, with
+    --assignment=NAME under another name, and --confirm=CODE erases it at once.
     """
 
     name = "nbexchange-purge"
@@ -41,7 +41,7 @@ class Purge(CourseCommand):
     nbexchange purge --org=1 --course=physics --assignment=ps1
     nbexchange purge --org=1 --student=bob                  # in all courses
     nbexchange purge --confirm=CODE
-    nbexchange purge --restore=CODE                         # what an instructor purged
+    nbexchange purge --restore=CODE                         # undo an instructor's purge
     nbexchange purge --list
     """
 
@@ -52,26 +52,26 @@ class Purge(CourseCommand):
         "confirm": "Purge.confirm",
         "restore": "Purge.restore",
     }
-    flags: dict[Any, Any] = {"list": ({"Purge": {"list": True}}, "Show what was asked and erased.")}
+    flags: dict[Any, Any] = {"list": ({"Purge": {"list": True}}, "Show all purges.")}
 
     assignment_id = Unicode(None, allow_none=True, help="Only this assignment of the course.").tag(
         config=True
     )
     student_id = Unicode(
-        None, allow_none=True, help="Only what this person handed in, and feedback on it."
+        None, allow_none=True, help="Only this student's submissions, and the feedback on them."
     ).tag(config=True)
-    confirm = Unicode(None, allow_none=True, help="Erase what this code was given for.").tag(
+    confirm = Unicode(None, allow_none=True, help="Carry out the purge with this code.").tag(
         config=True
     )
     restore = Unicode(
-        None, allow_none=True, help="Bring back what an instructor purged with this code."
+        None, allow_none=True, help="Undo the instructor's purge with this code."
     ).tag(config=True)
-    list = Bool(False, help="Show what was asked for and what was erased.").tag(config=True)
+    list = Bool(False, help="Show all purges, requested and carried out.").tag(config=True)
 
     def run(self) -> None:
         scope = Scope(self.org_id, self.course_id, self.assignment_id, self.student_id)
         if self.confirm is not None and self.restore is not None:
-            raise Malformed("--confirm erases and --restore brings back; write one of them")
+            raise Malformed("--confirm erases and --restore restores. Use only one of them.")
         if self.confirm is None and self.restore is None and not self.list:
             _check(scope)
         with self.parts() as (database, storage):
@@ -97,8 +97,9 @@ class Purge(CourseCommand):
         left = asyncio.run(_delete(storage, keys))
         if left:
             print(
-                f"{left:,} of the files could not be deleted, since the store is away. No row "
-                "knows them any more: `nbexchange gc --delete` sweeps them up when it is back.",
+                f"{left:,} of the files could not be deleted, because the store is unavailable. No "
+                "row owns them any more. When the store is available again, delete them with "
+                "`nbexchange gc --delete`.",
                 file=sys.stderr,
             )
             sys.exit(1)
@@ -111,14 +112,14 @@ async def _delete(storage: Storage, keys: Collection[str]) -> int:
 
 def _check(scope: Scope) -> None:
     if scope.course_id is None and scope.assignment_id is not None:
-        raise Malformed("say with --course whose assignment that is")
+        raise Malformed("Add --course with the course of the assignment.")
     if scope.course_id is None and scope.student_id is None:
-        raise Malformed("say what to erase with --course, --assignment or --student")
+        raise Malformed("Say what to erase with --course, --assignment or --student.")
 
 
 def _print_request(record: PurgeRecord) -> None:
-    print(f"Nothing is erased yet. This would go, of {record.scope}: {record.words}.")
-    print("To erase it for good, within 24 hours and unless something comes or goes meanwhile:")
+    print(f"Nothing is erased yet. This would be erased of {record.scope}: {record.words}.")
+    print("To erase it for good within 24 hours, if no row is added or removed meanwhile:")
     print(f"    nbexchange purge --confirm={record.code}")
 
 
@@ -126,7 +127,7 @@ def _print_records(records: Sequence[PurgeRecord]) -> None:
     for record in records:
         print(f"{record.code}  {record.scope}: {record.words}")
         if record.erase_at is None:
-            print(f"    asked for on {minute(record.requested_at)} by {record.requested_by}")
+            print(f"    requested on {minute(record.requested_at)} by {record.requested_by}")
         else:
             print(
                 f"    hidden on {minute(record.requested_at)} by instructor {record.requested_by}"
@@ -142,6 +143,6 @@ def _end(record: PurgeRecord) -> str:
     if record.erase_at:
         return (
             f"will be erased on {minute(record.erase_at)}; "
-            f"nbexchange purge --restore={record.code} brings it back"
+            f"restore it with: nbexchange purge --restore={record.code}"
         )
     return "not erased"

@@ -1,12 +1,12 @@
-"""nbgrader's own exchange, a folder that all share: where what lies in it.
+"""The layout of nbgrader's own exchange, a shared folder.
 
-    <course>/outbound/<assignment>/                             released
-    <course>/inbound/<student>+<assignment>+<time>+<random>/    handed in
+    <course>/outbound/<assignment>/                             a release
+    <course>/inbound/<student>+<assignment>+<time>+<random>/    a submission
     <course>/feedback/<hash>.html                               for one notebook of one submission
 
-The hash is of the submission's secret and the notebook's name. Submissions of old nbgraders have no
-secret; then it is of the notebook and of the names of all that it belongs to, or, still older, of
-the notebook alone.
+The hash is made from the submission's secret and the notebook's name. Submissions of older
+nbgrader versions have no secret. Then the hash is made from the notebook and the names of its
+course, assignment and student, or, in still older versions, from the notebook alone.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ ARCHIVES = "archives"
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
 FORMAT = "nbexchange export 1"
-"""What `nbexchange export` adds, and the first thing that the manifest says."""
+"""Files that `nbexchange export` adds, and the first value of the manifest."""
 
 _LONGEST = 80
-"""Bytes of a name: two of them, a time and a random one make a name of at most 255."""
+"""Bytes of a name: a folder name of two names, a time and a random part has at most 255."""
 _CHUNK = 1024 * 1024
 
 
 def feedback_names(
     folder: Path, course_id: str, assignment_id: str, student: str, timestamp: str, notebook_id: str
 ) -> list[str]:
-    """What nbgrader may have called the feedback on a notebook, the likeliest first."""
+    """The names that nbgrader may have given the feedback on a notebook, the likeliest first."""
     secret = folder / SECRET
     if secret.is_file() and secret.stat().st_size:
         return [f"{_hashed(secret, notebook_id)}.html"]
@@ -55,7 +55,7 @@ def _hashed(path: Path, more: str = "") -> str:
 
 
 class FolderNames:
-    """Names as they can stand on every disk, one for each; most stay as they are."""
+    """Unique folder names that are valid on every disk. Most names stay unchanged."""
 
     def __init__(self) -> None:
         self._chosen: dict[str, str] = {}
@@ -81,7 +81,7 @@ class FolderNames:
         )
 
     def _take(self, name: str) -> bool:
-        """Whether no other is the same on a disk that forgets case and spelling."""
+        """Whether the name is unique, even on a disk that ignores case and normalises Unicode."""
         folded = unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
         is_free = folded not in self._taken
         self._taken.add(folded)

@@ -1,8 +1,8 @@
-"""What lies in another exchange, item by item: nbgrader's shared folder, or an export of ours.
+"""The items of another exchange: of nbgrader's shared folder, or of an nbexchange export.
 
-An item knows where its bytes are, what it would become here, and the verbs for that. When the
-operator says that it is an export, the manifest tells what there is; whatever else lies in the
-folders is read as nbgrader would. A manifest that nobody vouches for could say anything.
+An item has its bytes, the row that it would become here, and the functions that import it. If the
+administrator says that the folder is an export, its manifest lists the items; all other folders are
+read as nbgrader would. Otherwise a manifest is not trusted, because a student may have written it.
 """
 
 from __future__ import annotations
@@ -64,34 +64,34 @@ _ARCHIVE = re.compile(r"archives/[0-9a-f]{64}(\.tar\.gz|\.html)")
 _UTC = ("UTC", "Z", "GMT", None)
 _FIRST_YEAR = 1970
 _MALFORMED = (KeyError, TypeError, ValueError, AttributeError)
-"""What Python says of a manifest that is not what it should be."""
+"""Python's errors for a manifest with unexpected types."""
 
 Old = OldRelease | OldSubmission | OldFeedback
 Thing = TypeVar("Thing")
 
 
 class NotImportable(NbExchangeError):
-    """This cannot be imported; the message says why."""
+    """The item cannot be imported; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """Something to import."""
+    """An item to import."""
 
     old: Old
     path: Path
-    """Where it lies, for the report."""
+    """Its path, for the report."""
     opened: Callable[[], contextlib.AbstractContextManager[BinaryIO]]
-    """Its bytes as they will be stored."""
+    """Opens the bytes to store."""
     sha256: str | None = None
-    """What they have to be, if that was written down."""
+    """The expected hash, if the manifest has one."""
     warning: str | None = None
-    """Why an instructor should look at it, though it is imported."""
+    """Why an instructor should check it, although it is imported."""
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """Something that cannot even be understood."""
+    """An item that cannot be read."""
 
     what: str
     path: Path
@@ -100,7 +100,7 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class ItemKind:
-    """What is done with items of one sort."""
+    """The functions for items of one kind."""
 
     what: str
     existing: Callable[[Session, Any, str], ImportedBlob | None]
@@ -121,19 +121,19 @@ KINDS: dict[type[Any], ItemKind] = {
 
 @dataclass(frozen=True)
 class Reading:
-    """How an exchange is read."""
+    """How to read an exchange."""
 
     org_id: int
     instructor: str
     limits: ArchiveLimits
     trusted: frozenset[int]
-    """Users (uids) whose folders count, where others may make some too."""
+    """Users (uids) whose folders are trusted even if other users may create folders beside them."""
     from_export: bool = False
 
 
 @dataclass(frozen=True)
 class BadCourse:
-    """A folder that is refused as a whole."""
+    """A course folder that is refused as a whole."""
 
     course_id: str
     path: Path
@@ -141,14 +141,14 @@ class BadCourse:
 
 
 def courses(exchange: Path, reading: Reading) -> list[SourceCourse | BadCourse]:
-    """What may be one; Malformed when there is nothing."""
+    """The folders that may be courses. Raises Malformed if there are none."""
     if not exchange.is_dir():
-        raise Malformed(f"there is no folder {exchange}")
+        raise Malformed(f"There is no folder {exchange}.")
     folders = [path for path in sorted(exchange.iterdir()) if _is_course(path)]
     if not folders:
-        above = " (this is one course; name the folder above)" if _is_course(exchange) else ""
+        hint = " This is one course; name the folder above it." if _is_course(exchange) else ""
         raise Malformed(
-            f"{exchange} is no exchange: no folder in it has {OUTBOUND} or {INBOUND}{above}"
+            f"{exchange} is not an exchange: no folder in it has {OUTBOUND} or {INBOUND}.{hint}"
         )
     return _without_rivals([_course(folder, reading) for folder in folders])
 
@@ -157,7 +157,7 @@ def _is_course(path: Path) -> bool:
     try:
         return not path.is_symlink() and any((path / name).is_dir() for name in (OUTBOUND, INBOUND))
     except PermissionError:
-        return True  # so that it is named
+        return True  # so that the report names it
 
 
 def _course(folder: Path, reading: Reading) -> SourceCourse | BadCourse:
@@ -167,17 +167,17 @@ def _course(folder: Path, reading: Reading) -> SourceCourse | BadCourse:
     except (NotImportable, Forbidden) as error:
         reason = str(error)
     except OSError as error:
-        reason = f"it cannot be read: {error.strerror}"
+        reason = f"It cannot be read: {error.strerror}."
     except _MALFORMED:
-        reason = f"its {MANIFEST} makes no sense"
+        reason = f"Its {MANIFEST} is malformed."
     return BadCourse(folder.name, folder, reason)
 
 
-_RIVAL = "another folder is course {!r} too"
+_RIVAL = "Another folder has the same course id {!r}. Remove one of them."
 
 
 def _without_rivals(courses: Sequence[SourceCourse | BadCourse]) -> list[SourceCourse | BadCourse]:
-    """Of two folders that claim to be one course nobody knows which is."""
+    """Refuse folders with the same course id, because it is unknown which one is right."""
     counts = Counter(course.course_id for course in courses if isinstance(course, SourceCourse))
     return [
         BadCourse(course.course_id, course.path, _RIVAL.format(course.course_id))
@@ -190,7 +190,7 @@ def _without_rivals(courses: Sequence[SourceCourse | BadCourse]) -> list[SourceC
 class SourceCourse:
     """One course of another exchange. Its items come in the order in which they can be imported.
 
-    Raises Refused, Forbidden, OSError, or what is in _NONSENSE, when it cannot be read as one.
+    Raises NotImportable, Forbidden, OSError, or an error of _MALFORMED, if it cannot be read.
     """
 
     def __init__(self, folder: Path, reading: Reading) -> None:
@@ -208,7 +208,7 @@ class SourceCourse:
         self._manifest = _manifest(folder) if reading.from_export else {}
         self.course_id: str = self._manifest.get("course_id", folder.name)
         if not is_name(self.course_id):
-            raise NotImportable("its name cannot be a course's here")
+            raise NotImportable("Its name cannot be a course id here. Rename the folder.")
         self.title: str | None = _optional_text(self._manifest.get("title"))
         listed = self._rows("releases", "submissions")
         self._listed_folders = {str(row.get("folder")) for row in listed}
@@ -216,11 +216,11 @@ class SourceCourse:
             path.name for path in self._folders[FEEDBACK] if path.suffix == ".html"
         } - {Path(str(row.get("file"))).name for row in self._listed_feedback()}
         self.released: set[str] = set()
-        """Assignments with a release here; whoever imports them says so."""
+        """Assignments with a release here; the importer adds to it."""
         self._feedback_subjects: dict[str, list[tuple[OldSubmission, str]]] = defaultdict(list)
 
     def __len__(self) -> int:
-        """About how many items there are."""
+        """The approximate number of items."""
         rows = [*self._rows("releases", "submissions"), *self._listed_feedback()]
         folders = [*self._unlisted_folders(OUTBOUND), *self._unlisted_folders(INBOUND)]
         return len(rows) + len(folders) + len(self._feedback_files)
@@ -231,7 +231,7 @@ class SourceCourse:
 
     @property
     def ignores_manifest(self) -> bool:
-        """Whether it may be an export, and nobody said so."""
+        """Whether it looks like an export, but the administrator did not say that it is one."""
         return not self._from_export and (self.path / MANIFEST).is_file()
 
     def people(self) -> Iterator[OldPerson | Unreadable]:
@@ -258,9 +258,10 @@ class SourceCourse:
             except (NotImportable, Forbidden) as error:
                 item = Unreadable(what, self._shown(thing), str(error))
             except OSError as error:
-                item = Unreadable(what, self._shown(thing), f"it cannot be read: {error.strerror}")
+                reason = f"It cannot be read: {error.strerror}."
+                item = Unreadable(what, self._shown(thing), reason)
             except _MALFORMED:
-                item = Unreadable(what, self._shown(thing), f"{MANIFEST} makes no sense there")
+                item = Unreadable(what, self._shown(thing), f"{MANIFEST} is malformed there.")
             yield item
 
     def _shown(self, thing: Any) -> Path:
@@ -274,10 +275,10 @@ class SourceCourse:
         except Forbidden as error:
             raise Forbidden(f"{what}{error}") from None
 
-    # -- as nbgrader has it
+    # -- items in nbgrader's layout
 
     def _unlisted_folders(self, name: str) -> list[Path]:
-        """The folders that no manifest speaks of."""
+        """The folders that the manifest does not list."""
         return [
             path
             for path in self._folders[name]
@@ -294,7 +295,7 @@ class SourceCourse:
         return OldRelease(self.org_id, self.course_id, assignment_id, self._instructor, origin)
 
     def _stand_ins(self) -> Iterator[Item]:
-        """An empty release, not visible, for submissions to what is not released any more."""
+        """An empty, hidden release for each submitted assignment that is not released any more."""
         names = [row.get("assignment_id") for row in self._rows("submissions")]
         wanted = {name: self.path for name in names if is_name(name)}
         for path in self._unlisted_folders(INBOUND):
@@ -319,23 +320,23 @@ class SourceCourse:
         return Item(old, path, lambda: self._packed(path, old), warning=warning)
 
     def _warning(self, path: Path, student: str) -> str | None:
-        """Anybody may make a folder in `inbound` that is named after somebody else; nbgrader's
-        collect warns of it too. Owners whose word counts may have put it there for the student."""
+        """Any user may create a folder in `inbound` with the name of another student. nbgrader's
+        collect warns about that too. A trusted owner may have put it there for the student."""
         owner = path.lstat().st_uid
         if owner in self._trusted or login(owner) == student:
             return None
         others = ", ".join(sorted(self._owned.get(owner, set()) - {student})[:3])
         if login(owner) is None and not others:
-            return None  # from another machine, and nothing contradicts it
+            return None  # a user of another machine, and nothing contradicts the name
         return (
-            f"it is named after {student} and belongs to {user_name(owner)}"
+            f"It is named after {student} and belongs to {user_name(owner)}"
             + (f", who also owns folders of {others}" if others else "")
-            + "; ask both whose work it is"
+            + ". Ask both whose work it is."
         )
 
     @functools.cached_property
     def _owned(self) -> dict[int, set[str]]:
-        """The students after whom each owner's folders are named."""
+        """The students whose names are on each owner's folders."""
         owned: dict[int, set[str]] = defaultdict(set)
         for path in self._unlisted_folders(INBOUND):
             with contextlib.suppress(NotImportable, OSError):
@@ -346,12 +347,12 @@ class SourceCourse:
         _check_utf8(path)
         match = _INBOUND.fullmatch(path.name)
         if match is None:
-            raise NotImportable("its name is not student+assignment+time, as nbgrader makes it")
+            raise NotImportable("Its name is not nbgrader's student+assignment+time.")
         student, assignment_id = self._split(match["who"])
         return student, assignment_id, _moment(match["time"], match["zone"])
 
     def _split(self, text: str) -> tuple[str, str]:
-        """Of several ways to read it, the one that names an assignment that is there."""
+        """Split the name. Of several ways, choose the one with an existing assignment."""
         parts = text.split("+")
         splits = [("+".join(parts[:n]), "+".join(parts[n:])) for n in range(1, len(parts))]
         if len(splits) > 1:
@@ -359,7 +360,8 @@ class SourceCourse:
             splits = [split for split in splits if split[1] in assignments]
         if len(splits) != 1 or not all(splits[0]):
             raise NotImportable(
-                "its name does not tell where the student's ends and the assignment's begins"
+                "Its name is ambiguous: the student's and the assignment's part cannot be told "
+                "apart. Rename the folder."
             )
         return splits[0]
 
@@ -376,7 +378,7 @@ class SourceCourse:
                 yield file
 
     def _expect_feedback(self, copy: Path, name: str, old: OldSubmission) -> None:
-        """Which feedback is about this, by the names that nbgrader gives it."""
+        """Find the feedback on this submission, by the names that nbgrader gives it."""
         match = _INBOUND.fullmatch(name)
         assert match
         timestamp = name[match.start("time") :].partition("+")[0]
@@ -391,9 +393,9 @@ class SourceCourse:
     def _feedback(self, name: str) -> Item:
         about = self._feedback_subjects[name]
         if not about:
-            raise NotImportable("it belongs to no submission that is here")
+            raise NotImportable("It does not belong to any submission that is here.")
         if len(about) > 1:
-            raise NotImportable("it may belong to several submissions, which do not differ")
+            raise NotImportable("It may belong to several identical submissions.")
         ((submission, notebook_id),) = about
         origin = _origin(self.course_id, submission.origin, notebook_id)
         old = OldFeedback(submission, notebook_id, self._instructor, origin)
@@ -401,7 +403,7 @@ class SourceCourse:
         self._check_owner(path)
         return Item(old, path, lambda: open_plain(path))
 
-    # -- as the manifest of an export tells it
+    # -- items of the manifest
 
     def _rows(self, *keys: str) -> list[Any]:
         return [row for key in keys for row in self._manifest.get(key, [])]
@@ -458,10 +460,10 @@ class SourceCourse:
     def _listed_item(self, old: Old, row: Any) -> Item:
         name = row["archive"]
         if name is None:
-            raise NotImportable(f"{row['key']} was harmed when it was exported")
+            raise NotImportable(f"{row['key']} was already corrupt when it was exported.")
         if not _ARCHIVE.fullmatch(name):
             raise NotImportable(
-                f"{MANIFEST} says that it is in {name!r}, where nothing of ours lies"
+                f"{MANIFEST} names the file {name!r}, which is not a path of an export."
             )
         path = self.path / name
         return Item(old, path, lambda: open_plain(path), row["sha256"])
@@ -469,7 +471,7 @@ class SourceCourse:
 
 def check_digest(item: Item, sha256: str) -> None:
     if item.sha256 not in (None, sha256):
-        raise DigestMismatch(f"its bytes are not those that {MANIFEST} tells of")
+        raise DigestMismatch(f"Its bytes do not match the sha256 in {MANIFEST}.")
 
 
 @contextlib.contextmanager
@@ -486,11 +488,11 @@ def _entries(folder: Path) -> list[Path]:
 
 def _check_utf8(path: Path) -> None:
     if not is_utf8(path.name):
-        raise NotImportable("its name is not UTF-8")
+        raise NotImportable("Its name is not UTF-8. Rename it.")
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
-    """Empty if this is not an export of ours."""
+    """Empty if this is not an nbexchange export."""
     path = folder / MANIFEST
     if not os.path.lexists(path):
         return {}
@@ -498,17 +500,17 @@ def _manifest(folder: Path) -> dict[str, Any]:
         with open_plain(path) as file:
             manifest = json.load(file)
     except (BadArchive, ValueError, RecursionError) as error:
-        raise NotImportable(f"its {MANIFEST} cannot be read: {error}") from error
+        raise NotImportable(f"Its {MANIFEST} cannot be read: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         return {}
     if not is_name(manifest.get("course_id")):
-        raise NotImportable(f"its {MANIFEST} does not say which course it is of")
+        raise NotImportable(f"Its {MANIFEST} has no valid course id.")
     _check_shape(manifest)
     return manifest
 
 
 def _check_shape(manifest: dict[str, Any]) -> None:
-    """Lists of objects; what is in the objects is looked at one by one."""
+    """Check that the lists contain objects. The objects themselves are checked one by one later."""
     for key in ("releases", "submissions", "assignments", "people"):
         _check_objects(manifest.get(key, []))
     for row in manifest.get("submissions", []):
@@ -517,12 +519,12 @@ def _check_shape(manifest: dict[str, Any]) -> None:
 
 def _check_objects(rows: Any) -> None:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise NotImportable(f"its {MANIFEST} makes no sense")
+        raise NotImportable(f"Its {MANIFEST} is malformed.")
 
 
 def _person(row: Any) -> OldPerson:
     if not is_name(row["name"]):
-        raise NotImportable(f"{row['name']!r} cannot be a name here")
+        raise NotImportable(f"{row['name']!r} cannot be a name here.")
     return OldPerson(
         row["name"],
         Role.of(row["role"]),
@@ -534,9 +536,9 @@ def _person(row: Any) -> OldPerson:
 
 
 def _text(value: Any, longest: int | None = None) -> str:
-    """ValueError for what a database could not hold; so below."""
+    """Raises ValueError for a value that the database could not hold, as do the next functions."""
     if not isinstance(value, str) or "\0" in value or not is_utf8(value):
-        raise ValueError("no text")
+        raise ValueError("not a text")
     if longest is not None and len(value) > longest:
         raise ValueError("too long")
     return value
@@ -548,7 +550,7 @@ def _optional_text(value: Any, longest: int = 10_000) -> str | None:
 
 def _number(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**31:
-        raise ValueError("no number of a version")
+        raise ValueError("not a version number")
     return value
 
 
@@ -556,16 +558,16 @@ def _moment(text: str, zone: str | None = "UTC") -> datetime.datetime:
     text = text.removesuffix(" UTC")
     if zone not in _UTC and not re.fullmatch(r"[+-]\d\d:?\d\d", zone or ""):
         raise NotImportable(
-            f"its time is in zone {zone!r}, which has more than one meaning; rename the folder, "
-            "with the time in UTC"
+            f"Its time is in zone {zone!r}, which is ambiguous. Rename the folder, with the time "
+            "in UTC."
         )
     offset = "+00:00" if zone in _UTC else f"{zone[:3]}:{zone[-2:]}"
     try:
         moment = datetime.datetime.fromisoformat(text + offset).astimezone(datetime.UTC)
     except (ValueError, OverflowError):
-        raise NotImportable(f"its time {text!r} does not exist") from None
+        raise NotImportable(f"Its time {text!r} does not exist.") from None
     if moment.year < _FIRST_YEAR:
-        raise NotImportable(f"its time {text!r} is before any exchange")
+        raise NotImportable(f"Its time {text!r} is before the year {_FIRST_YEAR}.")
     return moment
 
 

@@ -1,8 +1,9 @@
-"""Files that somebody else wrote, and may still write: read without being led astray.
+"""Safe reading of files that other users own and may change meanwhile.
 
-Students own what lies in nbgrader's shared exchange. A link, or a file that becomes one while we
-look, would hand them what only the operator may read; so nothing is opened through a symbolic link,
-no hard link to the file of another owner is opened, and what is looked at is a private copy.
+Students own their files in nbgrader's shared exchange. A link, or a file that becomes a link while
+it is read, could give them files that only the administrator may read. So nothing is opened through
+a symbolic link, no hard link to another owner's file is opened, and only a private copy is
+inspected.
 """
 
 from __future__ import annotations
@@ -23,27 +24,27 @@ _FILE = _HERE | os.O_NONBLOCK  # opening a named pipe would wait for its other e
 
 
 def open_plain(path: Path) -> BinaryIO:
-    """A regular file; BadArchive for all else. Folders above it are taken as they are."""
+    """Open a regular file; BadArchive for anything else. Its parent folders are not checked."""
     return _opened(path.name, path, path.parent.stat().st_uid)
 
 
 def check_owner(path: Path, trusted: Collection[int], *, group_too: bool = False) -> None:
-    """Forbidden when somebody who is not `trusted` (uids) may have put it there.
+    """Raises Forbidden if a user who is not in `trusted` (uids) may have put the file there.
 
-    Where only its owner may write, all that is in a folder is his doing. `group_too`: a group that
-    may write is not taken for instructors either.
+    If only the owner of a folder may write in it, the owner is responsible for its content.
+    `group_too`: a group with write access is not trusted either.
     """
     strangers = stat.S_IWOTH | (stat.S_IWGRP if group_too else 0)
     owner = path.lstat().st_uid
     if path.parent.stat().st_mode & strangers and owner not in trusted:
         raise Forbidden(
-            f"it belongs to {user_name(owner)}, and others than instructors may write in the "
-            f"folder above; say --owner={user_name(owner)} if that is an instructor"
+            f"It belongs to {user_name(owner)}, and users who are not instructors may write in the "
+            f"folder above. Add --owner={user_name(owner)} if that user is an instructor."
         )
 
 
 def user_name(uid: int) -> str:
-    """The user's name on this machine, or else the number."""
+    """The user's name on this machine, or the uid if there is none."""
     return login(uid) or str(uid)
 
 
@@ -56,7 +57,7 @@ def login(uid: int) -> str | None:
 
 
 def copy_plain(source: Path, target: Path, limits: ArchiveLimits) -> None:
-    """Copy a folder of nothing but files and folders; BadArchive at the first other thing."""
+    """Copy a folder of files and folders; BadArchive at the first entry of another type."""
     folder = os.open(source, _HERE | os.O_DIRECTORY)
     try:
         _Copying(limits).copy(folder, target, "")
@@ -65,7 +66,7 @@ def copy_plain(source: Path, target: Path, limits: ArchiveLimits) -> None:
 
 
 def members(folder: Path, prefix: str = "") -> Iterator[Member]:
-    """All of a private copy, in an order that is always the same."""
+    """All members of a private copy, always in the same order."""
     for path in sorted(folder.iterdir()):
         if path.is_dir():
             yield Member(prefix + path.name, None)
@@ -75,7 +76,7 @@ def members(folder: Path, prefix: str = "") -> Iterator[Member]:
 
 
 def is_utf8(name: str) -> bool:
-    """Names of files are bytes; what Python cannot read becomes lone surrogates."""
+    """Whether a file name is UTF-8. Python decodes other bytes as lone surrogates."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -84,7 +85,7 @@ def is_utf8(name: str) -> bool:
 
 
 class _Copying:
-    """Counts along, so that a folder cannot fill the disk before anybody looks at it."""
+    """Counts while copying, so that a folder cannot fill the disk before it is inspected."""
 
     def __init__(self, limits: ArchiveLimits) -> None:
         self._limits = limits
@@ -93,17 +94,17 @@ class _Copying:
 
     def copy(self, folder: int, target: Path, prefix: str) -> None:
         if prefix.count("/") > self._limits.depth:
-            raise BadArchive(f"it is more than {self._limits.depth} folders deep")
+            raise BadArchive(f"It is more than {self._limits.depth} folders deep.")
         target.mkdir(0o700)
         for name in sorted(os.listdir(folder)):
             self._entries += 1
             if self._entries > self._limits.entries:
-                raise BadArchive(f"it holds more than {self._limits.entries} files and folders")
+                raise BadArchive(f"It contains more than {self._limits.entries} files and folders.")
             self._copy_one(folder, name, target / name, prefix + name)
 
     def _copy_one(self, folder: int, name: str, target: Path, shown: str) -> None:
         if not is_utf8(name):
-            raise BadArchive(f"it holds {shown[:80]!r}, whose name is not UTF-8")
+            raise BadArchive(f"It contains {shown[:80]!r}, whose name is not UTF-8.")
         mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
         if not stat.S_ISDIR(mode):
             with _opened(shown, name, os.fstat(folder).st_uid, folder) as file:
@@ -120,9 +121,9 @@ class _Copying:
         self._left -= status.st_size
         if self._left < 0:
             most = self._limits.expanded_size
-            raise BadArchive(f"it holds more than {most // 1024**2} MiB")
+            raise BadArchive(f"It contains more than {most // 1024**2} MiB.")
         with target.open("xb") as copy:
-            left = status.st_size  # what grows while we read is not copied further
+            left = status.st_size  # a file that grows meanwhile is copied up to its first size
             while piece := file.read(min(_PIECE, left)):
                 copy.write(piece)
                 left -= len(piece)
@@ -130,11 +131,13 @@ class _Copying:
 
 
 def _opened(shown: str, name: str | Path, owner: int, folder: int | None = None) -> BinaryIO:
-    """`owner` is that of the folder it is in."""
+    """`owner` is the owner of its folder."""
     mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
     if not stat.S_ISREG(mode):
-        what = "a symbolic link" if stat.S_ISLNK(mode) else "something special"
-        raise BadArchive(f"it holds {what}: {shown[:80]!r}; only files and folders are taken")
+        what = "a symbolic link" if stat.S_ISLNK(mode) else "a special file"
+        raise BadArchive(
+            f"It contains {what}: {shown[:80]!r}. Only files and folders are accepted."
+        )
     file = os.fdopen(os.open(name, _FILE, dir_fd=folder), "rb")
     try:
         _check_plain(os.fstat(file.fileno()), shown, owner)
@@ -146,9 +149,9 @@ def _opened(shown: str, name: str | Path, owner: int, folder: int | None = None)
 
 def _check_plain(status: os.stat_result, shown: str, owner: int) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise BadArchive(f"{shown[:80]!r} became something else while it was read")
+        raise BadArchive(f"{shown[:80]!r} was replaced while it was read.")
     if status.st_nlink > 1 and status.st_uid != owner:
         raise BadArchive(
-            f"it holds a hard link to a file of {user_name(status.st_uid)}: {shown[:80]!r}, in a "
-            f"folder of {user_name(owner)}; put a copy in its place if it belongs there"
+            f"It contains a hard link to a file of {user_name(status.st_uid)}: {shown[:80]!r}, in "
+            f"a folder of {user_name(owner)}. Put a copy in its place if it belongs there."
         )

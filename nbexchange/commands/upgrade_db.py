@@ -6,7 +6,7 @@ from nbexchange.commands.base import Command
 
 
 class UpgradeDb(Command):
-    """Bring the database's schema up to date. Back the database up before."""
+    """Bring the database's schema up to date. Back the database up before that."""
 
     name = "nbexchange-upgrade-db"
     description = __doc__ or ""
@@ -16,6 +16,6 @@ class UpgradeDb(Command):
         try:
             before = database.schema.state()
             database.schema.upgrade()
-            print(f"The schema was {before}; it is {database.schema.state()} now.")
+            print(f"The schema was {before}. It is {database.schema.state()} now.")
         finally:
             database.close()
