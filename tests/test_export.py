@@ -412,7 +412,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "no place": ([], "Name one target folder"),
     "two places": (["/tmp/a", "/tmp/b"], "Name one target folder"),
     "a place that is there": (["{there}"], "exists already"),
-    "no folder for it": (["{there}/no/such"], "There is no folder"),
+    "no folder for it": (["{there}/no/such"], "no does not exist. Create it first"),
     "no such course": (["{new}", "--course=chemistry"], "course 'chemistry'"),
     "no such organisation": (["{new}", "--org=7"], "organisation 7"),
 }

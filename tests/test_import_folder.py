@@ -1345,7 +1345,7 @@ def test_feedback_does_not_rely_on_the_same_of_before_whose_file(
 WRONG: dict[str, tuple[list[str], str]] = {
     "no exchange": (["--instructor=ada"], "say which exchange"),
     "no instructor": (["{root}"], "--instructor"),
-    "no such folder": (["{root}/no", "--instructor=ada"], "There is no folder"),
+    "no such folder": (["{root}/no", "--instructor=ada"], "no does not exist"),
     "no exchange there": (["{root}/physics/inbound", "--instructor=ada"], "is no exchange"),
     "one course": (["{root}/physics", "--instructor=ada"], "name the folder above"),
     "no such course": (["{root}", "--instructor=ada", "--course=x"], "it has 'physics'"),

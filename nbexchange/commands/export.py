@@ -97,7 +97,7 @@ class Export(CourseCommand):
         if os.path.lexists(destination):
             raise Malformed(f"{destination} exists already. Name a folder that does not exist.")
         if not destination.parent.is_dir():
-            raise Malformed(f"There is no folder {destination.parent}. Create it first.")
+            raise Malformed(f"The folder {destination.parent} does not exist. Create it first.")
         return destination
 
 

@@ -13,7 +13,7 @@ from traitlets import Bool, Unicode
 from nbexchange.commands.base import CourseCommand, operator
 from nbexchange.database import Database
 from nbexchange.errors import Malformed
-from nbexchange.exchange.hiding import restore_as_operator
+from nbexchange.exchange.hiding import restore_as_administrator
 from nbexchange.exchange.purge_records import PurgeRecord, Scope
 from nbexchange.exchange.upkeep.purging import confirm_purge, purges, request_purge
 from nbexchange.progress import Progress
@@ -86,7 +86,7 @@ class Purge(CourseCommand):
 
     def _restore(self, database: Database, code: str) -> None:
         restored = database.write_now(
-            restore_as_operator, code, operator(), self.assignment_id or None
+            restore_as_administrator, code, operator(), self.assignment_id or None
         )
         scope = replace(restored.record.scope, assignment_id=restored.assignment_id)
         print(f"Restored {scope}: {restored.record.words}.")

@@ -143,7 +143,7 @@ class BadCourse:
 def courses(exchange: Path, reading: Reading) -> list[SourceCourse | BadCourse]:
     """The folders that may be courses. Raises Malformed if there are none."""
     if not exchange.is_dir():
-        raise Malformed(f"There is no folder {exchange}.")
+        raise Malformed(f"The folder {exchange} does not exist.")
     folders = [path for path in sorted(exchange.iterdir()) if _is_course(path)]
     if not folders:
         hint = " This is one course; name the folder above it." if _is_course(exchange) else ""

@@ -109,10 +109,10 @@ def restore(
     return _restore(session, row, user.name, assignment_id, member)
 
 
-def restore_as_operator(
+def restore_as_administrator(
     session: Session, code: str, by: str, assignment_id: str | None = None
 ) -> Restored:
-    """The same for an administrator, who is not a member of the course."""
+    """`restore` for an administrator, without a membership in the course."""
     row = session.execute(
         select(models.PurgeRow).where(models.PurgeRow.code == code).with_for_update()
     ).scalar_one_or_none()

@@ -43,7 +43,7 @@ def upsert_member(
 def find_user(session: Session, org_id: int, name: str) -> models.UserRow:
     person = session.execute(_person(org_id, name)).scalar_one_or_none()
     if person is None:
-        raise NotFound(f"There is no user {name!r}.")
+        raise NotFound(f"User {name!r} does not exist.")
     return person
 
 

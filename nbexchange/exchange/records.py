@@ -86,7 +86,7 @@ class FeedbackReceipt:
 
 @dataclass(frozen=True)
 class ActionRecord:
-    """An action: who did it, when, and to which assignment."""
+    """An action with its user, time and assignment."""
 
     id: int
     action: str

@@ -174,7 +174,7 @@ class DiskUpload(SpooledUpload):
 
 
 def may_be_absent(root: Path) -> bool:
-    """Whether there is no blob at all, and no file that says that all files are lost.
+    """Whether the store has neither a blob nor the file that says that all files are lost.
 
     The directories do not count: a start without the disk may have created them in its mount point.
     """
