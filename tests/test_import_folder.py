@@ -365,7 +365,7 @@ def test_feedback_that_was_given_here_is_not_replaced(
 
     assert bring(service, exchange) == 1
 
-    assert "newer one here" in capsys.readouterr().out
+    assert "newer version" in capsys.readouterr().out
     assert len(course.rows(service, "feedback")) == 2
 
 

@@ -233,7 +233,7 @@ def test_nothing_is_erased_when_something_has_changed_since(
     said = str(confirm(used, code))
 
     assert "Rows were added or removed since" in said
-    assert "ask again" in said
+    assert "Request the purge again" in said
     assert stored(used) == before
     (asked,) = (record for record in records(used) if record["code"] == code)
     assert asked["erased_at"] is None
@@ -311,14 +311,14 @@ def test_files_that_the_store_does_not_let_go_are_left_for_gc_and_it_is_said(
 
 WRONG: dict[str, tuple[list[str], str]] = {
     "nothing said": ([], "Say what to erase with --course"),
-    "an assignment of no course": (["--assignment=ps1"], "whose assignment"),
+    "an assignment of no course": (["--assignment=ps1"], "Add --course"),
     "no such course": (["--course=chemistry"], "no data of organisation 1, course 'chemistry'"),
     "a course of others": (["--org=2", "--course=maths"], "no data of organisation 2"),
     "no such assignment": (["--course=physics", "--assignment=ps9"], "assignment 'ps9'"),
     "no such student": (["--course=physics", "--student=zoe"], "student 'zoe'"),
     "no such code": (["--confirm=0123"], "No purge has the code '0123'"),
     "a space for =": (["--course", "physics", "ps1"], "Unexpected argument 'ps1'"),
-    "an empty name": (["--course="], "nothing of"),
+    "an empty name": (["--course="], "no data of"),
 }
 
 

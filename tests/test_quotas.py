@@ -321,7 +321,7 @@ def test_numbers_of_an_organisation_are_for_its_instructors_alone(data: Path) ->
 
     assert to_student.status_code == to_instructor.status_code == 507
     assert not any(char.isdigit() for char in to_student.json()["note"])
-    assert "tell your instructor" in to_student.json()["note"]
+    assert "Contact your instructor" in to_student.json()["note"]
     assert f"{used:,} of the {150 * KB:,} bytes" in to_instructor.json()["note"]
     assert "Contact your administrator" in to_instructor.json()["note"]
 
