@@ -440,7 +440,7 @@ def test_gc_deletes_nothing_while_rows_are_gone(used: Service, capsys: Said) -> 
     before = used.files()
 
     assert run("gc", "--delete", "--older-than=0", here(used)) == 2
-    assert "21 rows are gone" in capsys.readouterr().err
+    assert "21 rows of the check of" in capsys.readouterr().err
     assert used.files() == before
     assert run("gc", "--delete", "--older-than=0", "--everything", here(used)) == 0
     assert len(used.files()) == 1
@@ -657,8 +657,8 @@ def test_upgrade_db_makes_the_schema_and_is_harmless_again(tmp_path: Path, capsy
     assert run("upgrade-db", option) == 0
     assert run("upgrade-db", option) == 0
     first, second = capsys.readouterr().out.splitlines()
-    assert first == "The schema was empty; it is current now."
-    assert second == "The schema was current; it is current now."
+    assert first == "The schema was empty. It is current now."
+    assert second == "The schema was current. It is current now."
 
 
 def test_generate_config_names_every_option_with_its_meaning(capsys: Said) -> None:

@@ -500,7 +500,7 @@ def test_an_owner_counts_only_where_others_may_write(tmp_path: Path, mode: int) 
     if mode == 0o755:
         check_owner(path, (), group_too=True)
     else:
-        with pytest.raises(Forbidden, match="say --owner="):
+        with pytest.raises(Forbidden, match="Add --owner="):
             check_owner(path, (), group_too=True)
 
 
@@ -751,7 +751,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "a time before all others": (
         renamed("d+ps1+0999-01-01 00:00:00.000000 UTC"),
-        "before any exchange",
+        "is before the year 1970",
     ),
     "a zone of several meanings": (renamed("d+ps1+2026-02-03 10:00:00.000000 IST"), "zone 'IST'"),
     "a time to come": (renamed("d+ps1+2099-01-01 00:00:00.000000 UTC"), "is in the future"),
@@ -1105,8 +1105,8 @@ NONSENSE: dict[str, tuple[Any, str]] = {
     "no JSON": ("{", "cannot be read"),
     "no text": (b"\xff\xfe\x00", "cannot be read"),
     "endless depth": ("[" * 200_000, "cannot be read"),
-    "no course": ({"course_id": None}, "which course"),
-    "a course of no name": ({"course_id": "a\nb"}, "which course"),
+    "no course": ({"course_id": None}, "has no valid course id"),
+    "a course of no name": ({"course_id": "a\nb"}, "has no valid course id"),
     "lists that are none": ({"submissions": {"a": 1}}, "is malformed"),
     "a roster that is none": ({"people": 5}, "is malformed"),
     "rows that are none": ({"releases": [1]}, "is malformed"),
@@ -1194,8 +1194,8 @@ def test_people_are_imported_a_hundred_at_a_time(
 
 
 HOSTILE_MANIFEST: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "a path to elsewhere": (lambda row: row | {"archive": "../../people.json"}, "nothing of ours"),
-    "an absolute path": (lambda row: row | {"archive": "/etc/passwd"}, "nothing of ours"),
+    "a path to elsewhere": (lambda row: row | {"archive": "../../people.json"}, "is not a path of an export"),
+    "an absolute path": (lambda row: row | {"archive": "/etc/passwd"}, "is not a path of an export"),
     "no time": (lambda row: row | {"timestamp": None}, "is malformed"),
     "nothing": (lambda row: {"feedback": []}, "is malformed"),
     "corrupt then": (
@@ -1343,12 +1343,12 @@ def test_feedback_does_not_rely_on_the_same_of_before_whose_file(
 # -- what is malformed
 
 WRONG: dict[str, tuple[list[str], str]] = {
-    "no exchange": (["--instructor=ada"], "say which exchange"),
+    "no exchange": (["--instructor=ada"], "Name one exchange folder"),
     "no instructor": (["{root}"], "--instructor"),
     "no such folder": (["{root}/no", "--instructor=ada"], "no does not exist"),
-    "no exchange there": (["{root}/physics/inbound", "--instructor=ada"], "is no exchange"),
+    "no exchange there": (["{root}/physics/inbound", "--instructor=ada"], "is not an exchange"),
     "one course": (["{root}/physics", "--instructor=ada"], "name the folder above"),
-    "no such course": (["{root}", "--instructor=ada", "--course=x"], "it has 'physics'"),
+    "no such course": (["{root}", "--instructor=ada", "--course=x"], "It has 'physics'"),
     "an owner whom nobody knows": (
         ["{root}", "--instructor=ada", "--owner=nobody-knows"],
         "--owner=nobody-knows: this machine has no such user",
