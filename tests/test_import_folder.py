@@ -1194,8 +1194,14 @@ def test_people_are_imported_a_hundred_at_a_time(
 
 
 HOSTILE_MANIFEST: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "a path to elsewhere": (lambda row: row | {"archive": "../../people.json"}, "is not a path of an export"),
-    "an absolute path": (lambda row: row | {"archive": "/etc/passwd"}, "is not a path of an export"),
+    "a path to elsewhere": (
+        lambda row: row | {"archive": "../../people.json"},
+        "is not a path of an export",
+    ),
+    "an absolute path": (
+        lambda row: row | {"archive": "/etc/passwd"},
+        "is not a path of an export",
+    ),
     "no time": (lambda row: row | {"timestamp": None}, "is malformed"),
     "nothing": (lambda row: {"feedback": []}, "is malformed"),
     "corrupt then": (
