@@ -291,7 +291,7 @@ def test_a_small_damaged_file_is_refused_in_words(
 
     assert answer.status_code == 500
     assert answer.headers["Content-Type"].startswith("application/json")
-    assert "damaged" in answer.json()["note"]
+    assert "corrupt" in answer.json()["note"]
     assert "Etag" not in answer.headers
     assert "Content-Disposition" not in answer.headers
     assert ada.get("healthz").ok
@@ -323,7 +323,7 @@ def test_damaged_feedback_never_arrives_complete(
     answer = bob.get("feedback", **PS1)
 
     assert answer.status_code == 500
-    assert "damaged" in answer.json()["note"]
+    assert "corrupt" in answer.json()["note"]
 
 
 @pytest.mark.parametrize("harm", HARM.values(), ids=HARM)

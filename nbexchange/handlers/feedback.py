@@ -122,8 +122,8 @@ class FeedbackHandler(UploadHandler):
             raise NotFound("The feedback was erased meanwhile. List the assignments again.")
         if items and not good:
             raise Damaged(
-                "your feedback is damaged, so it is not handed out; tell your instructor, who can "
-                "release it again"
+                "Your feedback is corrupt, so it is not delivered. Ask your instructor to release "
+                "it again."
             )
         with self.whole_or_cut():
             await self._stream(good)
