@@ -68,5 +68,5 @@ def test_people_of_two_organisations_never_share_an_account(tmp_path, version):
         assert properties_before == {"title": "Physics"}
         # The exchange reads the digits as the number.
         assert given.status_code == 302
-        assert (pretender.status_code, "by a launch only" in words(pretender)) == (403, True)
+        assert (pretender.status_code, "only log in by a launch" in words(pretender)) == (403, True)
         assert (refused.status_code, "7-3 may not log in" in words(refused)) == (403, True)
