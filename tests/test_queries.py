@@ -25,6 +25,7 @@ from nbexchange.database.schema import Schema
 from nbexchange.exchange import assignments, feedback, hiding, submissions
 from nbexchange.exchange.feedback import Target
 from nbexchange.exchange.history import History, history_page
+from nbexchange.exchange.keys import known_keys
 from nbexchange.exchange.listing import list_assignments
 from nbexchange.exchange.policy import POLICY, Verb
 from nbexchange.exchange.purge_records import Scope
@@ -378,7 +379,7 @@ QUESTIONS = [
     Question(
         None, "check that anything is stored", inventory.owns_any, scans="it stops at the first row"
     ),
-    Question(None, "gc", lambda s: inventory.known_keys(s, [f"release-{n:08}" for n in range(9)])),
+    Question(None, "gc", lambda s: known_keys(s, [f"release-{n:08}" for n in range(9)])),
     Question(
         None,
         "batch of a check",
