@@ -78,11 +78,15 @@ class Slope:
         return f"{self.value:+.3f} ± {self.error:.3f} a minute"
 
 
+def block_means(values: Sequence[float]) -> list[float]:
+    size = len(values) // BLOCKS
+    return [statistics.fmean(values[i * size : (i + 1) * size]) for i in range(BLOCKS)]
+
+
 def slope(times: Sequence[float], values: Sequence[float]) -> Slope:
     """`times` in seconds."""
-    size = len(times) // BLOCKS
-    minutes = [statistics.fmean(times[i * size : (i + 1) * size]) / 60 for i in range(BLOCKS)]
-    means = [statistics.fmean(values[i * size : (i + 1) * size]) for i in range(BLOCKS)]
+    minutes = [time / 60 for time in block_means(times)]
+    means = block_means(values)
     value, intercept = statistics.linear_regression(minutes, means)
     residues = [y - value * x - intercept for x, y in zip(minutes, means, strict=True)]
     spread = math.sqrt(sum((x - statistics.fmean(minutes)) ** 2 for x in minutes))
@@ -104,10 +108,14 @@ class Measured:
         self.descriptors.append(len(os.listdir(f"/proc/{pid}/fd")))
         self.threads.append(len(os.listdir(f"/proc/{pid}/task")))
 
+    @property
+    def _warm(self) -> int:
+        """The first sample after the warm-up."""
+        return next(i for i, t in enumerate(self.times) if t >= WARM_UP * self.times[-1])
+
     def slopes(self) -> dict[str, Slope]:
-        start = next(i for i, t in enumerate(self.times) if t >= WARM_UP * self.times[-1])
         return {
-            name: slope(self.times[start:], getattr(self, name)[start:])
+            name: slope(self.times[self._warm :], getattr(self, name)[self._warm :])
             for name in ("memory_mb", "descriptors", "threads")
         }
 
@@ -116,7 +124,9 @@ class Measured:
         for name, found in self.slopes().items():
             values = getattr(self, name)
             lines.append(f"{name}: {values[0]:.0f} to {values[-1]:.0f}, at most {max(values):.0f}")
-            lines.append(f"{name}: {found}")
+            # Whether it grows for ever or levels off: a slope alone does not tell.
+            means = block_means(values[self._warm :])
+            lines.append(f"{name}: {' '.join(f'{mean:.1f}' for mean in means)}, {found}")
         return "\n".join(lines)
 
 
