@@ -20,6 +20,9 @@ ADA: dict[str, Any] = {
     "scopes": SCOPES,
 }
 
+TURNS = 5
+"""Of the loop: from an accepted socket to its handler, and from an abort to a closed socket."""
+
 Answer = bytes | Callable[[str], bytes]
 
 
@@ -49,7 +52,8 @@ class FakeHub:
         self.most_open = 0
         self.answered = 0
         self._held: str | None = None
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._ready = threading.Event()
 
     def __enter__(self) -> FakeHub:
@@ -61,26 +65,35 @@ class FakeHub:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(PATIENCE)
 
+    def _run(self) -> None:
+        with asyncio.Runner() as runner:
+            runner.run(self._serve())
+            runner.run(self._close_all())
+
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop, self._go = asyncio.Event(), asyncio.Event()
-        writers: set[asyncio.StreamWriter] = set()
-
-        def connected(
-            reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-        ) -> Awaitable[None]:
-            writers.add(writer)
-            return self._answer(reader, writer)
-
-        server = await asyncio.start_server(connected, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
         self.api_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hub/api"
         self._ready.set()
         await self._stop.wait()
         server.close()
-        # Also those whose task has not begun: a warning about them would fail another test.
-        for writer in writers:
-            writer.transport.abort()
-        await asyncio.sleep(0)  # the loop closes them in its next turn
+
+    async def _close_all(self) -> None:
+        """Also connections that were accepted just before the end: a warning about one of them
+        would fail another test."""
+        for _ in range(TURNS):
+            for writer in self._writers:
+                writer.transport.abort()
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+            await asyncio.sleep(0)
+
+    def _connected(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> Awaitable[None]:
+        self._writers.add(writer)
+        return self._answer(reader, writer)
 
     def hold(self, path: str) -> None:
         self._held = path
